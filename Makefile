@@ -1,0 +1,42 @@
+# Fresh machine: `make demo` and `make test` need Python 3.11+ with venv, make and a package index; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TRUTH := runs/grand-piano-truth
+
+.PHONY: demo test check lint types setup toyworld clean
+
+setup: $(READY)
+
+# uv is installed into the environment when there is none on the PATH.
+$(READY): pyproject.toml constraints.txt overrides.txt
+	$(PYTHON) -m venv $(VENV)
+	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	PATH="$$PATH:$(BIN)" uv pip install --python $(BIN)/python --quiet --editable . \
+		--group dev --group oracle --constraint constraints.txt --override overrides.txt
+	touch $@
+
+# The truth set is for reporting only: scenes from seeds that nothing else uses.
+# `make runs/rubber-duck-truth/data.yaml` makes the one of configs/demo-rubber-duck.json.
+runs/%-truth/data.yaml: | $(READY)
+	$(BIN)/python -m diffugen.toyworld.scenes_dataset --out runs/$*-truth --num 300 --seed 770000 \
+		--classes $*,car,tent --rare $*
+
+demo: $(READY) $(TRUTH)/data.yaml
+	$(BIN)/python train_loop.py configs/demo.json
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) runs .training

@@ -1,0 +1,151 @@
+"""Settings of a loop, and the rules between them that are checked before any work starts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from diffugen.config import (
+    AttentionLabelConfig,
+    ConfigError,
+    ConfigPath,
+    DetectorConfig,
+    GenerateConfig,
+    ModelConfig,
+    PromptsConfig,
+    SettingError,
+    Strict,
+)
+from diffugen.dataset import class_names_of, splits_of
+from diffugen.images import list_images
+from diffugen.prompt_rules import check_classes
+from diffugen.prompts import ObjectPhrase, Prompt
+
+
+class FilterConfig(Strict):
+    """When a generated image and its labels are kept."""
+
+    min_score: float = Field(0.3, ge=0, le=1, description="attention instances that score lower do not count")
+    score_threshold: float = Field(0.25, gt=0, le=1, description="detector instances that score lower do not count")
+    min_iou: float = Field(
+        0.5, gt=0, le=1, description="least mask IoU between attention's and the detector's instance"
+    )
+
+
+class RoundsConfig(Strict):
+    """How many rounds there are, and what each of them does."""
+
+    num_rounds: int = Field(3, ge=1, le=99, description="rounds, the first one labelled by attention")
+    num_images: int = Field(100, ge=2, description="images generated per round")
+    val_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of round 0's kept images that checkpoints are compared on, never trained on",
+    )
+    filter: FilterConfig = Field(FilterConfig(), description="which images are kept")
+    train_on: Literal["all_kept", "latest"] = Field(
+        "all_kept", description="the images that all rounds so far kept, or the latest round's alone"
+    )
+    start_from: Literal["promoted", "base"] = Field(
+        "promoted",
+        description="fine-tune the promoted checkpoint further, or begin from the base detector every round",
+    )
+
+
+class PoolConfig(Strict):
+    """The user's own unlabelled photos as further training images: labelled by attention and filtered in round 0."""
+
+    folder: ConfigPath = Field(description="folder of photos")
+    caption: str = Field(min_length=1, description="what they show: 'a photo of a <grand-piano>'")
+    objects: dict[str, str] = Field(min_length=1, description="phrase of the caption -> class")
+
+    @property
+    def prompt(self) -> Prompt:
+        phrases = sorted(self.objects.items(), key=lambda item: self.caption.find(item[0]))
+        return Prompt(self.caption, tuple(ObjectPhrase(text, name) for text, name in phrases), template=self.caption)
+
+
+class BaseDetectorConfig(DetectorConfig):
+    """The detector that round 0 starts from, and how it is fine-tuned."""
+
+    base_weights: ConfigPath = Field(description="YOLOv8-seg weights, .safetensors or .pt")
+
+
+class EvaluationConfig(Strict):
+    """A labelled dataset that every round is measured on. It is for reporting only: no decision reads it."""
+
+    dataset: ConfigPath = Field(description="dataset folder with a data.yaml")
+    split: str = Field("test", min_length=1, description="split of that dataset")
+
+
+class WandbConfig(Strict):
+    """Weights & Biases."""
+
+    mode: Literal["disabled", "offline", "online"] = Field(
+        "disabled", description="'online' goes on offline where no account is logged in"
+    )
+    project: str = Field("diffugen", min_length=1, description="W&B project")
+
+
+class LoopConfig(Strict):
+    """Everything about a loop except how its concept is learned."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="name of the run, and of its folder")
+    seed: int = Field(0, ge=0, lt=2**31, description="every random choice follows from it")
+    classes: tuple[str, ...] = Field(min_length=1, description="class names, in the order of their ids")
+    rare_classes: tuple[str, ...] = Field(min_length=1, description="the classes that the run is for")
+    model: ModelConfig = Field(description="the diffusion model")
+    prompts: PromptsConfig = Field(description="what is generated")
+    generate: GenerateConfig = Field(GenerateConfig(), description="how images are generated")
+    label: AttentionLabelConfig = Field(AttentionLabelConfig(), description="how heatmaps become instances")
+    detector: BaseDetectorConfig = Field(description="the detector and its fine-tuning")
+    pool: PoolConfig | None = Field(default=None, description="photos to train on besides generated images")
+    rounds: RoundsConfig = Field(RoundsConfig(), description="the rounds")
+    evaluation: EvaluationConfig | None = Field(None, description="a labelled dataset to report on")
+    wandb: WandbConfig = Field(WandbConfig(), description="experiment tracking")
+
+    @model_validator(mode="after")
+    def _rules(self) -> LoopConfig:
+        check_classes(self.classes, self.prompts.objects)
+        for phrase, name in self.pool.objects.items() if self.pool else ():
+            if name not in self.classes:
+                raise SettingError(f"pool.objects.{phrase}", f"is {name!r}, which is not in classes; add it there")
+        for number, name in enumerate(self.rare_classes):
+            if name not in self.classes:
+                raise SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
+            if name in self.rare_classes[:number]:
+                raise SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
+        return self
+
+
+def check_files(config: LoopConfig) -> None:
+    """Check that the files that a loop starts from are there.
+
+    Raises:
+        ConfigError: for the first that is not.
+    """
+    weights, evaluation = config.detector.base_weights, config.evaluation
+    if not weights.is_file():
+        raise ConfigError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
+    if config.pool is not None:
+        list_images(config.pool.folder)
+    if evaluation is None:
+        return
+    if not (evaluation.dataset / "data.yaml").is_file():
+        raise ConfigError(
+            f"setting 'evaluation.dataset': {evaluation.dataset} has no data.yaml; "
+            "give the folder of a labelled dataset, or leave 'evaluation' out"
+        )
+    if evaluation.split not in splits_of(evaluation.dataset):
+        raise ConfigError(
+            f"setting 'evaluation.split' is {evaluation.split!r}, but {evaluation.dataset} has the splits "
+            f"{', '.join(splits_of(evaluation.dataset))}; choose one of them"
+        )
+    missing = [name for name in config.classes if name not in class_names_of(evaluation.dataset)]
+    if missing:
+        raise ConfigError(
+            f"setting 'evaluation.dataset': {evaluation.dataset} has no class {missing[0]!r}, "
+            "which 'classes' names; give a dataset that is labelled with it"
+        )

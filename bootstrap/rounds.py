@@ -1,0 +1,243 @@
+"""The rounds: generate, label, filter, fine-tune, promote; each round better than the last, or rolled back.
+
+Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). In later rounds the promoted detector
+labels, and an image is kept where attention agrees. A new checkpoint is promoted only if it is no worse on a
+validation split that attention labelled in round 0 and that never changes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bootstrap.config import EvaluationConfig, LoopConfig
+from bootstrap.samples import SampleRecord, read_samples
+from bootstrap.stages import (
+    finetune_round,
+    first_device,
+    generate_round,
+    label_round,
+    measure,
+    read_pool,
+    write_round_dataset,
+)
+from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
+from diffugen.config import ConfigError, DetectorConfig
+from diffugen.files import read_json, write_json, write_jsonl
+from diffugen.labelers import AttentionLabeler, DetectorLabeler
+from diffugen.prompts import Prompt, sample_prompts
+from diffugen.tokens import check_prompt, tokenizers_of
+
+Scores = dict[str, dict[str, float | None]]
+"""What `evaluate_detector` returns: class name or "mean" -> metric -> value."""
+
+
+def run_rounds(config: LoopConfig, pipe: Any, run: RunFolder) -> Iterator[dict[str, Any]]:
+    """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
+
+    Args:
+        config: the loop's settings; checked already (`check_files`, `check_prompts`).
+        pipe: a text-to-image pipeline that knows every word of the prompts.
+        run: the run folder; this process holds its lock.
+
+    Raises:
+        ConfigError: round 0 kept too little to train on.
+    """
+    # No decision can depend on the evaluation set: play_round is not told that there is one.
+    blind = config.model_copy(update={"evaluation": None})
+    for index in range(config.rounds.num_rounds):
+        folder = run.round(index)
+        if not folder.complete:
+            play_round(blind, pipe, run, folder)
+            report_round(folder, config.evaluation, config.classes, config.rare_classes, config.detector)
+        publish(run)
+        yield read_json(folder.metrics)
+
+
+def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolder) -> None:
+    """All stages of one round up to its decision: is the new checkpoint promoted?
+
+    Ends with `decision.json`. Stages that are done are not done again.
+    """
+    rounds, detector, index = config.rounds, config.detector, folder.index
+    best = promoted_round(run)
+    with folder.timed("generate"):
+        prompts = round_prompts(config, index)
+        generated = generate_round(pipe, prompts, config.generate, folder, seed=config.seed)
+        if config.pool is not None and index == 0:
+            generated = [*generated, *read_pool(pipe, config.pool, config.generate, folder)]
+    with folder.timed("label"):
+        samples = label_round(
+            generated,
+            AttentionLabeler(config.classes, config.label),
+            None if best is None else detector_labeler(best.weights, config),
+            folder,
+            class_names=config.classes,
+            rules=rounds.filter,
+            rare_ids=[config.classes.index(name) for name in config.rare_classes],
+            val_fraction=rounds.val_fraction if index == 0 else 0.0,
+            seed=config.seed,
+        )
+        validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
+        earlier = [] if rounds.train_on == "latest" else _trained_on(run, range(index))
+        dataset = write_round_dataset([*validation, *earlier, *_train(samples)], config.classes, folder)
+    if not _train(samples):
+        write_json(folder.decision, {"promoted": False, "why": "it kept no image, so there was nothing to learn"})
+        return
+    with folder.timed("finetune"):
+        start = detector.base_weights if best is None or rounds.start_from == "base" else best.weights
+        seed = derive_seed(config.seed, "detector", index)
+        weights = finetune_round(start, dataset, folder, detector, seed=seed)
+    with folder.timed("compare"):
+        if not folder.decision.is_file():
+            measured = measure(weights, run.round(0).dataset, "val", config.classes, detector)
+            scores = flatten(measured, "val", config.rare_classes)
+            write_json(folder.decision, decide_promotion(scores, None if best is None else read_json(best.metrics)))
+
+
+def decide_promotion(scores: dict[str, float], best: dict[str, Any] | None) -> dict[str, Any]:
+    """Promote a checkpoint if it is no worse than the promoted one on the frozen validation split.
+
+    Args:
+        scores: the candidate's, from `flatten`; the mean over all classes' mask mAP50-95 counts, so that a
+            rare class is not bought with a common one.
+        best: the promoted checkpoint's row of metrics; None if there is none yet.
+    """
+    key = "val/mean/mask_map50_95"
+    if best is None:
+        return {"promoted": True, "why": "the first checkpoint", **scores}
+    promoted = scores[key] >= best[key]
+    relation = "no worse than" if promoted else "worse than"
+    why = f"validation mask mAP50-95 {scores[key]:.3f} is {relation} round {best['round']}'s {best[key]:.3f}"
+    return {"promoted": promoted, "why": why, **scores}
+
+
+def report_round(
+    folder: RoundFolder,
+    evaluation: EvaluationConfig | None,
+    class_names: Sequence[str],
+    rare_classes: Sequence[str],
+    detector: DetectorConfig,
+) -> None:
+    """Measure a round whose decision has been made, and complete it by writing `metrics.json`.
+
+    The evaluation set with its truth is read here and nowhere else.
+    """
+    truth: dict[str, float] = {}
+    if evaluation is not None and folder.weights.is_file():
+        with folder.timed("evaluate"):
+            scores = measure(folder.weights, evaluation.dataset, evaluation.split, class_names, detector)
+            truth = flatten(scores, "test", rare_classes)
+    row = {
+        "round": folder.index,
+        **summarise_samples(read_samples(folder)),
+        **read_json(folder.decision),
+        **truth,
+        "seconds": read_json(folder.seconds),
+    }
+    write_json(folder.metrics, row)
+
+
+def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
+    """A round's counts by outcome and reason, its labeler, and the mean agreement of the two labelers."""
+    outcomes = Counter(sample.outcome for sample in samples)
+    agreements = [sample.agreement for sample in samples if sample.agreement is not None]
+    labelers = sorted({sample.labeler for sample in samples})
+    return {
+        "labeler": labelers[0] if len(labelers) == 1 else "mixed",
+        "num_generated": len(samples),
+        "num_kept": outcomes["keep"],
+        "num_rejected": outcomes["reject"],
+        "num_review": outcomes["review"],
+        "rejected": dict(sorted(Counter(sample.reason for sample in samples if sample.outcome == "reject").items())),
+        "label_agreement": sum(agreements) / len(agreements) if agreements else None,
+    }
+
+
+def flatten(scores: Scores, prefix: str, rare_classes: Sequence[str]) -> dict[str, float]:
+    """`evaluate_detector`'s result as flat keys; what could not be measured is left out.
+
+    `<prefix>/<metric>` is for the rare classes (their mean, where there are several),
+    `<prefix>/<class>/<metric>` for each class, `<prefix>/mean/<metric>` for the mean over all.
+    """
+    flat: dict[str, float] = {}
+    for metric in scores["mean"]:
+        rare = [value for name in rare_classes if (value := scores[name][metric]) is not None]
+        if rare:
+            flat[f"{prefix}/{metric}"] = sum(rare) / len(rare)
+    for name, values in scores.items():
+        flat |= {f"{prefix}/{name}/{metric}": value for metric, value in values.items() if value is not None}
+    return flat
+
+
+def promoted_round(run: RunFolder) -> RoundFolder | None:
+    """The complete round whose checkpoint stands promoted."""
+    promoted = [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
+    return promoted[-1] if promoted else None
+
+
+def publish(run: RunFolder) -> None:
+    """Bring the run's own `metrics.jsonl`, `dataset/` and `best.pt` up to date with the complete rounds."""
+    write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
+    best = promoted_round(run)
+    if best is None or (run.best.is_file() and run.best.samefile(best.weights) and run.dataset.is_dir()):
+        return
+    link_tree(best.dataset, run.dataset)
+    link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
+
+
+def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
+    """The labeler of later rounds: a checkpoint that an earlier round promoted."""
+    return DetectorLabeler(
+        weights,
+        config.classes,
+        score_threshold=config.rounds.filter.score_threshold,
+        imgsz=config.detector.imgsz,
+        device=first_device(config.detector),
+    )
+
+
+def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
+    """The prompts of a round; they follow from the run's seed."""
+    return sample_prompts(config.prompts, config.rounds.num_images, seed=derive_seed(config.seed, "prompts", index))
+
+
+def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ()) -> None:
+    """Check every prompt of every round before any work starts.
+
+    Args:
+        config: the loop's settings.
+        pipe: the pipeline, which need not know the new tokens yet and is left as it is.
+        new_tokens: a concept's placeholder token and, for several vectors, the further ones.
+
+    Raises:
+        ConfigError: a prompt would be cut or lacks an object's phrase, or no prompt has the placeholder.
+    """
+    rounds = range(config.rounds.num_rounds)
+    prompts = {prompt.text: prompt for index in rounds for prompt in round_prompts(config, index)}
+    if new_tokens and not any(new_tokens[0] in text for text in prompts):
+        raise ConfigError(
+            f"setting 'concept.placeholder_token': {new_tokens[0]!r} is in no prompt; "
+            "use it in 'prompts.templates' or 'prompts.objects', spelt the same"
+        )
+    reader: Any = pipe
+    if new_tokens:
+        tokenizers = [copy.deepcopy(tokenizer) for tokenizer in tokenizers_of(pipe)]
+        for tokenizer in tokenizers:
+            tokenizer.add_tokens(list(new_tokens))
+        reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
+    pool = [config.pool.prompt] if config.pool else []
+    for prompt in [*prompts.values(), *pool]:
+        check_prompt(reader, prompt)
+
+
+def _trained_on(run: RunFolder, indices: range) -> list[SampleRecord]:
+    return [sample for index in indices for sample in _train(read_samples(run.round(index)))]
+
+
+def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+    return [sample for sample in samples if sample.split == "train"]

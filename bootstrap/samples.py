@@ -1,0 +1,150 @@
+"""The samples of a round as they lie in its folder: `samples.jsonl`, one record per generated image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bootstrap.disagreement import Outcome, Verdict
+from bootstrap.state import RoundFolder
+from diffugen.config import ConfigError
+from diffugen.files import read_jsonl, write_jsonl
+from diffugen.generate import GeneratedRecord
+from diffugen.instances import Instances
+from diffugen.prompts import assign_splits
+
+Split = Literal["train", "val", ""]
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """Everything about a generated image except its pixels.
+
+    Masks stay run-length encoded until they are asked for, so that a round of thousands fits into memory.
+
+    Attributes:
+        name: unique within the run.
+        source: the image's files, prompt and seed.
+        labeler: "attention" or "detector": whose labels `instances` are.
+        outcome, reason, agreement: see `Verdict`.
+        split: "train" or "val"; empty where it is not kept.
+        encoded: the JSON form of `instances`.
+        encoded_labels: the JSON form of what every labeler said, before any filter.
+    """
+
+    name: str
+    source: GeneratedRecord
+    labeler: str
+    outcome: Outcome
+    reason: str
+    agreement: float | None
+    split: Split
+    encoded: dict[str, Any]
+    encoded_labels: dict[str, dict[str, Any]]
+
+    @property
+    def kept(self) -> bool:
+        return self.outcome == "keep"
+
+    @property
+    def class_ids(self) -> list[int]:
+        return self.encoded["class_ids"]
+
+    @property
+    def instances(self) -> Instances:
+        """The labels it is trained with, where it is kept."""
+        return Instances.from_json(self.encoded)
+
+    def labels(self, labeler: str) -> Instances:
+        """What one labeler said, before any filter."""
+        return Instances.from_json(self.encoded_labels[labeler])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON form; file names are relative to the round's folder."""
+        return {
+            "name": self.name,
+            **self.source.to_json(),
+            "labeler": self.labeler,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "agreement": self.agreement,
+            "split": self.split,
+            "instances": self.encoded,
+            "labels": self.encoded_labels,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], folder: Path) -> SampleRecord:
+        """The inverse of `to_json`."""
+        return cls(
+            **{key: value[key] for key in ("name", "labeler", "outcome", "reason", "agreement", "split")},
+            source=GeneratedRecord.from_json(value, folder),
+            encoded=value["instances"],
+            encoded_labels=value["labels"],
+        )
+
+
+def make_sample(
+    source: GeneratedRecord, round_index: int, verdict: Verdict, labeler: str, labels: Mapping[str, Instances]
+) -> SampleRecord:
+    """A generated image with what was decided about it; kept ones are for training, unless set aside."""
+    return SampleRecord(
+        name=f"r{round_index:02d}_{source.id}",
+        source=source,
+        labeler=labeler,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        agreement=None if verdict.agreement is None else round(verdict.agreement, 6),
+        split="train" if verdict.kept else "",
+        encoded=verdict.instances.to_json(),
+        encoded_labels={name: instances.to_json() for name, instances in labels.items()},
+    )
+
+
+def read_samples(folder: RoundFolder) -> list[SampleRecord]:
+    """The samples of a labelled round, in the order in which they were generated."""
+    return [SampleRecord.from_json(value, folder.path) for value in read_jsonl(folder.samples)]
+
+
+def write_samples(folder: RoundFolder, samples: Iterable[SampleRecord]) -> None:
+    """Write `samples.jsonl`, atomically."""
+    write_jsonl(folder.samples, (sample.to_json() for sample in samples))
+
+
+def choose_validation(
+    samples: Sequence[SampleRecord], rare_ids: Sequence[int], val_fraction: float, seed: int
+) -> list[SampleRecord]:
+    """Set a share of the kept samples aside for validation, at the same rate with and without a rare object.
+
+    Args:
+        samples: round 0's samples.
+        rare_ids: class ids of the rare classes.
+        val_fraction: share of the kept samples.
+        seed: which ones.
+
+    Raises:
+        ConfigError: too few samples with a rare object were kept to train on some and validate on others.
+    """
+    # Photos of one object look alike whatever the split, so they only train.
+    kept = [sample for sample in samples if sample.kept and sample.source.task != "photo"]
+    with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
+    without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
+    if len(with_rare) < 2:
+        raise ConfigError(
+            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are "
+            "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
+            "whether the model draws the object"
+        )
+    splits: dict[str, Split] = {}
+    for group in (with_rare, without):
+        # Samples of one prompt stay together, else near-twins of training images would judge.
+        drawn = assign_splits([sample.source.prompt for sample in group], val_fraction, seed)
+        splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
+    # With few samples or few prompts one twin on the other side is better than an empty split.
+    if all(sample.name in splits for sample in with_rare):
+        del splits[with_rare[0].name]
+    if not any(sample.name in splits for sample in with_rare):
+        splits[with_rare[-1].name] = "val"
+    return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]

@@ -1,0 +1,231 @@
+"""The run folder: where everything of a run lies, who may write there, and whether a run goes on in it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffugen.config import ConfigError, Strict
+from diffugen.files import atomic_path, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = (
+    "diffugen",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "ultralytics",
+    "lightning",
+    "albumentations",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """The files of one round. It is complete when `metrics` exists; then nothing in it changes again."""
+
+    path: Path
+
+    @property
+    def index(self) -> int:
+        return int(self.path.name.removeprefix("round_"))
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def masks(self) -> Path:
+        return self.path / "masks"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights" / "best.pt"
+
+    @property
+    def decision(self) -> Path:
+        return self.path / "decision.json"
+
+    @property
+    def seconds(self) -> Path:
+        return self.path / "seconds.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def complete(self) -> bool:
+        return self.metrics.is_file()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to the stage's, which may have been cut off before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = read_json(self.seconds) if self.seconds.is_file() else {}
+            seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+            write_json(self.seconds, seconds)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def concept(self) -> Path:
+        return self.path / "concept"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.pt"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def round(self, index: int) -> RoundFolder:
+        return RoundFolder(self.path / f"round_{index:02d}")
+
+    def complete_rounds(self) -> list[RoundFolder]:
+        """The rounds that are complete, in order, up to the first that is not."""
+        rounds: list[RoundFolder] = []
+        while (folder := self.round(len(rounds))).complete:
+            rounds.append(folder)
+        return rounds
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out of the run folder for the length of the block.
+
+        Raises:
+            ConfigError: another process is at work there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                owner = lock.read().strip() or "unknown"
+                raise ConfigError(
+                    f"run folder {self.path} is in use by process {owner}; wait for it, or choose another with --out"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield  # the lock goes with the file, however the process ends
+
+    def check_resumable(self, config: Strict) -> None:
+        """A folder that holds results goes on only with the config that it was started with.
+
+        Raises:
+            ConfigError: a setting differs; the message names it with both values.
+        """
+        if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
+            return
+        difference = first_difference(read_json(self.config)["config"], config.model_dump(mode="json"))
+        if difference is not None:
+            raise ConfigError(
+                f"{difference} since run folder {self.path} was started; change it back to resume, "
+                "or give another folder with --out"
+            )
+
+    def write_config(self, config: Strict, *, weights: Path) -> None:
+        """Record the resolved config, and what else the results depend on."""
+        if self.config.is_file() and read_json(self.config)["config"] == config.model_dump(mode="json"):
+            return  # keep the record of the versions that the run was started with
+        versions = {name: _version(name) for name in PACKAGES}
+        record = {
+            "config": config.model_dump(mode="json"),
+            "seed": getattr(config, "seed", None),
+            "versions": {"python": platform.python_version(), **versions},
+            "sha256": {"detector.base_weights": _sha256(weights)},
+        }
+        write_json(self.config, record)
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A seed in [0, 2^31) for one purpose of a run, such as ("image", round, number)."""
+    text = "/".join(str(name) for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def first_difference(old: Any, new: Any, key: str = "") -> str | None:
+    """The first difference between two configs, as "setting 'a.b' changed from 1 to 2", or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(name for name in old if name not in new)]:
+            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+            if difference is not None:
+                return difference
+        return None
+    return None if old == new else f"setting {key!r} changed from {old!r} to {new!r}"
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Put `source` at `target` as well, sharing the bytes where the file system can; atomic."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Put a folder at `target` as well, its files shared where the file system can; atomic."""
+    with atomic_path(target) as temporary:
+        caches = shutil.ignore_patterns("*.cache")  # ultralytics keeps the paths of images in them
+        shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=caches)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

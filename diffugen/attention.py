@@ -1,0 +1,278 @@
+"""Heatmaps of a prompt's objects: of an image while it is generated, or of a real image with its caption."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from PIL import Image
+from torch import Tensor
+
+from diffugen.capture import DAAM_FACTORS, AttentionCapture
+from diffugen.config import ConfigError, GenerateConfig
+from diffugen.pipelines import as_task
+from diffugen.prompts import Prompt
+from diffugen.tokens import check_prompt, object_token_indices
+
+__all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "generate_with_attention", "read_attention"]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Where one phrase of one image is attended.
+
+    Attributes:
+        phrase: the words.
+        values: float32 [h, w] at the latents' size, in [0, 1]: the mean attention probability over heads,
+            layers, steps and the phrase's tokens. Never rescaled, so a phrase without an object has a low,
+            flat map.
+
+    Raises:
+        ValueError: the values are not a finite, non-negative float32 [h, w] array.
+    """
+
+    phrase: str
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype != np.float32:
+            raise ValueError(f"values must be float32 [h, w], not {self.values.dtype} {self.values.shape}")
+        if not np.isfinite(self.values).all() or self.values.min(initial=0) < 0:
+            raise ValueError(f"values of the heatmap of {self.phrase!r} must be finite and not negative")
+
+
+def generate_with_attention(
+    pipe: Any,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    settings: GenerateConfig,
+    *,
+    on_step: Callable[[int], None] | None = None,
+    images: Sequence[np.ndarray] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
+    strength: float = 0.6,
+) -> list[tuple[np.ndarray, tuple[Heatmap, ...]]]:
+    """Generate one batch of images together with the heatmaps of their object phrases.
+
+    Args:
+        pipe: a Stable Diffusion or SDXL text-to-image pipeline.
+        prompts: one per image.
+        seeds: one per image; each image has its own generator on the CPU.
+        settings: size, steps, guidance. With `images` the size is theirs.
+        on_step: called after every denoising step with its index.
+        images: uint8 RGB [H, W, 3] to start from (img2img), all of one size, the sides multiples of the VAE's
+            factor.
+        masks: bool [H, W], with `images`: repaint only there (inpaint); all other pixels are returned
+            untouched.
+        strength: how far `images` are noised, in (0, 1].
+
+    Returns:
+        Per prompt: the image, uint8 RGB [H, W, 3], exactly the one that the plain pipeline makes of that
+        batch; and one Heatmap per entry of `prompt.objects`.
+
+    Raises:
+        ConfigError: before anything is generated: a phrase is not in its prompt, a prompt would be cut, or
+            sizes do not fit.
+    """
+    counts = [len(values) for values in (seeds, images, masks) if values is not None]
+    if counts != [len(prompts)] * len(counts):
+        raise ValueError(f"one seed, image and mask per prompt: {len(prompts)} prompts, but {counts}")
+    for prompt in prompts:
+        check_prompt(pipe, prompt)
+    scale = pipe.vae_scale_factor
+    size_hw = settings.size_hw if images is None else _common_size(images, scale)
+    task, inputs = _task_inputs(size_hw, images, masks, strength)
+    negatives = [prompt.negative_text for prompt in prompts]
+    token_indices = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
+    latent_hw = size_hw[0] // scale, size_hw[1] // scale
+    with AttentionCapture(pipe.unet, token_indices, latent_hw, factors=settings.attention_factors) as capture:
+        output = as_task(pipe, task)(
+            prompt=[prompt.text for prompt in prompts],
+            negative_prompt=negatives if any(negatives) else None,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            callback_on_step_end=_step_callback(on_step),
+            **inputs,
+        )
+    pixels = [np.array(image.convert("RGB")) for image in output.images]
+    if images is not None and masks is not None:  # the VAE changes every pixel a little
+        triples = zip(pixels, images, masks, strict=True)
+        pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
+    return list(zip(pixels, _heatmaps(prompts, capture.maps()), strict=True))
+
+
+@torch.no_grad()
+def read_attention(
+    pipe: Any,
+    images: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
+    *,
+    timesteps: Sequence[int] = (100, 200, 300),
+    seed: int = 0,
+    factors: Sequence[int] = DAAM_FACTORS,
+    batch_size: int = 8,
+) -> list[tuple[Heatmap, ...]]:
+    """Heatmaps of a real image's caption: noise the image a little, run the UNet once, look where it looks.
+
+    The idea is DiffSegmenter's (Wang et al. 2023), here with several timesteps averaged. Only the conditional
+    half is run. Every image gets the same noise, so its heatmaps do not depend on what else is in the batch.
+
+    Args:
+        pipe: a Stable Diffusion or SDXL pipeline.
+        images: uint8 RGB [H, W, 3] of any sizes; sides that the VAE cannot halve are resized to the nearest
+            it can.
+        prompts: the caption of each image, with the objects to look for.
+        timesteps: how much noise, each in [0, num_train_timesteps).
+        seed: of the noise.
+        factors: resolutions of attention, see `AttentionCapture`.
+        batch_size: images of one size that go through the model together.
+
+    Returns:
+        Per image, one Heatmap per entry of `prompt.objects`, at the size of the image's latents.
+
+    Raises:
+        ConfigError: a phrase is not in its caption, a caption would be cut, or a timestep is out of range.
+    """
+    if len(images) != len(prompts):
+        raise ValueError(f"one prompt per image: {len(images)} images, {len(prompts)} prompts")
+    limit = pipe.scheduler.config.num_train_timesteps
+    if not timesteps or not all(0 <= step < limit for step in timesteps):
+        raise ConfigError(f"timesteps {list(timesteps)} must be one or more numbers from 0 to {limit - 1}")
+    for prompt in prompts:
+        check_prompt(pipe, prompt)
+    heatmaps: list[tuple[Heatmap, ...]] = []
+    for _, group in itertools.groupby(zip(images, prompts, strict=True), key=lambda pair: pair[0].shape):
+        same_size = list(group)
+        for start in range(0, len(same_size), batch_size):
+            heatmaps += _read_batch(pipe, same_size[start : start + batch_size], timesteps, seed, factors)
+    return heatmaps
+
+
+def _read_batch(
+    pipe: Any,
+    batch: Sequence[tuple[np.ndarray, Prompt]],
+    timesteps: Sequence[int],
+    seed: int,
+    factors: Sequence[int],
+) -> list[tuple[Heatmap, ...]]:
+    """`read_attention` for images of one size."""
+    prompts = [prompt for _, prompt in batch]
+    pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image, _ in batch])
+    latents = _encode_images(pipe, pixels)
+    conditions = _encode_prompts(pipe, [prompt.text for prompt in prompts], pixels.shape[1:3])
+    generator = torch.Generator("cpu").manual_seed(seed)
+    token_indices = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
+    latent_hw = latents.shape[2], latents.shape[3]
+    with AttentionCapture(pipe.unet, token_indices, latent_hw, factors=factors) as capture:
+        for step in timesteps:
+            noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
+            noisy = _noised(pipe.scheduler.config, latents, noise, step)
+            pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
+    return _heatmaps(prompts, capture.maps())
+
+
+def _noised(config: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
+    """The forward process q(x_t | x_0) of the model's own noise schedule, whatever the pipeline's sampler."""
+    return DDPMScheduler.from_config(config).add_noise(latents, noise, torch.full((len(latents),), step))
+
+
+def _encode_images(pipe: Any, pixels: np.ndarray) -> Tensor:
+    """Latents of uint8 [B, H, W, 3], scaled as the UNet expects them, in its dtype and on its device."""
+    with _safe_precision(pipe.vae) as vae:
+        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pipe._execution_device, vae.dtype) / 127.5 - 1
+        latents = vae.encode(scaled).latent_dist.mode().float()
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return ((latents - shift) * vae.config.scaling_factor).to(pipe.unet.dtype)
+
+
+@contextmanager
+def _safe_precision(vae: Any) -> Iterator[Any]:
+    """In half precision some VAEs (SDXL's) overflow; their config asks for float32."""
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    try:
+        yield vae.to(torch.float32) if upcast else vae
+    finally:
+        if upcast:
+            vae.to(dtype)
+
+
+def _encode_prompts(pipe: Any, texts: list[str], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The UNet's text conditions, without a negative half."""
+    device = pipe._execution_device  # where the models run, also when they are offloaded
+    embeds, _, *pooled = pipe.encode_prompt(
+        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    if getattr(pipe.unet.config, "addition_embed_type", None) != "text_time":
+        return {"encoder_hidden_states": embeds}
+    # SDXL is also told the pooled caption, and the size and crop: the image as it is, uncropped
+    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(texts), -1)
+    return {
+        "encoder_hidden_states": embeds,
+        "added_cond_kwargs": {"text_embeds": pooled[0], "time_ids": sizes},
+    }
+
+
+def _task_inputs(
+    size_hw: tuple[int, int],
+    images: Sequence[np.ndarray] | None,
+    masks: Sequence[np.ndarray] | None,
+    strength: float,
+) -> tuple[str, dict[str, Any]]:
+    """The task and the arguments that only it has."""
+    size = {"height": size_hw[0], "width": size_hw[1]}
+    if images is None:
+        return "txt2img", size
+    start = {"image": [Image.fromarray(image) for image in images], "strength": strength}
+    if masks is None:
+        return "img2img", start
+    return "inpaint", {
+        **size,
+        **start,
+        "mask_image": [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks],
+    }
+
+
+def _step_callback(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:
+    if on_step is None:
+        return None
+
+    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step)
+        return tensors
+
+    return callback
+
+
+def _common_size(images: Sequence[np.ndarray], factor: int) -> tuple[int, int]:
+    """Height and width of a batch of images, which must be alike and fit the VAE."""
+    sizes = {image.shape[:2] for image in images}
+    height, width = next(iter(sizes))
+    if len(sizes) > 1:
+        raise ConfigError(f"images of one batch have different sizes {sorted(sizes)}; batch images of one size")
+    if height % factor or width % factor:
+        raise ConfigError(f"image of {height}x{width} pixels: make both sides multiples of {factor} to start from it")
+    return height, width
+
+
+def _fit(image: np.ndarray, factor: int) -> np.ndarray:
+    """The image, its sides resized to the nearest multiples of `factor`."""
+    height, width = (max(1, round(side / factor)) * factor for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _heatmaps(prompts: Sequence[Prompt], maps: Sequence[np.ndarray]) -> list[tuple[Heatmap, ...]]:
+    return [
+        tuple(Heatmap(phrase.text, values) for phrase, values in zip(prompt.objects, rows, strict=True))
+        for prompt, rows in zip(prompts, maps, strict=True)
+    ]

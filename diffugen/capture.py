@@ -1,0 +1,209 @@
+"""Reading a UNet's cross-attention while it runs, without changing what it computes.
+
+The probabilities are those of DAAM (Tang et al. 2023, "What the DAAM: Interpreting Stable Diffusion Using
+Cross Attention"): the cross-attention of the down and up blocks, brought to the latents' size by bicubic
+interpolation and averaged over heads, layers, steps and the phrase's tokens (DAAM itself sums over the
+steps). They are read by hooks on the query and key projections: the pipeline's own attention processors stay
+in place, memory-efficient ones too, and the image stays the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DAAM_FACTORS = (1, 2, 4)
+"""Latents' side over map's side, for the maps that DAAM uses: all but the coarsest of Stable Diffusion."""
+
+MAX_LOGITS = 2**24
+"""Most attention logits held at once (64 MiB of float32), whatever the batch and image size."""
+
+
+class AttentionCapture:
+    """Context manager that accumulates the cross-attention of phrases while a UNet runs.
+
+    What is kept: one float32 map per row, phrase and resolution, on the UNet's device; no map per head, layer
+    or step.
+
+    Args:
+        unet: any UNet2DConditionModel.
+        token_indices: for every row of the batch, for every phrase, the positions of its tokens.
+        latent_hw: height and width of the latents.
+        factors: resolutions to keep, as the latents' side over the map's side (a power of two).
+
+    Raises:
+        RuntimeError: a hooked layer sees a batch that is neither the rows nor twice the rows (with guidance
+            the first half is the unconditional one and is left out), or a map that is no halving of
+            `latent_hw`.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        token_indices: Sequence[Sequence[Sequence[int]]],
+        latent_hw: tuple[int, int],
+        *,
+        factors: Sequence[int] = DAAM_FACTORS,
+    ) -> None:
+        self.unet = unet
+        self.latent_hw = latent_hw
+        self.num_phrases = [len(phrases) for phrases in token_indices]
+        self.positions, self.weights = _token_table(token_indices)
+        self.map_hw = _map_sizes(latent_hw)
+        self.factors = frozenset(factors)
+        self.sums: dict[int, Tensor] = {}
+        self.counts: dict[int, int] = defaultdict(int)
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> AttentionCapture:
+        for layer in cross_attention_layers(self.unet):
+            tap = _QueryKeyTap(layer, self._accumulate)
+            self._hooks += [
+                layer.to_q.register_forward_hook(tap.on_query),
+                layer.to_k.register_forward_hook(tap.on_key),
+            ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def maps(self) -> list[np.ndarray]:
+        """For every row, float32 [num_phrases, h, w] at the latents' size: mean attention probabilities.
+
+        Negative values, which bicubic interpolation makes beside a sharp peak, are set to 0, once per
+        resolution. DAAM does so in every head and layer; where no head undershoots, the two are equal.
+        """
+        if not any(self.num_phrases):
+            return [np.zeros((0, *self.latent_hw), np.float32) for _ in self.num_phrases]
+        if not self.sums:
+            raise RuntimeError(
+                f"no cross-attention at factors {sorted(self.factors)} was seen; run the UNet inside the "
+                "`with` block, neither fused nor compiled before, and choose factors that it has"
+            )
+        scaled = [
+            F.interpolate(maps, self.latent_hw, mode="bicubic", align_corners=False).clamp_(min=0)
+            for maps in self.sums.values()
+        ]
+        mean = (torch.stack(scaled).sum(0) / sum(self.counts.values())).cpu().numpy()
+        return [row[:num] for row, num in zip(mean, self.num_phrases, strict=True)]
+
+    @torch.no_grad()
+    def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
+        map_hw, factor = self._map_size(query.shape[1])
+        if factor not in self.factors or not any(self.num_phrases):
+            return
+        query, key = self._conditional(query), self._conditional(key)
+        if self.positions.device != query.device:  # once: copying to a GPU in every layer would stall it
+            self.positions, self.weights = self.positions.to(query.device), self.weights.to(query.device)
+        heat = phrase_attention(layer, query, key, self.positions, self.weights)
+        heat = heat.unflatten(-1, map_hw)
+        self.sums[factor] = self.sums[factor].add_(heat) if factor in self.sums else heat
+        self.counts[factor] += layer.heads
+
+    def _conditional(self, batch: Tensor) -> Tensor:
+        """The rows that belong to the prompt; with guidance the negative prompt's rows come first."""
+        rows = len(self.num_phrases)
+        if batch.shape[0] not in (rows, 2 * rows):
+            raise RuntimeError(f"expected {rows} rows, or {2 * rows} with guidance, but the UNet ran {batch.shape[0]}")
+        return batch[-rows:]
+
+    def _map_size(self, num_pixels: int) -> tuple[tuple[int, int], int]:
+        if num_pixels not in self.map_hw:
+            raise RuntimeError(f"an attention map of {num_pixels} pixels is no halving of the latents {self.latent_hw}")
+        return self.map_hw[num_pixels]
+
+
+@dataclass
+class _QueryKeyTap:
+    """Pairs the query and key projections of one cross-attention layer's call."""
+
+    layer: Any
+    use: Callable[[Any, Tensor, Tensor], None]
+    query: Tensor | None = field(default=None, init=False)
+
+    def on_query(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.query = output
+
+    def on_key(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        query, self.query = self.query, None  # keep nothing alive between the calls
+        if query is not None:
+            self.use(self.layer, query, output)
+
+
+def cross_attention_layers(unet: nn.Module) -> list[Any]:
+    """The cross-attention modules of the down and up blocks; the middle block is left out, as DAAM does."""
+    return [
+        module
+        for name, module in unet.named_modules()
+        if name.endswith("attn2") and name.startswith(("down_blocks.", "up_blocks."))
+    ]
+
+
+def phrase_attention(layer: Any, query: Tensor, key: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    """Attention probabilities of phrases, summed over heads.
+
+    Args:
+        layer: the attention module: its number of heads, its scale, its query and key norms.
+        query: [rows, pixels, heads * dim], the projected image.
+        key: [rows, tokens, heads * dim], the projected text.
+        positions: int64 [rows, T], the tokens that any phrase of the row needs.
+        weights: float32 [rows, T, phrases], each column the mean over one phrase's tokens.
+
+    Returns:
+        float32 [rows, phrases, pixels]. The softmax runs over all tokens, but only the wanted ones are
+        exponentiated a second time; pixels are taken in chunks, so that memory stays below `MAX_LOGITS` (a
+        few copies).
+    """
+    query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
+    query = layer.norm_q(query) if layer.norm_q is not None else query
+    key = layer.norm_k(key) if layer.norm_k is not None else key
+    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
+    rows, heads, _, num_tokens = key.shape
+    chunk = max(1, MAX_LOGITS // (rows * heads * num_tokens))
+    parts = []
+    for pixels in query.split(chunk, dim=2):
+        logits = pixels @ key  # [rows, heads, pixels, tokens]
+        normaliser = logits.logsumexp(-1, keepdim=True)
+        wanted = positions[:, None, None].expand(*logits.shape[:-1], -1)
+        probabilities = (logits.gather(-1, wanted) - normaliser).exp_().sum(1)
+        parts.append((probabilities @ weights).transpose(-1, -2))
+    return torch.cat(parts, dim=-1)
+
+
+def _token_table(token_indices: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    """The tokens of every row, int64 [rows, T], and the phrases' means over them, float32 [rows, T, phrases].
+
+    Rows with fewer tokens or phrases than others are padded with weight 0.
+    """
+    columns = [sorted({index for phrase in phrases for index in phrase}) for phrases in token_indices]
+    num_columns = max(map(len, columns), default=0)
+    num_phrases = max(map(len, token_indices), default=0)
+    positions = torch.zeros(len(columns), num_columns, dtype=torch.int64)
+    weights = torch.zeros(len(columns), num_columns, num_phrases)
+    for row, (wanted, phrases) in enumerate(zip(columns, token_indices, strict=True)):
+        positions[row, : len(wanted)] = torch.tensor(wanted, dtype=torch.int64)
+        for column, phrase in enumerate(phrases):
+            weights[row, [wanted.index(index) for index in phrase], column] = 1 / len(phrase)
+    return positions, weights
+
+
+def _map_sizes(latent_hw: tuple[int, int]) -> dict[int, tuple[tuple[int, int], int]]:
+    """Number of pixels -> ((h, w), factor) of every map that halving can give, odd sides rounded up."""
+    sizes = {}
+    (height, width), factor = latent_hw, 1
+    while height * width not in sizes:
+        sizes[height * width] = (height, width), factor
+        height, width, factor = (height + 1) // 2, (width + 1) // 2, factor * 2
+    return sizes

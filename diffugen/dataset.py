@@ -1,0 +1,279 @@
+"""Labelled datasets on disk: one folder that both `yolo segment train` and COCO's tools read as it is.
+
+    data.yaml                   class names and splits; no `path`, so it works wherever the folder lies
+    images/<split>/<name>.png   hard links where the images are stored already
+    labels/<split>/<name>.txt   YOLO-seg
+    coco/<split>.json           COCO instances, exact masks
+
+(No folder here may be called `masks`: ultralytics would take the dataset for a semantic one.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+
+from .config import ConfigError
+from .files import atomic_path, read_json
+from .formats import coco, yolo
+from .images import read_image, write_image
+from .instances import Instances
+from .prompts import Prompt
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated image and what became of it.
+
+    Attributes:
+        id: unique within a run.
+        image: uint8 [H, W, 3] RGB.
+        prompt: what it was generated from.
+        seed: of its own generator.
+        task: "txt2img", "img2img" or "inpaint".
+        instances: its labels.
+        kept: whether it goes into the dataset.
+        reason: why not; empty if kept.
+        labeler: who labelled it.
+        provenance: model, revision, parent image and the like.
+    """
+
+    id: str
+    image: np.ndarray
+    prompt: Prompt
+    seed: int
+    task: str
+    instances: Instances
+    kept: bool
+    reason: str
+    labeler: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.shape != (*self.instances.size_hw, 3):
+            raise ValueError(
+                f"image is {self.image.dtype} {self.image.shape}, not uint8 {(*self.instances.size_hw, 3)}"
+            )
+        if self.kept == bool(self.reason):
+            raise ValueError(f"reason={self.reason!r} with kept={self.kept}; a sample is kept or has a reason")
+
+
+@dataclass(frozen=True)
+class DatasetItem:
+    """One labelled image to write; `image` is its file (stored once, then linked) or uint8 [H, W, 3] RGB."""
+
+    name: str
+    image: Path | np.ndarray
+    instances: Instances
+    split: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def write_dataset(
+    out: Path,
+    items: Iterable[DatasetItem],
+    class_names: Sequence[str],
+    *,
+    link_images: bool = True,
+    segmentation: coco.Segmentation = "rle",
+) -> None:
+    """Write a dataset folder; it appears complete or not at all, and replaces one that is there.
+
+    Args:
+        out: the folder.
+        items: one at a time; their images are not held in memory.
+        class_names: what the instances' class ids index.
+        link_images: hard-link image files (they are copied where the file system cannot link).
+        segmentation: how the COCO file tells masks.
+
+    Raises:
+        ValueError: if a name comes twice in a split or is no plain file name, or a class id has no name.
+    """
+    with atomic_path(Path(out)) as folder:
+        documents: dict[str, dict[str, Any]] = {split: _document(class_names) for split in ("train", "val")}
+        for item in items:
+            _check(item, len(class_names))
+            document = documents.setdefault(item.split, _document(class_names))
+            file_name = _write_image(folder, item, link_images)
+            _write_text(folder / "labels" / item.split / f"{item.name}.txt", yolo.to_lines(item.instances))
+            _add_to_document(document, item, file_name, segmentation)
+        for split, document in documents.items():
+            if not document["images"] and split in ("train", "val"):
+                continue
+            _write_text(folder / "coco" / f"{split}.json", [json.dumps(document, ensure_ascii=False)])
+        _write_text(
+            folder / "data.yaml",
+            yolo.data_yaml([s for s in documents if documents[s]["images"]], class_names),
+        )
+
+
+def class_names_of(root: Path) -> list[str]:
+    """The class names of a dataset folder (its data.yaml) or a COCO JSON file, in the order of their ids."""
+    root = Path(root)
+    if root.suffix == ".json":
+        return coco.names_of(_read_document(root))
+    names = _read_yaml(root)["names"]
+    return [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [str(name) for name in names]
+
+
+def splits_of(root: Path) -> list[str]:
+    """The splits that a dataset folder's data.yaml names."""
+    return [split for split in ("train", "val", "test") if _read_yaml(Path(root)).get(split)]
+
+
+def read_dataset(
+    root: Path, split: str, class_names: Sequence[str] | None = None, *, images: Path | None = None
+) -> Iterator[tuple[str, np.ndarray, Instances]]:
+    """Read name, image uint8 [H, W, 3] RGB and instances, one image at a time.
+
+    Args:
+        root: a COCO JSON file, or a folder with a data.yaml: its masks come from coco/<split>.json where that
+            exists, since they are exact there, else from YOLO labels (no file: an image without objects).
+        split: "train", "val" or "test"; of no effect for a COCO JSON file.
+        class_names: which classes to read, in which order; None means all, in the dataset's own.
+        images: for a COCO JSON file: the folder of its images, else the file's own folder.
+
+    Raises:
+        ConfigError: if the dataset, the split or an image is missing or broken.
+    """
+    root = Path(root)
+    if root.suffix == ".json":
+        yield from _read_coco(root, Path(images or root.parent), class_names or class_names_of(root))
+        return
+    names = class_names_of(root)
+    folder = _image_folder(root, split)
+    if (root / "coco" / f"{split}.json").exists():
+        yield from _read_coco(root / "coco" / f"{split}.json", folder, class_names or names)
+        return
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES):
+        image = read_image(path)
+        instances = _read_yolo(_label_path(path), image.shape[:2])
+        yield path.stem, image, renumbered(instances, names, class_names or names)
+
+
+def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequence[str]) -> Instances:
+    """The instances whose class is in `new_names`, their class ids indexing those."""
+    if len(instances) and instances.class_ids.max() >= len(old_names):
+        raise ConfigError(f"class id {instances.class_ids.max()} has no name in data.yaml, which has {len(old_names)}")
+    index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
+    kept = instances.subset(np.array([class_id in index for class_id in instances.class_ids], bool))
+    class_ids = np.array([index[class_id] for class_id in kept.class_ids], np.int64)
+    return Instances(kept.masks, kept.xyxy, class_ids, kept.scores)
+
+
+def _document(class_names: Sequence[str]) -> dict[str, Any]:
+    return {"info": {}, "images": [], "annotations": [], "categories": coco.categories(class_names)}
+
+
+def _check(item: DatasetItem, num_classes: int) -> None:
+    if not item.name or Path(item.name).name != item.name or Path(item.split).name != item.split:
+        raise ValueError(f"name={item.name!r}, split={item.split!r}: both must be plain file names")
+    if len(item.instances) and not 0 <= item.instances.class_ids.min() <= item.instances.class_ids.max() < num_classes:
+        raise ValueError(f"{item.name}: class ids {item.instances.class_ids} must lie in [0, {num_classes})")
+
+
+def _write_image(folder: Path, item: DatasetItem, link: bool) -> str:
+    suffix = item.image.suffix if isinstance(item.image, Path) else ".png"
+    target = folder / "images" / item.split / f"{item.name}{suffix}"
+    if (folder / "labels" / item.split / f"{item.name}.txt").exists():
+        raise ValueError(f"name={item.name!r} comes twice in the split {item.split!r}; names must be unique")
+    if isinstance(item.image, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(item.image, target, link)
+    else:
+        write_image(target, item.image)
+    return target.name
+
+
+def _link_or_copy(source: Path, target: Path, link: bool) -> None:
+    if link:
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copyfile(source, target)
+
+
+def _write_text(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _add_to_document(document: dict, item: DatasetItem, file_name: str, segmentation: coco.Segmentation) -> None:
+    image_id = len(document["images"]) + 1
+    height, width = item.instances.size_hw
+    entry = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+    document["images"].append(entry | ({"provenance": item.provenance} if item.provenance else {}))
+    document["annotations"] += coco.annotations_of(
+        item.instances,
+        image_id=image_id,
+        first_id=len(document["annotations"]) + 1,
+        segmentation=segmentation,
+    )
+
+
+def _read_yaml(root: Path) -> dict[str, Any]:
+    path = root / "data.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"dataset {root} has no data.yaml; give a folder in YOLO's layout") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or "names" not in values:
+        raise ConfigError(f"{path} has no `names`; add the class names")
+    return values
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = read_json(path)
+        coco.names_of(document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a COCO instance file ({type(error).__name__}: {error})") from None
+    return document
+
+
+def _image_folder(root: Path, split: str) -> Path:
+    values = _read_yaml(root)
+    if not isinstance(values.get(split), str):
+        raise ConfigError(f"dataset {root} has no split {split!r}; its data.yaml names {', '.join(splits_of(root))}")
+    folder = (root / (values.get("path") or "") / values[split]).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"dataset {root}: the images of split {split!r} are not at {folder}")
+    return folder
+
+
+def _label_path(image_path: Path) -> Path:
+    """ultralytics' rule: the last folder called `images` becomes `labels`."""
+    before, _, after = str(image_path).rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{before}{os.sep}labels{os.sep}{after}").with_suffix(".txt")
+
+
+def _read_yolo(path: Path, size_hw: tuple[int, int]) -> Instances:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        return yolo.from_lines(lines, size_hw)
+    except ValueError as error:
+        raise ConfigError(f"label file {path}: {error}") from None
+
+
+def _read_coco(path: Path, images: Path, class_names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, Instances]]:
+    for entry, instances in coco.read(_read_document(path), class_names):
+        image = read_image(images / entry["file_name"])
+        if image.shape[:2] != instances.size_hw:
+            raise ConfigError(
+                f"{images / entry['file_name']} is {image.shape[:2]}, but {path} says {instances.size_hw}"
+            )
+        yield Path(entry["file_name"]).stem, image, instances

@@ -1,0 +1,290 @@
+"""The detector: loading, prediction and fine-tuning of ultralytics segmenters.
+
+The one place that touches ultralytics; other code sees arrays and paths. It is imported on first use, since
+that takes seconds, and after `yolo_runtime` has set what it needs to stay silent, offline and safe.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from tqdm import tqdm
+
+from .config import ConfigError, DetectorConfig
+from .files import atomic_path
+from .instances import Instances
+from .training_options import device_name, training_options
+from .yolo_runtime import prepare_environment
+
+if TYPE_CHECKING:
+    from ultralytics import YOLO
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = "diffugen-detector-1"
+_MAX_DETECTIONS = 100  # per image
+_LOADABLE = (".pt", ".safetensors")
+
+
+@functools.cache
+def import_ultralytics() -> Any:
+    """The ultralytics module, its environment and settings prepared."""
+    prepare_environment()
+    pillow_open = Image.open
+    import ultralytics
+    from ultralytics.utils import LOGGER, SETTINGS
+
+    Image.open = pillow_open  # theirs answers a corrupt image by trying to install a package
+    LOGGER.setLevel(logging.ERROR)
+    trackers = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+    wanted = dict.fromkeys(("sync", "vscode_msg", "openvino_msg", *trackers), False)
+    if any(SETTINGS.get(key) for key in wanted):
+        SETTINGS.update({key: value for key, value in wanted.items() if key in SETTINGS})
+    return ultralytics
+
+
+def new_detector(class_names: Sequence[str], architecture: str = "yolov8n-seg.yaml") -> YOLO:
+    """An untrained segmenter; `architecture` is a model file in ultralytics, such as yolov8s-seg.yaml."""
+    ultralytics = import_ultralytics()
+    from ultralytics.nn.tasks import SegmentationModel
+
+    yolo = ultralytics.YOLO(architecture, task="segment")
+    yolo.model = SegmentationModel(yolo.model.yaml, nc=len(class_names), verbose=False)
+    yolo.model.names = dict(enumerate(class_names))
+    yolo.model.args = {"task": "segment"}
+    yolo.model.task = "segment"
+    return yolo
+
+
+def load_detector(weights: Path) -> YOLO:
+    """Load a segmenter from .safetensors (as `save_detector` writes it) or an ultralytics .pt (safely).
+
+    Raises:
+        ConfigError: if the file is missing, of another kind, broken, or no segmentation model.
+    """
+    weights = Path(weights)
+    if not weights.is_file():
+        raise ConfigError(f"detector weights {weights} do not exist; give the path of a .pt or .safetensors file")
+    if weights.suffix not in _LOADABLE:
+        raise ConfigError(f"detector weights {weights} must be a file of type {' or '.join(_LOADABLE)}")
+    yolo = _load_safetensors(weights) if weights.suffix == ".safetensors" else _load_checkpoint(weights)
+    if yolo.task != "segment":
+        raise ConfigError(f"detector weights {weights} are for the task {yolo.task!r}; give a segmentation model")
+    return yolo
+
+
+def _network(yolo: YOLO) -> torch.nn.Module:
+    assert isinstance(yolo.model, torch.nn.Module)  # a str only for models exported to other runtimes
+    return yolo.model
+
+
+def _load_checkpoint(weights: Path) -> YOLO:
+    try:
+        return import_ultralytics().YOLO(str(weights))
+    except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
+        logger.debug("loading %s failed", weights, exc_info=True)
+        raise ConfigError(
+            f"detector weights {weights} are not a checkpoint that loads safely ({type(error).__name__}); "
+            "give an ultralytics segmentation checkpoint"
+        ) from None
+
+
+def _load_safetensors(weights: Path) -> YOLO:
+    try:
+        with safe_open(str(weights), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"detector weights {weights} are no safetensors file ({error})") from None
+    if metadata.get("format") != _FORMAT:
+        raise ConfigError(f"detector weights {weights} were not written by save_detector; give a detector's file")
+    yolo = new_detector(json.loads(metadata["names"]), metadata["architecture"])
+    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    _network(yolo).load_state_dict(state)
+    yolo.model.args = {**dict(yolo.model.args), "imgsz": int(metadata.get("imgsz", 640))}
+    yolo.ckpt = {"model": yolo.model}  # tells ultralytics' train() that there are weights to start from
+    return yolo
+
+
+def save_detector(yolo: YOLO, path: Path, architecture: str = "yolov8n-seg.yaml") -> None:
+    """Write a segmenter as float16 safetensors; class names, architecture and image size go into the metadata."""
+    state = _network(yolo).state_dict()
+    tensors = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in state.items()
+    }
+    names = [yolo.names[i] for i in range(len(yolo.names))]
+    with atomic_path(Path(path)) as temporary:
+        metadata = {
+            "format": _FORMAT,
+            "names": json.dumps(names),
+            "architecture": architecture,
+            "imgsz": str(trained_imgsz(yolo)),
+        }
+        temporary.write_bytes(save(tensors, metadata))
+
+
+def predict(
+    yolo: YOLO,
+    images: Sequence[np.ndarray],
+    *,
+    class_names: Sequence[str],
+    class_map: Mapping[str, str] | None = None,
+    score_threshold: float = 0.25,
+    imgsz: int | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+    iou: float = 0.7,
+) -> list[Instances]:
+    """Detect objects; masks come at the images' own size.
+
+    Args:
+        yolo: from `load_detector`.
+        images: uint8 [H, W, 3] RGB, of any sizes.
+        class_names: what the returned class ids index.
+        class_map: from the model's class names to `class_names`, many to one; names that are not in it keep
+            their own, and classes that are not in `class_names` are dropped.
+        score_threshold: weaker detections are dropped.
+        imgsz: side that images are scaled to, pixels; None means what the model was trained at, else 640.
+        batch_size: images at a time; halved when the GPU runs out of memory.
+        device: as in `DetectorConfig`.
+        iou: overlapping boxes of one class above this are one object.
+    """
+    index = _class_index(yolo.names, class_names, class_map or {})
+    options = {
+        "conf": score_threshold,
+        "iou": iou,
+        "imgsz": imgsz or trained_imgsz(yolo),
+        "device": device_name(device),
+    }
+    results: list[Instances] = []
+    while len(results) < len(images):
+        batch = images[len(results) : len(results) + batch_size]
+        try:
+            results += _predict_batch(yolo, batch, index, options)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            torch.cuda.empty_cache()
+            logger.warning("out of GPU memory: predicting %d images at a time", batch_size)
+    return results
+
+
+def trained_imgsz(yolo: YOLO) -> int:
+    """The image size that a checkpoint says it was trained at, else 640."""
+    args = getattr(yolo.model, "args", {})
+    size = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
+    return int(size)
+
+
+def _class_index(
+    model_names: Mapping[int, str], class_names: Sequence[str], class_map: Mapping[str, str]
+) -> dict[int, int]:
+    """From the model's class ids to positions in `class_names`."""
+    unknown = [target for target in class_map.values() if target not in class_names]
+    if unknown:
+        raise ConfigError(
+            f"class_map: {unknown[0]!r} is none of the classes {', '.join(class_names)}; correct or add it"
+        )
+    absent = [source for source in class_map if source not in model_names.values()]
+    if absent:
+        raise ConfigError(
+            f"class_map: the detector has no class {absent[0]!r}; it has {', '.join(model_names.values())}"
+        )
+    mapped = {i: class_map.get(name, name) for i, name in model_names.items()}
+    return {i: class_names.index(name) for i, name in mapped.items() if name in class_names}
+
+
+def _predict_batch(
+    yolo: YOLO, images: Sequence[np.ndarray], index: dict[int, int], options: dict[str, Any]
+) -> list[Instances]:
+    bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]  # ultralytics takes arrays as BGR
+    found = yolo.predict(
+        bgr,
+        classes=sorted(index) or [-1],
+        batch=len(bgr),
+        retina_masks=True,
+        max_det=_MAX_DETECTIONS,
+        verbose=False,
+        save=False,
+        **options,
+    )
+    return [_to_instances(result, image.shape[:2], index) for result, image in zip(found, images, strict=True)]
+
+
+def _to_instances(result: Any, size_hw: tuple[int, int], index: dict[int, int]) -> Instances:
+    if result.masks is None or not len(result.boxes):
+        return Instances.empty(size_hw)
+    return Instances(
+        masks=result.masks.data.cpu().numpy().astype(bool),
+        xyxy=result.boxes.xyxy.cpu().numpy().astype(np.float32),
+        class_ids=np.array([index[int(c)] for c in result.boxes.cls], np.int64),
+        scores=result.boxes.conf.cpu().numpy().astype(np.float32).clip(0, 1),
+    )
+
+
+def finetune(
+    base: Path,
+    data_yaml: Path,
+    out_weights: Path,
+    config: DetectorConfig,
+    *,
+    seed: int,
+    workdir: Path,
+    progress: bool = True,
+) -> Path:
+    """Fine-tune a segmenter on a dataset; its classes become the dataset's.
+
+    The base's layers are taken over, the rows of the class head by class name; new classes start untrained.
+    The same arguments give the same weights on a CPU. Nothing of an earlier, unfinished call is reused.
+
+    Args:
+        base: weights to start from, as for `load_detector`.
+        data_yaml: the dataset's data.yaml; only its train split is used.
+        out_weights: where the ultralytics checkpoint (.pt) appears, at the end.
+        config: epochs, rate and so on.
+        seed: of the order of images, of augmentation and of new layers.
+        workdir: scratch folder for the training run.
+        progress: show a bar over the epochs.
+    """
+    yolo = load_detector(base)
+    trained = train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress)
+    with atomic_path(Path(out_weights)) as temporary:
+        temporary.write_bytes(trained.read_bytes())
+    return Path(out_weights)
+
+
+def train(
+    yolo: YOLO, data_yaml: Path, config: DetectorConfig, *, seed: int, workdir: Path, progress: bool = True
+) -> Path:
+    """Train a segmenter (new or loaded); returns the checkpoint of the last epoch."""
+    data_yaml, workdir = Path(data_yaml), Path(workdir)
+    if not data_yaml.is_file():
+        raise ConfigError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
+    bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not progress)
+    yolo.add_callback("on_train_start", _without_validation)
+    yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
+    with bar:
+        yolo.train(
+            data=str(data_yaml.resolve()), project=str(workdir.resolve()), name="yolo", exist_ok=True,
+            seed=seed, **training_options(config),
+        )  # fmt: skip
+    return workdir / "yolo" / "weights" / "last.pt"
+
+
+def _without_validation(trainer: Any) -> None:
+    """Leave out ultralytics' own validations: the last epoch's weights are wanted, and measured elsewhere."""
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    trainer.validate = lambda: ({}, 0.0)
+    trainer.final_eval = lambda: strip_optimizer(trainer.last)

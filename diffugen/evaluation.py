@@ -1,0 +1,241 @@
+"""How good labels and detectors are, measured against instances that are known to be true."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from .config import ConfigError
+from .dataset import class_names_of, read_dataset
+from .detector import load_detector, predict
+from .formats import coco
+from .instances import Instances
+
+AP_SCORE_THRESHOLD = 0.001  # average precision needs the weak detections too
+_MAX_DETECTIONS = 100  # per image, as COCO counts
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of bool masks [n, H, W] with [m, H, W]: float32 [n, m], 0 for empty ones."""
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"masks of {a.shape[1:]} and {b.shape[1:]} pixels cannot be compared; bring them to one size")
+    flat_a, flat_b = (masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32) for masks in (a, b))
+    intersection = flat_a @ flat_b.T
+    union = flat_a.sum(axis=1)[:, None] + flat_b.sum(axis=1)[None] - intersection
+    return intersection / np.maximum(union, 1)
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of xyxy boxes [n, 4] with [m, 4]: float32 [n, m], 0 for empty ones."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    intersection = (high - low).clip(0).prod(axis=2)
+    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
+    union = area_a[:, None] + area_b[None] - intersection
+    return (intersection / np.where(union > 0, union, 1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """Which predicted instance is which true one.
+
+    Attributes:
+        pairs: int64 [k, 2], indices (predicted, true), every instance at most once, by falling IoU.
+        ious: float32 [k], the pairs' mask IoU.
+        num_pred: number of predicted instances.
+        num_truth: number of true instances.
+    """
+
+    pairs: np.ndarray
+    ious: np.ndarray
+    num_pred: int
+    num_truth: int
+
+    @property
+    def unmatched_pred(self) -> np.ndarray:
+        """Indices of the predicted instances without a partner."""
+        return np.setdiff1d(np.arange(self.num_pred), self.pairs[:, 0])
+
+    @property
+    def unmatched_truth(self) -> np.ndarray:
+        """Indices of the true instances without a partner."""
+        return np.setdiff1d(np.arange(self.num_truth), self.pairs[:, 1])
+
+
+def match_instances(
+    pred: Instances, truth: Instances, iou_threshold: float = 0.5, same_class: bool = True
+) -> MatchResult:
+    """Pair predicted with true instances, the highest mask IoU first.
+
+    Args:
+        pred, truth: of one image.
+        iou_threshold: pairs below this are none; pairs without any overlap never are.
+        same_class: pair only instances of one class.
+    """
+    ious = mask_iou(pred.masks, truth.masks)
+    allowed = (ious >= iou_threshold) & (ious > 0)
+    if same_class:
+        allowed &= pred.class_ids[:, None] == truth.class_ids[None]
+    candidates = np.argwhere(allowed)
+    order = np.argsort(-ious[allowed], kind="stable")
+    pairs: list[tuple[int, int]] = []
+    used_pred, used_truth = set(), set()
+    for i, j in candidates[order].tolist():
+        if i not in used_pred and j not in used_truth:
+            pairs.append((i, j))
+            used_pred.add(i)
+            used_truth.add(j)
+    index = np.array(pairs, np.int64).reshape(-1, 2)
+    return MatchResult(index, ious[index[:, 0], index[:, 1]], len(pred), len(truth))
+
+
+def label_quality(
+    pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Compare labels with the truth, image by image.
+
+    Args:
+        pairs: (labels, truth) of each image.
+        class_names: keys of the figures per class; without them the class ids, as strings.
+
+    Returns:
+        "mean_iou" (over true instances; a missed one counts 0), "precision" and "recall" at mask IoU 0.5,
+        "num_truth", "num_pred"; the same again for each class in "classes". What has no instances to divide
+        by is None.
+    """
+    totals: dict[int, list[float]] = {}  # class -> [sum of IoU, matched at 0.5, predicted, true]
+    for pred, truth in pairs:
+        any_overlap = match_instances(pred, truth, iou_threshold=0.0)
+        for class_id in np.union1d(pred.class_ids, truth.class_ids).tolist():
+            ious = any_overlap.ious[truth.class_ids[any_overlap.pairs[:, 1]] == class_id]
+            counts = (pred.class_ids == class_id).sum(), (truth.class_ids == class_id).sum()
+            row = totals.setdefault(class_id, [0.0, 0.0, 0.0, 0.0])
+            for i, value in enumerate((ious.sum(), (ious >= 0.5).sum(), *counts)):
+                row[i] += float(value)
+    everything = np.array(list(totals.values())).reshape(-1, 4).sum(axis=0).tolist()
+    names = {i: class_names[i] if class_names else str(i) for i in totals}
+    return _quality(everything) | {"classes": {names[i]: _quality(totals[i]) for i in sorted(totals)}}
+
+
+def _quality(row: Sequence[float]) -> dict[str, float | int | None]:
+    iou_sum, matched, num_pred, num_truth = row
+    return {
+        "mean_iou": iou_sum / num_truth if num_truth else None,
+        "precision": matched / num_pred if num_pred else None,
+        "recall": matched / num_truth if num_truth else None,
+        "num_truth": int(num_truth),
+        "num_pred": int(num_pred),
+    }
+
+
+def average_precision(
+    predictions: Iterable[Instances], truths: Iterable[Instances], class_names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """COCO's average precision, by pycocotools, on masks and boxes at full size.
+
+    Args:
+        predictions, truths: aligned, one per image; taken one at a time.
+        class_names: what the class ids index.
+
+    Returns:
+        "mean" (over the classes that have true instances) and each class name -> "mask_map50",
+        "mask_map50_95", "box_map50", "box_map50_95"; None where there is no true instance.
+    """
+    return _average_precision(zip(predictions, truths, strict=True), class_names)
+
+
+def _average_precision(
+    pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    found, true = _document(class_names), _document(class_names)
+    for image_id, (pred, truth) in enumerate(pairs, start=1):
+        for document, instances in ((found, pred), (true, truth)):
+            height, width = instances.size_hw
+            document["images"].append({"id": image_id, "height": height, "width": width})
+            first_id = len(document["annotations"]) + 1
+            document["annotations"] += coco.annotations_of(instances, image_id=image_id, first_id=first_id)
+    measured = {kind: _precision(true, found, iou_type) for kind, iou_type in (("mask", "segm"), ("box", "bbox"))}
+    table: dict[str, dict[str, float | None]] = {name: {} for name in ("mean", *class_names)}
+    for kind, precision in measured.items():
+        per_class = {
+            f"{kind}_map50": precision[0].mean(axis=0),
+            f"{kind}_map50_95": precision.mean(axis=(0, 1)),
+        }
+        for key, values in per_class.items():
+            known = values[values >= 0]
+            table["mean"][key] = float(known.mean()) if len(known) else None
+            for name, value in zip(class_names, values, strict=True):
+                table[name][key] = float(value) if value >= 0 else None
+    return table
+
+
+def _document(class_names: Sequence[str]) -> dict[str, Any]:
+    return {"info": {}, "images": [], "annotations": [], "categories": coco.categories(class_names)}
+
+
+def _precision(truth: dict[str, Any], found: dict[str, Any], iou_type: str) -> np.ndarray:
+    """Precision [IoU thresholds 0.5 to 0.95, recalls 0 to 1, classes]; -1 where a class has no truth."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        evaluator = COCOeval(_indexed(truth), _indexed(found), iou_type)
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluator.params.maxDets = [_MAX_DETECTIONS]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator.eval["precision"][:, :, :, 0, 0]
+
+
+def _indexed(document: dict[str, Any]) -> COCO:
+    index = COCO()
+    index.dataset = {**document, "annotations": [dict(annotation) for annotation in document["annotations"]]}
+    index.createIndex()
+    return index
+
+
+def evaluate_detector(
+    weights: Path,
+    dataset_root: Path,
+    class_names: Sequence[str],
+    *,
+    split: str = "test",
+    imgsz: int | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+) -> dict[str, dict[str, float | None]]:
+    """Average precision of a detector on a labelled dataset, as `average_precision` gives it.
+
+    Args:
+        weights: as for `load_detector`.
+        dataset_root: as for `read_dataset`.
+        class_names: the classes to measure; detections and truth of others are left aside.
+        split: of the dataset.
+        imgsz: side that images are scaled to; None means what the detector was trained at.
+        device: as in `DetectorConfig`.
+        batch_size: images at a time.
+
+    Raises:
+        ConfigError: if a class is not one of the dataset's, or the dataset or weights are missing or broken.
+    """
+    absent = [name for name in class_names if name not in class_names_of(dataset_root)]
+    if absent:
+        raise ConfigError(f"class {absent[0]!r} is not labelled in {dataset_root}; measure classes that it has")
+    yolo = load_detector(weights)
+
+    def pairs() -> Iterator[tuple[Instances, Instances]]:
+        images = read_dataset(dataset_root, split, class_names)
+        while batch := list(islice(images, batch_size)):
+            found = predict(
+                yolo, [image for _, image, _ in batch], class_names=class_names,
+                score_threshold=AP_SCORE_THRESHOLD, imgsz=imgsz, batch_size=batch_size, device=device,
+            )  # fmt: skip
+            yield from zip(found, (truth for _, _, truth in batch), strict=True)
+
+    return _average_precision(pairs(), class_names)

@@ -1,0 +1,265 @@
+"""Generating images with heatmaps, batch by batch, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from diffugen.attention import Heatmap, generate_with_attention, read_attention
+from diffugen.config import ConfigError, GenerateConfig
+from diffugen.files import atomic_path, read_jsonl, write_jsonl
+from diffugen.images import list_images, read_image, write_png
+from diffugen.prompts import Prompt
+from diffugen.tokens import check_prompt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GeneratedRecord:
+    """One generated image and what it was made from; pixels and heatmaps stay in their files.
+
+    Attributes:
+        id: "000000", "000001", ... in the order of the prompts.
+        image_path: PNG.
+        heatmap_path: npz with the heatmaps of the prompt's objects.
+        prompt, seed, task: what it was generated from.
+        provenance: the model and the settings.
+    """
+
+    id: str
+    image_path: Path
+    heatmap_path: Path
+    prompt: Prompt
+    seed: int
+    task: str = "txt2img"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def image(self) -> np.ndarray:
+        """uint8 RGB [H, W, 3]."""
+        return read_image(self.image_path)
+
+    def heatmaps(self) -> tuple[Heatmap, ...]:
+        """One per entry of `prompt.objects`."""
+        with np.load(self.heatmap_path) as file:
+            values = file["values"]
+        return tuple(
+            Heatmap(phrase=phrase.text, values=rows) for phrase, rows in zip(self.prompt.objects, values, strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON form; file names are relative to the output folder."""
+        return {
+            "id": self.id,
+            "image": f"images/{self.image_path.name}",
+            "heatmaps": f"heatmaps/{self.heatmap_path.name}",
+            "prompt": self.prompt.to_json(),
+            "seed": self.seed,
+            "task": self.task,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], out: Path) -> GeneratedRecord:
+        """The inverse of `to_json`."""
+        return cls(
+            id=value["id"],
+            image_path=out / value["image"],
+            heatmap_path=out / value["heatmaps"],
+            prompt=Prompt.from_json(value["prompt"]),
+            seed=value["seed"],
+            task=value["task"],
+            provenance=value["provenance"],
+        )
+
+
+def generate_batches(
+    pipe: Any,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    settings: GenerateConfig,
+    out: Path,
+    *,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+) -> list[GeneratedRecord]:
+    """Generate one image per prompt into `out`; what is there already is kept.
+
+    A batch writes its images and heatmaps, then its part of the records (`parts/batch_<first id>.jsonl`): a
+    part that is there stands for a finished batch. When the GPU runs out of memory, batches are halved.
+
+    Args:
+        pipe: a text-to-image pipeline.
+        prompts: all of them are checked before anything is generated.
+        seeds: one per prompt.
+        settings: size, steps, guidance, batch size.
+        out: folder for images/, heatmaps/ and parts/.
+        progress: show a progress bar.
+        provenance: what to record about the model; by default its path.
+
+    Returns:
+        The records in the order of the prompts.
+
+    Raises:
+        ConfigError: a prompt does not fit the model, `out` holds other samples, disk or GPU memory is full.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
+    for prompt in prompts:
+        check_prompt(pipe, prompt)
+    model = {"model": str(getattr(pipe, "name_or_path", ""))} if provenance is None else dict(provenance)
+    made_with = json.loads(json.dumps(model | settings.model_dump(exclude={"batch_size"})))  # as it will be read back
+    wanted = _plan(prompts, seeds, made_with, Path(out))
+    done = _finished(wanted, Path(out))
+    pending = [record for record in wanted if record.id not in done]
+    batch_size = settings.batch_size
+    with tqdm(total=len(wanted), initial=len(done), unit="image", desc="generating", disable=not progress) as bar:
+        while pending:
+            batch = pending[:batch_size]
+            if _generate_batch(pipe, batch, settings, Path(out)):
+                pending = pending[len(batch) :]
+                bar.update(len(batch))
+            else:
+                batch_size = _halved(len(batch))
+    return wanted
+
+
+def read_photos(
+    pipe: Any, folder: Path, prompt: Prompt, out: Path, *, factors: Sequence[int], provenance: Mapping[str, Any]
+) -> list[GeneratedRecord]:
+    """Read the attention of a folder's photos with one caption for all: samples like generated ones, task "photo".
+
+    Args:
+        pipe: the pipeline that looks at them.
+        folder: the photos; they are copied into `out`, so that it stands by itself.
+        prompt: the caption, with the objects to look for.
+        out: folder for images/ and heatmaps/; `parts/photos.jsonl` comes last, and where it is nothing is done.
+        factors: resolutions of attention that count.
+        provenance: what to record about the model.
+
+    Raises:
+        ConfigError: a photo cannot be read, or the caption does not fit the model.
+    """
+    part = Path(out) / "parts" / "photos.jsonl"
+    if part.is_file():
+        return [GeneratedRecord.from_json(value, Path(out)) for value in read_jsonl(part)]
+    records = []
+    for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
+        image = read_image(path)
+        (heatmaps,) = read_attention(pipe, [image], [prompt], seed=number, factors=factors)
+        name = f"photo_{number:04d}"
+        record = GeneratedRecord(
+            id=name,
+            image_path=Path(out) / "images" / f"{name}.png",
+            heatmap_path=Path(out) / "heatmaps" / f"{name}.npz",
+            prompt=prompt,
+            seed=number,
+            task="photo",
+            provenance={**provenance, "photo": path.name},
+        )
+        with clear_when_disk_is_full(Path(out)):
+            write_png(record.image_path, image)
+            _write_heatmaps(record.heatmap_path, heatmaps)
+        records.append(record)
+    write_jsonl(part, [record.to_json() for record in records])
+    return records
+
+
+def load_generated(out: Path) -> list[GeneratedRecord]:
+    """The records of all finished batches in a folder, by id."""
+    parts = sorted((Path(out) / "parts").glob("batch_*.jsonl"))
+    records = [GeneratedRecord.from_json(value, Path(out)) for part in parts for value in read_jsonl(part)]
+    return sorted(records, key=lambda record: record.id)
+
+
+@contextmanager
+def clear_when_disk_is_full(out: Path) -> Iterator[None]:
+    """Turn "no space left" into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"no space left for {out}; free some, and the same command goes on, or choose another folder"
+        ) from None
+
+
+def _plan(
+    prompts: Sequence[Prompt], seeds: Sequence[int], provenance: dict[str, Any], out: Path
+) -> list[GeneratedRecord]:
+    return [
+        GeneratedRecord(
+            id=f"{number:06d}",
+            image_path=out / "images" / f"{number:06d}.png",
+            heatmap_path=out / "heatmaps" / f"{number:06d}.npz",
+            prompt=prompt,
+            seed=int(seed),
+            provenance=provenance,
+        )
+        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+    ]
+
+
+def _finished(wanted: Iterable[GeneratedRecord], out: Path) -> set[str]:
+    """Ids of the wanted samples that are there; parts whose files are gone are made again whole."""
+    by_id = {record.id: record for record in wanted}
+    done: set[str] = set()
+    for part in sorted((out / "parts").glob("batch_*.jsonl")):
+        records = [GeneratedRecord.from_json(value, out) for value in read_jsonl(part)]
+        for record in records:
+            if record != by_id.get(record.id):
+                raise ConfigError(
+                    f"{out} holds samples of other prompts, seeds or settings (first: {record.id}); "
+                    "choose another folder or delete this one"
+                )
+        if all(record.image_path.is_file() and record.heatmap_path.is_file() for record in records):
+            done.update(record.id for record in records)
+        else:
+            part.unlink()
+    return done
+
+
+def _generate_batch(pipe: Any, batch: Sequence[GeneratedRecord], settings: GenerateConfig, out: Path) -> bool:
+    """Generate and write a batch; False when it does not fit into the GPU's memory."""
+    try:
+        results = generate_with_attention(
+            pipe, [record.prompt for record in batch], [record.seed for record in batch], settings
+        )
+    except torch.OutOfMemoryError:
+        return False  # the frames that hold the tensors are released with the exception
+    with clear_when_disk_is_full(out):
+        for record, (image, heatmaps) in zip(batch, results, strict=True):
+            write_png(record.image_path, image)
+            _write_heatmaps(record.heatmap_path, heatmaps)
+        write_jsonl(out / "parts" / f"batch_{batch[0].id}.jsonl", [record.to_json() for record in batch])
+    return True
+
+
+def _write_heatmaps(path: Path, heatmaps: Sequence[Heatmap]) -> None:
+    """float32, so that a run that goes on labels exactly as one that was never killed."""
+    values = np.stack([heatmap.values for heatmap in heatmaps]) if heatmaps else np.zeros((0, 1, 1))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, values=values.astype(np.float32))
+
+
+def _halved(num_images: int) -> int:
+    if num_images == 1:
+        raise ConfigError(
+            "one image does not fit into the GPU's memory; lower generate.height and generate.width, or set "
+            'model.dtype to "float16" or model.cpu_offload to true'
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("GPU memory ran out with %d images at a time; going on with %d", num_images, num_images // 2)
+    return num_images // 2

@@ -1,0 +1,40 @@
+"""Render unlabelled photos of one kind: `python -m diffugen.toyworld.photos --kind grand-piano --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from .palette import COLOURS
+from .render import render
+from .scene import RARE_KINDS, TRAINING_KINDS, sample_scene
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m diffugen.toyworld.photos", description=__doc__)
+    parser.add_argument(
+        "--kind", required=True, choices=RARE_KINDS + TRAINING_KINDS, metavar="KIND", help="what they show"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the photos")
+    parser.add_argument("--num", type=int, default=6, help="number of photos")
+    parser.add_argument("--seed", type=int, default=880_000, help="first seed")
+    args = parser.parse_args()
+    write_photos(args.kind, args.out, args.num, args.seed)
+
+
+def write_photos(kind: str, out: Path, num: int = 6, seed: int = 880_000) -> list[Path]:
+    """Write `num` pictures of one object each, every one of another colour, as 128x128 PNG files."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for k in range(num):
+        colour = list(COLOURS)[k % len(COLOURS)]
+        scene = sample_scene(seed + k, num_objects=1, required_kinds=(kind,), colour=colour)
+        paths.append(out / f"{kind}_{k}.png")
+        Image.fromarray(render(scene).image).save(paths[-1])
+    return paths
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Rendered scenes as a labelled dataset with exact masks: truth to measure against, or to train on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..config import ConfigError
+from ..dataset import DatasetItem, write_dataset
+from ..files import write_jsonl
+from ..instances import Instances
+from .captions import caption_with_phrases
+from .render import Rendered, render
+from .scene import COMMON_KINDS, RARE_KINDS, TRAINING_KINDS, sample_scene
+
+_SEED_STRIDE = 1_000_003  # datasets of different seeds share no scene, as long as they are smaller than this
+
+
+def write_scenes(
+    out: Path,
+    num: int,
+    seed: int,
+    class_names: Sequence[str],
+    *,
+    rare: str | None = None,
+    rare_fraction: float = 2 / 3,
+    size_hw: tuple[int, int] = (128, 128),
+    split: str = "test",
+    distractor_fraction: float = 0.0,
+    progress: bool = True,
+) -> Path:
+    """Render scenes of the given classes into a dataset folder, with their words in captions.jsonl.
+
+    Args:
+        out: the dataset's folder.
+        num: number of scenes.
+        seed: scenes of different seeds differ.
+        class_names: kinds that are drawn and labelled, in the order of their class ids.
+        rare: a kind of `class_names` that stands in `rare_fraction` of the scenes and in no other.
+        rare_fraction: share of the scenes with the rare kind.
+        size_hw: pixels.
+        split: the dataset's only split.
+        distractor_fraction: share of the scenes with an unlabelled object of some other kind, in half of them
+            with nothing else.
+    """
+    _check(num, class_names, rare, rare_fraction)
+    rng = np.random.default_rng([seed, 21])
+    order = rng.permutation(num)  # which scenes show the rare kind
+    num_rare = round(num * rare_fraction) if rare else 0
+    captions = []
+
+    def items() -> Iterator[DatasetItem]:
+        for i in tqdm(range(num), desc=f"scenes {split}", disable=not progress):
+            rendered = _scene(
+                seed * _SEED_STRIDE + i,
+                class_names,
+                rare,
+                bool(order[i] < num_rare),
+                distractor_fraction,
+                size_hw,
+            )
+            name = f"{i:05d}"
+            text, phrases = caption_with_phrases(rendered.scene, seed=i)
+            captions.append(
+                {
+                    "name": name,
+                    "caption": text,
+                    "phrases": list(phrases),
+                    "kinds": [o.kind for o in rendered.scene.objects],
+                }
+            )
+            yield DatasetItem(
+                name, rendered.image, labels(rendered, class_names), split, {"scene": rendered.scene.seed}
+            )
+
+    write_dataset(out, items(), class_names)
+    write_jsonl(Path(out) / "captions.jsonl", captions)
+    return Path(out)
+
+
+def labels(rendered: Rendered, class_names: Sequence[str]) -> Instances:
+    """The exact instances of a scene's objects; kinds that are not in `class_names` go unlabelled."""
+    kinds = [thing.kind for thing in rendered.scene.objects]
+    known = [i for i, kind in enumerate(kinds) if kind in class_names and rendered.masks[i].any()]
+    return Instances.from_masks(rendered.masks[known], [class_names.index(kinds[i]) for i in known])
+
+
+def _scene(
+    seed: int,
+    class_names: Sequence[str],
+    rare: str | None,
+    shows_rare: bool,
+    distractors: float,
+    size_hw: tuple[int, int],
+) -> Rendered:
+    others = [name for name in class_names if name != rare]
+    required = [rare] if rare and shows_rare else []
+    rng = np.random.default_rng([seed, 22])
+    num_objects = None
+    if rng.random() < distractors:
+        pool = [kind for kind in TRAINING_KINDS if kind not in class_names]
+        required = [*required, pool[int(rng.integers(len(pool)))]]
+        num_objects = len(required) if rng.random() < 0.5 else None  # half of them show nothing else
+    scene = sample_scene(seed, kinds=others or COMMON_KINDS, required_kinds=required, num_objects=num_objects)
+    return render(scene, size_hw)
+
+
+def _check(num: int, class_names: Sequence[str], rare: str | None, rare_fraction: float) -> None:
+    known = set(TRAINING_KINDS) | set(RARE_KINDS)
+    unknown = [name for name in class_names if name not in known]
+    if num < 1:
+        raise ConfigError(f"num={num} is out of range; ask for at least one scene")
+    if unknown:
+        raise ConfigError(
+            f"classes: {unknown[0]!r} is no kind of the toy world; use {', '.join(COMMON_KINDS + RARE_KINDS)}"
+        )
+    if rare is not None and rare not in class_names:
+        raise ConfigError(f"rare={rare!r} is not among the classes {', '.join(class_names)}; add it to them")
+    if not 0 <= rare_fraction <= 1:
+        raise ConfigError(f"rare_fraction={rare_fraction} is out of range; use 0 to 1")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m diffugen.toyworld.scenes_dataset`."""
+    parser = argparse.ArgumentParser(description="Render scenes with exact masks into a dataset (YOLO-seg and COCO).")
+    parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
+    parser.add_argument("--num", type=int, default=300, help="number of scenes (default: 300)")
+    parser.add_argument("--seed", type=int, required=True, help="scenes of different seeds differ")
+    parser.add_argument("--classes", required=True, help="comma-separated kinds, in the order of their class ids")
+    parser.add_argument("--rare", help="the class that stands in --rare-fraction of the scenes and in no other")
+    parser.add_argument("--rare-fraction", type=float, default=2 / 3, help="(default: two thirds)")
+    parser.add_argument("--size", default="128", help="pixels: one number, or HEIGHTxWIDTH (default: 128)")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="(default: test)")
+    args = parser.parse_args(arguments)
+    try:
+        height, _, width = args.size.partition("x")
+        size_hw = (int(height), int(width or height))
+        write_scenes(
+            args.out, args.num, args.seed, args.classes.split(","),
+            rare=args.rare, rare_fraction=args.rare_fraction, size_hw=size_hw, split=args.split,
+        )  # fmt: skip
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{args.num} scenes in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The filter: every way in which labels, prompt and labelers can disagree, and the reason it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from bootstrap.config import FilterConfig
+from bootstrap.disagreement import expected_counts, judge_by_agreement, judge_by_score
+from diffugen.instances import Instances
+from diffugen.prompts import ObjectPhrase, Prompt
+
+CLASSES = ("piano", "car")
+SIZE_HW = (40, 64)
+RULES = FilterConfig(min_score=0.3, score_threshold=0.25, min_iou=0.5)
+
+LEFT, RIGHT = (0, 20), (30, 50)
+SHIFTED = (3, 23)  # IoU with LEFT: 17 / 23
+ASIDE = (15, 35)  # IoU with LEFT: 5 / 35
+
+
+def labels(*objects: tuple[str, tuple[int, int], float]) -> Instances:
+    """Instances from (class, columns, score): bars of the image's height."""
+    masks = np.zeros((len(objects), *SIZE_HW), bool)
+    for mask, (_, (start, stop), _) in zip(masks, objects, strict=True):
+        mask[:, start:stop] = True
+    return Instances.from_masks(masks, [CLASSES.index(o[0]) for o in objects], [o[2] for o in objects])
+
+
+def prompt_for(*names: str) -> Prompt:
+    return Prompt("a photo", tuple(ObjectPhrase(name, name) for name in names))
+
+
+def test_expected_counts_come_from_the_prompt_and_name_every_class() -> None:
+    assert expected_counts(prompt_for("car", "car"), CLASSES) == {"piano": 0, "car": 2}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "reason"),
+    [
+        (["piano"], [("piano", LEFT, 0.9)], ""),
+        (["piano", "car"], [("car", RIGHT, 0.4), ("piano", LEFT, 0.9)], ""),
+        (["car", "car"], [("car", RIGHT, 0.4), ("car", LEFT, 0.9)], ""),
+        ([], [], ""),
+        (
+            ["piano"],
+            [("piano", LEFT, 0.9), ("piano", RIGHT, 0.1)],
+            "",
+        ),  # noise beside the object does not count
+        (["piano"], [], "too_few:piano"),
+        (["piano"], [("piano", LEFT, 0.1)], "low_score:piano"),
+        (["piano"], [("piano", LEFT, 0.9), ("piano", RIGHT, 0.9)], "too_many:piano"),
+        (["piano", "car"], [("piano", LEFT, 0.9)], "too_few:car"),
+        (["car"], [("piano", LEFT, 0.9), ("car", RIGHT, 0.9)], "too_many:piano"),
+    ],
+)
+def test_round_0_keeps_what_the_prompt_asked_for(asked: Sequence[str], found: list, reason: str) -> None:
+    verdict = judge_by_score(prompt_for(*asked), labels(*found), CLASSES, RULES)
+    assert verdict.reason == reason
+    assert verdict.kept == (not reason)
+    assert verdict.agreement is None
+    assert (verdict.instances.scores >= RULES.min_score).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "attention", "detector", "reason", "agreement"),
+    [
+        (["piano"], [("piano", LEFT, 0.9)], [("piano", LEFT, 0.5)], "", 1.0),
+        (["piano"], [("piano", LEFT, 0.9)], [("piano", SHIFTED, 0.5)], "", 17 / 23),
+        (["piano"], [("piano", LEFT, 0.9)], [("piano", ASIDE, 0.5)], "low_iou:piano", 5 / 35),
+        (["piano"], [("piano", LEFT, 0.9)], [("piano", RIGHT, 0.5)], "low_iou:piano", 0.0),
+        (["piano"], [("piano", LEFT, 0.9)], [], "detector_too_few:piano", 0.0),
+        (["piano"], [("piano", LEFT, 0.9)], [("piano", LEFT, 0.1)], "detector_too_few:piano", 0.0),
+        (["piano"], [], [("piano", LEFT, 0.5)], "attention_too_few:piano", 0.0),
+        (["piano"], [("piano", LEFT, 0.9)], [("car", LEFT, 0.5)], "detector_too_few:piano", 0.0),
+        (
+            ["piano"],
+            [("piano", LEFT, 0.9)],
+            [("piano", LEFT, 0.5), ("piano", RIGHT, 0.5)],
+            "detector_too_many:piano",
+            0.5,
+        ),
+        (
+            ["piano"],
+            [("piano", LEFT, 0.9)],
+            [("piano", LEFT, 0.5), ("car", RIGHT, 0.5)],
+            "detector_too_many:car",
+            0.5,
+        ),
+        (
+            ["piano"],
+            [("piano", LEFT, 0.9), ("piano", RIGHT, 0.9)],
+            [("piano", LEFT, 0.5)],
+            "attention_too_many:piano",
+            0.5,
+        ),
+        (
+            ["piano", "car"],
+            [("piano", LEFT, 0.9), ("car", RIGHT, 0.9)],
+            [("car", RIGHT, 0.5), ("piano", SHIFTED, 0.5)],
+            "",
+            (1 + 17 / 23) / 2,
+        ),
+    ],
+)
+def test_later_rounds_keep_where_both_labelers_agree(
+    asked: Sequence[str], attention: list, detector: list, reason: str, agreement: float
+) -> None:
+    verdict = judge_by_agreement(prompt_for(*asked), labels(*attention), labels(*detector), CLASSES, RULES)
+    assert verdict.reason == reason
+    assert verdict.outcome == ("reject" if reason else "keep")
+    assert verdict.agreement == pytest.approx(agreement)
+
+
+def test_the_labels_kept_are_the_detectors() -> None:
+    detector = labels(("piano", SHIFTED, 0.5))
+    verdict = judge_by_agreement(prompt_for("piano"), labels(("piano", LEFT, 0.9)), detector, CLASSES, RULES)
+    np.testing.assert_array_equal(verdict.instances.masks, detector.masks)
+    np.testing.assert_array_equal(verdict.instances.scores, detector.scores)
+
+
+@pytest.mark.parametrize("names", [[], ["car"]])
+def test_an_image_without_the_rare_object_is_kept_only_if_neither_finds_one(names: list[str]) -> None:
+    cars = [("car", RIGHT, 0.9) for _ in names]
+    clean = judge_by_agreement(prompt_for(*names), labels(*cars), labels(*cars), CLASSES, RULES)
+    assert clean.kept and len(clean.instances) == len(names)
+    seen = labels(*cars, ("piano", LEFT, 0.5))
+    by_detector = judge_by_agreement(prompt_for(*names), labels(*cars), seen, CLASSES, RULES)
+    assert by_detector.reason == "detector_too_many:piano"
+    by_attention = judge_by_agreement(prompt_for(*names), seen, labels(*cars), CLASSES, RULES)
+    assert by_attention.reason == "attention_too_many:piano"
+
+
+def test_nothing_found_where_nothing_was_asked_for_is_no_agreement_to_measure() -> None:
+    verdict = judge_by_agreement(prompt_for(), labels(), labels(), CLASSES, RULES)
+    assert verdict.kept
+    assert verdict.agreement is None
+
+
+@pytest.mark.parametrize("found", [[], [("piano", SHIFTED, 0.8)], [("piano", LEFT, 0.26), ("car", RIGHT, 0.3)]])
+def test_stricter_thresholds_never_keep_more(found: list) -> None:
+    attention = labels(("piano", LEFT, 0.9))
+    kept = [
+        judge_by_agreement(prompt_for("piano"), attention, labels(*found), CLASSES, FilterConfig(min_iou=min_iou)).kept
+        for min_iou in (0.1, 0.5, 0.7, 0.75, 1.0)
+    ]
+    assert kept == sorted(kept, reverse=True)

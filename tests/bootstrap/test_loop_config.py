@@ -1,0 +1,100 @@
+"""The loop's config: rules between settings, each broken one named in one sentence."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.config import LoopConfig, check_files
+from diffugen.config import ConfigError, validate
+
+VALID: dict[str, Any] = {
+    "name": "piano",
+    "classes": ["piano", "car"],
+    "rare_classes": ["piano"],
+    "model": {"path": "some/model"},
+    "prompts": {
+        "templates": [{"text": "a photo of a {rare}"}, {"text": "a photo of a {common}"}],
+        "objects": {"rare": {"piano": ["piano"]}, "common": {"car": ["red car"]}},
+    },
+    "detector": {"base_weights": "base.safetensors"},
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The valid config with `group__key` settings replaced."""
+    values = copy.deepcopy(VALID)
+    for name, value in changes.items():
+        *groups, last = name.split("__")
+        target = values
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    return values
+
+
+def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
+    config = validate(VALID, LoopConfig, folder=tmp_path)
+    assert config.rounds.num_rounds == 3
+    assert config.wandb.mode == "disabled"
+    assert config.evaluation is None
+    assert config.detector.base_weights == (tmp_path / "base.safetensors").resolve()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rare_classes": ["harp"]}, "'rare_classes.0' is 'harp', which is not in classes"),
+        ({"rare_classes": ["piano", "piano"]}, "'rare_classes.1' is 'piano' a second time"),
+        ({"rare_classes": []}, "rare_classes"),
+        ({"classes": ["piano"]}, "'classes' lacks 'car'"),
+        (
+            {"classes": ["piano", "car", "tent"]},
+            "'classes.2' is 'tent', for which prompts.objects has no phrases",
+        ),
+        ({"rounds__num_round": 2}, "unknown setting 'rounds.num_round'; did you mean 'num_rounds'"),
+        ({"rounds__num_rounds": 0}, "'rounds.num_rounds'"),
+        ({"rounds__val_fraction": 1.0}, "'rounds.val_fraction'"),
+        ({"rounds__filter__min_iou": 1.5}, "'rounds.filter.min_iou'"),
+        ({"rounds__start_from": "best"}, "'rounds.start_from'"),
+        ({"wandb__mode": "on"}, "'wandb.mode'"),
+        ({"name": "../elsewhere"}, "'name'"),
+        ({"seed": -1}, "'seed'"),
+    ],
+)
+def test_a_broken_rule_names_its_setting(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        validate(changed(**changes), LoopConfig)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def write_dataset_yaml(folder: Path, split: str = "test", names: str = "{0: piano, 1: car}") -> None:
+    folder.mkdir()
+    (folder / "data.yaml").write_text(f"train: images/{split}\n{split}: images/{split}\nnames: {names}\n")
+
+
+def test_missing_files_are_found_before_any_work(tmp_path: Path) -> None:
+    config = validate(changed(evaluation__dataset="truth"), LoopConfig, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"'detector.base_weights': .*base.safetensors does not exist"):
+        check_files(config)
+    (tmp_path / "base.safetensors").touch()
+    with pytest.raises(ConfigError, match=r"'evaluation.dataset': .*truth has no data.yaml"):
+        check_files(config)
+    write_dataset_yaml(tmp_path / "truth")
+    check_files(config)
+
+
+def test_the_evaluation_set_must_fit_the_run(tmp_path: Path) -> None:
+    (tmp_path / "base.safetensors").touch()
+    write_dataset_yaml(tmp_path / "other_split", split="val")
+    config = validate(changed(evaluation__dataset="other_split"), LoopConfig, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"'evaluation.split' is 'test', but .* has the splits train, val"):
+        check_files(config)
+    write_dataset_yaml(tmp_path / "other_names", names="{0: piano}")
+    config = validate(changed(evaluation__dataset="other_names"), LoopConfig, folder=tmp_path)
+    with pytest.raises(ConfigError, match="has no class 'car'"):
+        check_files(config)

@@ -1,0 +1,154 @@
+"""What a round decides and tells: promotion, metrics, prompts checked ahead of work, files handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.config import LoopConfig
+from bootstrap.rounds import (
+    check_prompts,
+    decide_promotion,
+    flatten,
+    promoted_round,
+    publish,
+    round_prompts,
+    summarise_samples,
+)
+from bootstrap.stages import write_round_dataset
+from bootstrap.state import RunFolder
+from diffugen.config import ConfigError, validate
+from diffugen.dataset import class_names_of, read_dataset
+from diffugen.files import read_jsonl, write_json
+
+METRICS = ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95")
+
+
+def scores(value: float | None) -> dict[str, float | None]:
+    return dict.fromkeys(METRICS, value)
+
+
+def test_flat_metrics_are_the_rare_classes_first() -> None:
+    flat = flatten(
+        {"mean": scores(0.5), "piano": scores(0.8), "harp": scores(0.4), "car": scores(0.3)},
+        "test",
+        ["piano", "harp"],
+    )
+    assert flat["test/mask_map50"] == pytest.approx(0.6)
+    assert flat["test/piano/mask_map50_95"] == 0.8
+    assert flat["test/car/box_map50"] == 0.3
+    assert flat["test/mean/box_map50_95"] == 0.5
+
+
+def test_what_could_not_be_measured_is_left_out() -> None:
+    flat = flatten({"mean": scores(0.3), "piano": scores(None), "car": scores(0.3)}, "val", ["piano"])
+    assert not any("piano" in key for key in flat)
+    assert "val/mask_map50" not in flat
+    assert flat["val/mean/mask_map50"] == 0.3
+
+
+@pytest.mark.parametrize(("candidate", "promoted"), [(0.50, True), (0.51, True), (0.49, False)])
+def test_a_checkpoint_is_promoted_only_if_it_is_no_worse(candidate: float, promoted: bool) -> None:
+    best = {"round": 1, "val/mean/mask_map50_95": 0.50}
+    decision = decide_promotion({"val/mean/mask_map50_95": candidate}, best)
+    assert decision["promoted"] is promoted
+    assert "round 1" in decision["why"]
+    assert decision["val/mean/mask_map50_95"] == candidate
+
+
+def test_the_first_checkpoint_is_promoted_whatever_it_reaches() -> None:
+    assert decide_promotion({"val/mean/mask_map50_95": 0.0}, None)["promoted"] is True
+
+
+def test_a_summary_counts_outcomes_and_reasons(tmp_path: Path, make_samples: Callable) -> None:
+    samples = make_samples(
+        tmp_path, [[0], [0], [1], []], rejected={0: "low_iou:piano", 1: "low_iou:piano", 2: "too_few:car"}
+    )
+    assert summarise_samples(samples) == {
+        "labeler": "attention",
+        "num_generated": 4,
+        "num_kept": 1,
+        "num_rejected": 3,
+        "num_review": 0,
+        "rejected": {"low_iou:piano": 2, "too_few:car": 1},
+        "label_agreement": 0.75,
+    }
+
+
+def complete_round(run: RunFolder, index: int, promoted: bool, make_samples: Callable) -> None:
+    folder = run.round(index)
+    write_round_dataset(make_samples(folder.path, [[0], [0, 1]]), ["piano", "car"], folder)
+    folder.weights.parent.mkdir(parents=True)
+    folder.weights.write_text(f"weights of round {index}")
+    write_json(folder.metrics, {"round": index, "promoted": promoted})
+
+
+def test_best_and_its_dataset_are_the_promoted_rounds(tmp_path: Path, make_samples: Callable) -> None:
+    run = RunFolder(tmp_path / "run")
+    publish(run)
+    assert promoted_round(run) is None and not run.best.exists()
+    for index, promoted in enumerate((True, True, False)):
+        complete_round(run, index, promoted, make_samples)
+        publish(run)
+    assert promoted_round(run) == run.round(1)
+    assert run.best.read_text() == "weights of round 1"
+    assert run.best.samefile(run.round(1).weights)
+    assert [row["round"] for row in read_jsonl(run.metrics)] == [0, 1, 2]
+    assert class_names_of(run.dataset) == ["piano", "car"]
+    assert [len(instances) for _, _, instances in read_dataset(run.dataset, "train")] == [1, 2]
+    stored_once = (
+        run.dataset / "images" / "train" / "r00_000000.png",
+        run.round(1).path / "images" / "000000.png",
+    )
+    assert stored_once[0].samefile(stored_once[1])
+
+
+def loop_config(**prompts: Any) -> LoopConfig:
+    defaults = {
+        "templates": [{"text": "a photo of a {rare}"}, {"text": "a photo of a {common} {time}"}],
+        "objects": {"rare": {"piano": ["<piano>"]}, "common": {"car": ["red car"]}},
+        "attributes": {"time": ["at night", ""]},
+    }
+    values = {
+        "name": "test",
+        "classes": ["piano", "car"],
+        "rare_classes": ["piano"],
+        "model": {"path": "unused"},
+        "prompts": defaults | prompts,
+        "detector": {"base_weights": "unused"},
+        "rounds": {"num_images": 6},
+    }
+    return validate(values, LoopConfig)
+
+
+def test_rounds_have_prompts_of_their_own_that_follow_from_the_seed() -> None:
+    config = loop_config()
+    assert round_prompts(config, 0) == round_prompts(config, 0)
+    reseeded = config.model_copy(update={"seed": 1})
+    orders = [[prompt.text for prompt in round_prompts(c, index)] for c in (config, reseeded) for index in range(2)]
+    assert len({tuple(order) for order in orders}) > 1
+    assert all(len(order) == 6 for order in orders)
+
+
+@pytest.mark.parametrize("tokens", [("<piano>",), ("<piano>", "<piano>_1", "<piano>_2")])
+def test_prompts_are_checked_with_a_token_that_is_yet_to_be_learned(
+    tiny_pipeline: Any, tokens: tuple[str, ...]
+) -> None:
+    before = len(tiny_pipeline.tokenizer)
+    check_prompts(loop_config(), tiny_pipeline, tokens)
+    assert len(tiny_pipeline.tokenizer) == before
+
+
+def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
+    with pytest.raises(ConfigError, match=r"'concept.placeholder_token': '<harp>' is in no prompt"):
+        check_prompts(loop_config(), tiny_pipeline, ("<harp>",))
+
+
+def test_a_prompt_that_would_be_cut_is_an_error(tiny_pipeline: Any) -> None:
+    long = "a photo of a {rare} " + "at night " * 40
+    config = loop_config(templates=[{"text": long}, {"text": "a photo of a {common} {time}"}])
+    with pytest.raises(ConfigError, match="shorten the prompt"):
+        check_prompts(config, tiny_pipeline, ("<piano>",))

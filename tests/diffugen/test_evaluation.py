@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffugen.config import ConfigError
+from diffugen.dataset import DatasetItem, write_dataset
+from diffugen.detector import new_detector, save_detector
+from diffugen.evaluation import (
+    average_precision,
+    box_iou,
+    evaluate_detector,
+    label_quality,
+    mask_iou,
+    match_instances,
+)
+from diffugen.instances import Instances
+
+SIZE_HW = (30, 50)
+NAMES = ["piano", "car", "tent"]
+
+
+def boxes(*corners: tuple[int, int, int, int], classes: list[int], scores: list[float] | None = None) -> Instances:
+    masks = np.zeros((len(corners), *SIZE_HW), bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True):
+        mask[y1:y2, x1:x2] = True
+    return Instances.from_masks(masks, classes, scores)
+
+
+A, HALF_A, B = (0, 0, 10, 10), (0, 0, 10, 5), (20, 10, 40, 30)
+
+
+def test_iou_of_masks_and_boxes() -> None:
+    a, b = boxes(A, B, classes=[0, 0]), boxes(HALF_A, (5, 0, 15, 10), B, classes=[0, 0, 0])
+    expected = [[0.5, 1 / 3, 0], [0, 0, 1]]
+    np.testing.assert_allclose(mask_iou(a.masks, b.masks), expected, atol=1e-6)
+    np.testing.assert_allclose(box_iou(a.xyxy, b.xyxy), expected, atol=1e-6)
+    assert mask_iou(a.masks, b.masks).dtype == box_iou(a.xyxy, b.xyxy).dtype == np.float32
+
+
+def test_iou_of_nothing() -> None:
+    a, none = boxes(A, classes=[0]), Instances.empty(SIZE_HW)
+    assert mask_iou(a.masks, none.masks).shape == (1, 0)
+    assert box_iou(none.xyxy, a.xyxy).shape == (0, 1)
+    empty = np.zeros((1, *SIZE_HW), bool)
+    assert mask_iou(empty, empty).tolist() == [[0]] and box_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0]]
+
+
+def test_iou_needs_masks_of_one_size() -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        mask_iou(np.zeros((1, 3, 4), bool), np.zeros((1, 4, 3), bool))
+
+
+def test_matching_takes_the_best_pairs_once() -> None:
+    truth = boxes(A, B, classes=[0, 1])
+    pred = boxes(HALF_A, A, (20, 10, 40, 28), classes=[0, 0, 1])
+    result = match_instances(pred, truth)
+    assert result.pairs.tolist() == [[1, 0], [2, 1]]
+    np.testing.assert_allclose(result.ious, [1, 0.9])
+    assert result.unmatched_pred.tolist() == [0] and result.unmatched_truth.tolist() == []
+
+
+def test_matching_minds_the_class_unless_told_not_to() -> None:
+    truth, pred = boxes(A, classes=[0]), boxes(A, classes=[1])
+    assert len(match_instances(pred, truth).pairs) == 0
+    assert len(match_instances(pred, truth, same_class=False).pairs) == 1
+
+
+def test_matching_without_overlap_pairs_nothing() -> None:
+    result = match_instances(boxes(B, classes=[0]), boxes(A, classes=[0]), iou_threshold=0.0)
+    assert result.pairs.shape == (0, 2)
+    assert result.unmatched_pred.tolist() == result.unmatched_truth.tolist() == [0]
+
+
+def test_label_quality_by_hand() -> None:
+    truth = boxes(A, B, classes=[0, 1])
+    pred = boxes((0, 0, 10, 8), (45, 0, 50, 5), classes=[0, 0])  # IoU 0.8; a false one; the car is missed
+    quality = label_quality([(pred, truth), (Instances.empty(SIZE_HW), boxes(A, classes=[0]))], NAMES)
+    assert quality["mean_iou"] == pytest.approx(0.8 / 3)
+    assert (quality["precision"], quality["recall"]) == (pytest.approx(1 / 2), pytest.approx(1 / 3))
+    assert (quality["num_pred"], quality["num_truth"]) == (2, 3)
+    assert quality["classes"]["piano"]["recall"] == pytest.approx(1 / 2)
+    assert quality["classes"]["car"] == {
+        "mean_iou": 0,
+        "precision": None,
+        "recall": 0,
+        "num_truth": 1,
+        "num_pred": 0,
+    }
+    assert "tent" not in quality["classes"]
+
+
+def test_label_quality_of_nothing() -> None:
+    quality = label_quality([])
+    assert quality["mean_iou"] is None and quality["num_truth"] == 0
+
+
+def test_perfect_predictions_have_precision_one() -> None:
+    truths = [boxes(A, B, classes=[0, 1]), Instances.empty(SIZE_HW)]
+    table = average_precision(truths, truths, NAMES)
+    for name in ("mean", "piano", "car"):
+        assert list(table[name].values()) == pytest.approx([1.0] * 4)
+    assert set(table["tent"].values()) == {None}  # no truth, so nothing to say; least of all the mean
+
+
+def test_average_precision_by_hand() -> None:
+    truths = [boxes(A, classes=[0]), boxes(A, classes=[0])]
+    found = boxes((0, 0, 10, 8), classes=[0], scores=[0.9])  # IoU 0.8: right at 7 of the 10 thresholds
+    table = average_precision([found, Instances.empty(SIZE_HW)], truths, NAMES[:1])
+    half = 51 / 101  # recall 0.5 reached with precision 1, at COCO's 101 points
+    assert table["piano"]["mask_map50"] == pytest.approx(half)
+    assert table["piano"]["mask_map50_95"] == pytest.approx(0.7 * half)
+    assert table["piano"]["box_map50_95"] == pytest.approx(0.7 * half)
+
+
+def test_a_stronger_false_detection_costs_precision() -> None:
+    truth = boxes(A, classes=[0])
+    weak = boxes(A, B, classes=[0, 0], scores=[0.9, 0.3])
+    strong = boxes(A, B, classes=[0, 0], scores=[0.3, 0.9])
+    assert average_precision([weak], [truth], NAMES[:1])["piano"]["mask_map50"] == pytest.approx(1)
+    assert average_precision([strong], [truth], NAMES[:1])["piano"]["mask_map50"] == pytest.approx(0.5)
+
+
+def test_masks_and_boxes_are_measured_apart() -> None:
+    ring = np.zeros((1, *SIZE_HW), bool)
+    ring[0, :20, :20] = True
+    truth = Instances.from_masks(ring.copy(), [0])
+    ring[0, 2:18, 2:18] = False
+    table = average_precision([Instances.from_masks(ring, [0])], [truth], NAMES[:1])
+    assert table["piano"]["box_map50"] == pytest.approx(1) and table["piano"]["mask_map50"] == 0
+
+
+def test_predictions_and_truths_are_aligned() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        average_precision([], [Instances.empty(SIZE_HW)], NAMES)
+
+
+def test_evaluating_a_detector(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (*SIZE_HW, 3), np.uint8)
+    write_dataset(tmp_path / "d", [DatasetItem("a", image, boxes(A, classes=[0]), "test")], NAMES)
+    save_detector(new_detector(NAMES[:2]), tmp_path / "w.safetensors")
+    table = evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", NAMES[:2], imgsz=64, device="cpu")
+    assert set(table) == {"mean", "piano", "car"}
+    assert table["piano"]["mask_map50"] < 0.1 and table["car"]["mask_map50"] is None  # untrained; no car in truth
+    with pytest.raises(ConfigError, match="'dog' is not labelled"):
+        evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", ["dog"], imgsz=64, device="cpu")

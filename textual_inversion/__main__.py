@@ -1,0 +1,49 @@
+"""`python -m textual_inversion CONFIG`: learn a concept from a folder of photos."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffugen.config import ConfigError, load_config
+from textual_inversion.config import ConceptRunConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 for a mistake in the config."""
+    parser = argparse.ArgumentParser(
+        prog="python -m textual_inversion",
+        description="Teach a diffusion model an object from a handful of photos. The result is an embedding "
+        "file that a model config, or diffusers' load_textual_inversion, takes. A stopped run goes on with "
+        "the same command.",
+    )
+    parser.add_argument("config", type=Path, help='JSON: {"model": {"path": ...}, "concept": {"photos": ..., ...}}')
+    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<name of the config>)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting: concept.steps=300",
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = load_config(options.config, ConceptRunConfig, options.set)
+        from textual_inversion.train import (
+            learn_concept,
+        )  # seconds of imports; a typo should not have to wait
+
+        out = options.out or Path("runs") / options.config.stem
+        print(learn_concept(config.concept, config.model, out))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

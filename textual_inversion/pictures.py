@@ -1,0 +1,85 @@
+"""Pictures of a training: the loss curve, and images with and without the concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from textual_inversion.config import ConceptConfig
+
+_INK, _DOTS, _LINE = (40, 40, 40), (190, 205, 220), (20, 90, 160)
+_MARGIN, _CAPTION_HEIGHT, _LABEL_WIDTH = 44, 18, 96
+
+
+def running_mean(values: Sequence[float], window: int) -> np.ndarray:
+    """Mean of the last `window` values (fewer at the start), float64 [n]."""
+    total = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=np.float64)]))
+    stop = np.arange(1, len(total))
+    start = np.maximum(stop - window, 0)
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def draw_loss_curve(losses: Sequence[float], size_hw: tuple[int, int] = (320, 560)) -> Image.Image:
+    """The loss of every step as dots, its running mean (a twentieth of the steps, 10 at least) as a line."""
+    height, width = size_hw
+    canvas = Image.new("RGB", (width, height), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    smooth = running_mean(losses, max(10, len(losses) // 20))
+    low, high = float(np.min(losses)), float(np.quantile(losses, 0.99))
+    high = high if high > low else low + 1.0
+
+    def place(step: float, loss: float) -> tuple[float, float]:
+        x = _MARGIN + (width - 2 * _MARGIN) * step / max(1, len(losses) - 1)
+        return x, _MARGIN + (height - 2 * _MARGIN) * (1 - min(1.0, (loss - low) / (high - low)))
+
+    for step, loss in enumerate(losses):
+        x, y = place(step, loss)
+        pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=_DOTS)
+    points = [place(step, loss) for step, loss in enumerate(smooth)]
+    if len(points) > 1:
+        pen.line(points, fill=_LINE, width=2)
+    pen.line([(_MARGIN, _MARGIN), (_MARGIN, height - _MARGIN), (width - _MARGIN, height - _MARGIN)], fill=_INK)
+    for loss in (low, high):
+        pen.text((4, place(0, loss)[1] - 7), f"{loss:.3f}", fill=_INK, font=font)
+    pen.text((width - _MARGIN, height - _MARGIN + 6), f"{len(losses)} steps", fill=_INK, font=font, anchor="ra")
+    pen.text((_MARGIN, 12), "denoising loss (line: running mean)", fill=_INK, font=font)
+    return canvas
+
+
+def generate_samples(pipe: Any, config: ConceptConfig, word: str, size_hw: tuple[int, int]) -> list[Image.Image]:
+    """One image per template and seed with `word` in the template; the same noise for any word."""
+    settings = config.samples
+    images = []
+    for index in range(settings.num_images):
+        template = config.templates[index % len(config.templates)]
+        result = pipe(
+            template.format(word),
+            height=size_hw[0],
+            width=size_hw[1],
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator().manual_seed(config.seed + index),
+        )
+        images.append(result.images[0])
+    return images
+
+
+def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: Sequence[Image.Image]) -> Image.Image:
+    """Two rows of images, the initialiser's and the concept's, a column per template and seed."""
+    width, height = with_[0].size
+    canvas = Image.new("RGB", (_LABEL_WIDTH + len(with_) * width, _CAPTION_HEIGHT + 2 * height), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    rows = ((config.initializer_word, without), (config.placeholder_token, with_))
+    for row, (word, images) in enumerate(rows):
+        top = _CAPTION_HEIGHT + row * height
+        pen.text((4, top + height // 2), word, fill=_INK, font=font, anchor="lm")
+        for column, image in enumerate(images):
+            canvas.paste(image, (_LABEL_WIDTH + column * width, top))
+    for column in range(len(with_)):
+        text = config.templates[column % len(config.templates)].format("...")
+        pen.text((_LABEL_WIDTH + column * width + 3, 3), text, fill=_INK, font=font)
+    return canvas

@@ -1,0 +1,136 @@
+"""From a handful of photos to a detector: `python train_loop.py CONFIG [--out DIR] [--set key=value ...]`.
+
+Learns the concept, then runs the rounds: generate, label, filter, fine-tune, promote. A run that was stopped
+goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from bootstrap.config import LoopConfig, check_files
+from bootstrap.state import RunFolder, derive_seed
+from diffugen.cli import run_command
+from diffugen.config import SettingError, load_config
+from textual_inversion.config import ConceptConfig
+
+
+class RunConfig(LoopConfig):
+    """A run: the concept, and the loop around it."""
+
+    concept: ConceptConfig | None = Field(None, description="the rare object's new word, if it needs one")
+
+    @model_validator(mode="after")
+    def _one_lora(self) -> RunConfig:
+        if self.concept is not None and self.concept.lora is not None and self.model.lora is not None:
+            raise SettingError("concept.lora", "and model.lora are both set; a model takes one, leave one out")
+        return self
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 2 for a mistake of the user's, 130 or 143 when stopped."""
+    options = _parse(arguments)
+
+    def command() -> None:
+        train_loop(load_run_config(options.config, options.set), options.out)
+
+    return run_command(command, "train_loop")
+
+
+def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's config and check all that can be checked without a model."""
+    config = load_config(path, RunConfig, overrides)
+    check_files(config)
+    return config
+
+
+def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
+    """Run a whole loop in the folder `out`, or go on with it; returns the folder."""
+    # Seconds of imports, which a typo in the config should not have to wait for.
+    from bootstrap.report import write_report
+    from bootstrap.rounds import run_rounds
+    from bootstrap.tracking import Tracker
+
+    run = RunFolder((out or Path("runs") / config.name).resolve())
+    with run.locked():
+        run.check_resumable(config)
+        pipe = prepare_pipeline(config, run)
+        tracker = Tracker(config.wandb, run)
+        tracker.start(config)
+        rows = []
+        for row in run_rounds(config, pipe, run):
+            print(describe(row, config.rare_classes))
+            tracker.log_round(row, config.classes)
+            rows.append(row)
+            write_report(run, config, photos=config.concept.photos if config.concept else None)
+        tracker.finish(rows)
+    print(summary(rows, run))
+    return run
+
+
+def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
+    """Check the rest of the config against the model and learn the concept; the pipeline that knows it."""
+    from bootstrap.rounds import check_prompts
+    from diffugen.detector import load_detector
+    from diffugen.pipelines import load_pipeline
+    from textual_inversion.embeddings import placeholder_tokens
+    from textual_inversion.train import EMBEDDING_FILE, LORA_FILE, check_concept, learn_concept
+
+    concept, model = config.concept, config.model
+    if concept is None or not (run.concept / EMBEDDING_FILE).is_file():
+        pipe = load_pipeline(model)
+        if concept is not None:
+            check_concept(concept, pipe)
+        load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
+        check_prompts(config, pipe, placeholder_tokens(concept) if concept else ())
+        run.write_config(config, weights=config.detector.base_weights)
+        if concept is None:
+            return pipe
+        del pipe  # a GPU may not have room for it beside the one that learns
+    embedding = learn_concept(concept, model, run.concept, seed=derive_seed(config.seed, "concept", concept.seed))
+    lora = run.concept / LORA_FILE if concept.lora else model.lora
+    return load_pipeline(model.model_copy(update={"embeddings": (*model.embeddings, embedding), "lora": lora}))
+
+
+def describe(row: dict[str, Any], rare_classes: Sequence[str]) -> str:
+    """One round in a line or two."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
+    lines = [
+        f"round {row['round']}: {row['num_kept']} of {row['num_generated']} images kept, by {row['labeler']}"
+        + (f" (rejected: {reasons})" if reasons else ""),
+        f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
+    ]
+    if "test/mask_map50" in row:
+        scores = f"mask mAP50 {row['test/mask_map50']:.3f}, mAP50-95 {row['test/mask_map50_95']:.3f}"
+        lines.append(f"  {', '.join(rare_classes)} on the evaluation set: {scores}")
+    return "\n".join(lines)
+
+
+def summary(rows: Sequence[dict[str, Any]], run: RunFolder) -> str:
+    """Where everything is."""
+    best = [row["round"] for row in rows if row["promoted"]][-1]
+    files = {f"detector (round {best})": run.best, "its dataset": run.dataset, "report": run.report}
+    return "\n".join(f"{name + ':':<22}{path}" for name, path in files.items())
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python train_loop.py",
+        description="Teach a diffusion model an object from a handful of photos, generate labelled images of "
+        "it, and fine-tune a detector on them in rounds. A stopped run goes on with the same command.",
+    )
+    parser.add_argument("config", type=Path, help="JSON config, such as configs/demo.json")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/<name of the config>)")
+    override = "override a setting, such as rounds.num_rounds=5"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=override)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
