@@ -18,7 +18,7 @@ from bootstrap.samples import SampleRecord, read_samples
 from bootstrap.state import RoundFolder, RunFolder
 from diffugen.config import ConfigError
 from diffugen.files import read_json, read_jsonl, write_text
-from diffugen.images import list_images, read_image
+from diffugen.images import PALETTE, list_images, read_image
 from diffugen.instances import Instances
 
 logger = logging.getLogger(__name__)
@@ -27,17 +27,6 @@ THUMBNAIL = 176
 """Longest side of a picture, pixels."""
 NUM_PER_ROUND = 36
 """Most pictures per round, two thirds of them kept ones where there are enough of both."""
-
-# Colours by class id, RGB; readable on photographs and for colour-blind eyes (Okabe and Ito).
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (204, 121, 167),
-    (213, 94, 0),
-    (0, 114, 178),
-)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from diffugen.instances import Instances
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 # Okabe and Ito's palette, which colour-blind people can tell apart
-_COLOURS = (
+PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
     (0, 158, 115),
@@ -78,7 +78,7 @@ def draw_instances(image: np.ndarray, instances: Instances, class_names: Sequenc
     height, width = instances.size_hw
     scale = max(0.3, min(height, width) / 900)
     for mask, class_id in zip(instances.masks, instances.class_ids, strict=True):
-        colour = _COLOURS[int(class_id) % len(_COLOURS)]
+        colour = PALETTE[int(class_id) % len(PALETTE)]
         drawn[mask] = (0.6 * drawn[mask] + 0.4 * np.array(colour)).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, contours, -1, colour, max(1, round(scale * 2)))
