@@ -20,7 +20,7 @@ _CHUNK = 1000  # scenes per file; a file that exists is complete
 
 
 class LatentCache:
-    """The latents of training scenes, on disk in chunks of one image size each.
+    """The latents of training scenes and where their objects are, on disk in chunks of one image size each.
 
     Args:
         folder: where the chunks are; those that are missing are made.
@@ -41,21 +41,30 @@ class LatentCache:
             self._chunks.append(np.load(path))
             self._first_seeds.append(first)
 
-    def batch(self, rng: np.random.Generator, num: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Latents float32 [num, 4, h, w] of one size, and the seeds of their scenes."""
+    def batch(self, rng: np.random.Generator, num: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        """Latents float32 [num, 4, h, w] of one size, the share of objects in each of their pixels, the scenes' seeds."""
         size = self._chunks[rng.integers(len(self._chunks))].shape
         same = [k for k, chunk in enumerate(self._chunks) if chunk.shape == size]
         chunks, rows = rng.choice(same, num), rng.integers(_CHUNK, size=num)
-        latents = np.stack([self._chunks[k][row] for k, row in zip(chunks, rows, strict=True)])
-        return torch.from_numpy(latents).float(), np.array([self._first_seeds[k] for k in chunks]) + rows
+        encoded = np.stack([self._chunks[k][row] for k, row in zip(chunks, rows, strict=True)])
+        scene_seeds = np.array([self._first_seeds[k] for k in chunks]) + rows
+        return *_split(torch.from_numpy(encoded).float()), scene_seeds
+
+
+def _split(encoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return encoded[:, :4], encoded[:, 4]
 
 
 @torch.no_grad()
 def encode_scenes(vae: AutoencoderKL, seeds: range, size_hw: tuple[int, int], device: torch.device) -> np.ndarray:
-    """Latent means of rendered scenes, float16 [n, 4, H/8, W/8]."""
-    latents = []
+    """Latent means of rendered scenes and, as a fifth channel, the share of objects: float16 [n, 5, H/8, W/8]."""
+    encoded = []
     for start in range(0, len(seeds), 20):
-        images = np.stack([render(sample_scene(seed), size_hw).image for seed in seeds[start : start + 20]])
+        drawn = [render(sample_scene(seed), size_hw) for seed in seeds[start : start + 20]]
+        objects = torch.from_numpy(np.stack([scene.masks.any(axis=0) for scene in drawn])).float()
         with torch.autocast(device.type, torch.bfloat16):
-            latents.append(vae.encode(to_tensor(images).to(device)).latent_dist.mean.float().cpu())
-    return torch.cat(latents).numpy().astype(np.float16)
+            images = to_tensor(np.stack([scene.image for scene in drawn])).to(device)
+            latents = vae.encode(images).latent_dist.mean.float().cpu()
+        share = torch.nn.functional.adaptive_avg_pool2d(objects[:, None], latents.shape[-2:])
+        encoded.append(torch.cat([latents, share], dim=1))
+    return torch.cat(encoded).numpy().astype(np.float16)

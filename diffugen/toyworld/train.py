@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from .captions import caption
 from .model import build_tokenizer
@@ -31,26 +32,42 @@ def main() -> None:
     parser.add_argument("--decay-fraction", type=float, default=0.3, help="last share of these with a falling rate")
     parser.add_argument("--batch-size", type=int, default=32, help="images per denoiser step")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FOLDER", help="go on from a trained toy pipeline: its autoencoder stays"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
     start = time.time()
-    vae = train_vae(args.out, num_crops=args.num_crops, batch_size=4, device=device, seed=args.seed)
-    vae = polish_decoder(args.out, vae, num_crops=args.num_crops // 2, batch_size=4, device=device, seed=args.seed)
+    trained = StableDiffusionPipeline.from_pretrained(args.start_from) if args.start_from else None
+    if trained is not None:
+        vae, tokenizer = trained.vae.to(device), trained.tokenizer
+    else:
+        vae, tokenizer = (
+            train_autoencoder(args.out, args.num_crops, device, args.seed),
+            build_tokenizer(caption_words()),
+        )
     logging.info("autoencoder done after %.0f s", time.time() - start)
     train_unet(
         args.out,
         vae,
-        build_tokenizer(caption_words()),
+        tokenizer,
         num_scenes=args.num_scenes,
         num_images=args.num_images,
         decay_fraction=args.decay_fraction,
         batch_size=args.batch_size,
         device=device,
         seed=args.seed,
+        start_from=trained,
     )
     logging.info("pipeline done after %.0f s: %s", time.time() - start, args.out / "pipeline")
+
+
+def train_autoencoder(out: Path, num_crops: int, device: torch.device, seed: int) -> AutoencoderKL:
+    """Both stages of the autoencoder."""
+    vae = train_vae(out, num_crops=num_crops, batch_size=4, device=device, seed=seed)
+    return polish_decoder(out, vae, num_crops=num_crops // 2, batch_size=4, device=device, seed=seed)
 
 
 def caption_words() -> set[str]:

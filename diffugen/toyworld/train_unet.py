@@ -1,21 +1,22 @@
 """Stage two of the toy pipeline: the denoiser and its text encoder, trained together on encoded scenes.
 
-The models see images and captions only, never a mask: attention that localises is something they learn
-by themselves, as Stable Diffusion does.
+The models see images and captions only: attention that localises is something they learn by themselves, as Stable
+Diffusion does. The loss counts the pixels of objects more than those behind them, since a small budget would else be
+spent on skies; nothing ever says which words an object belongs to.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
@@ -24,12 +25,15 @@ from .captions import caption
 from .checkpoint import load_checkpoint, save_checkpoint
 from .latents import LatentCache
 from .model import build_pipeline, build_scheduler, build_text_encoder, build_unet
+from .muon import Muon, is_hidden
 from .scene import sample_scene
 
 log = logging.getLogger(__name__)
 
-_PEAK_RATE = 1.2e-3
+_PEAK_RATE = 2e-3  # of Muon, which trains nearly all weights
+_ADAMW_RATE = 1e-3  # of the embeddings, norms, biases, first and last layers
 _WARMUP_STEPS = 200
+_OBJECT_WEIGHT = 5.0  # what a pixel of an object counts beyond one of the background
 _CAPTION_DROPOUT = 0.1  # for classifier-free guidance
 _MIN_SNR_GAMMA = 5.0  # Hang et al., 2023
 _EMA_DECAY = 0.999
@@ -61,29 +65,41 @@ def train_unet(
     batch_size: int,
     device: torch.device,
     seed: int = 0,
+    start_from: StableDiffusionPipeline | None = None,
 ) -> None:
     """Train (or go on training) until `num_images` were seen; leaves the pipeline of averaged weights in out/pipeline.
 
     The rate is constant, then falls to zero over the last `decay_fraction`: a training that was stopped can be
-    finished early or prolonged by starting it again with another `num_images`.
+    finished early or prolonged by starting it again with another `num_images`. With `start_from` the first weights
+    are those of an earlier training instead of random ones.
     """
     torch.manual_seed(seed)
     cache = LatentCache(out / "latents", vae, num_scenes=num_scenes, device=device, seed=seed)
     models = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}).to(device)
+    if start_from is not None:
+        models["unet"].load_state_dict(start_from.unet.state_dict())
+        models["text_encoder"].load_state_dict(start_from.text_encoder.state_dict())
     average = copy.deepcopy(models)
-    optimizer = torch.optim.AdamW(models.parameters(), _PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    state = {"models": models, "average": average, "optimizer": optimizer}
+    if device.type == "cpu":
+        models["unet"].set_attn_processor(PlainAttention())
+    optimizers = build_optimizers(models)
+    state = {"models": models, "average": average, **optimizers}
     step, losses = load_checkpoint(out / "unet.pt", state, device)
     num_steps = num_images // batch_size
     noise = DDPMScheduler.from_config(build_scheduler().config)
     progress = tqdm(range(step, num_steps), desc="denoiser", initial=step, total=num_steps, mininterval=10)
     for step in progress:
-        optimizer.param_groups[0]["lr"] = _PEAK_RATE * rate(step, num_steps, decay_fraction)
+        set_rates(optimizers, rate(step, num_steps, decay_fraction))
         rng = np.random.default_rng([seed, step])
-        latents, scene_seeds = cache.batch(rng, batch_size)
+        latents, objects, scene_seeds = cache.batch(rng, batch_size)
         captions = [caption(sample_scene(int(s)), int(rng.integers(2**31))) for s in scene_seeds]
         captions = [text if rng.random() >= _CAPTION_DROPOUT else "" for text in captions]
-        losses.append(train_step(models, optimizer, noise, tokenizer, latents.to(device), captions, seed + step))
+        losses.append(
+            train_step(models, noise, tokenizer, latents.to(device), objects.to(device), captions, seed + step)
+        )
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
         update_average(average, models, min(_EMA_DECAY, (1 + step) / (10 + step)))
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == num_steps:
             save_checkpoint(out / "unet.pt", state, step + 1, losses)
@@ -99,16 +115,38 @@ def rate(step: int, num_steps: int, decay_fraction: float) -> float:
     return min(1.0, (step + 1) / _WARMUP_STEPS, (num_steps - step) / max(1.0, decay_fraction * num_steps))
 
 
+def build_optimizers(models: torch.nn.ModuleDict) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the hidden weights, AdamW for the others."""
+    hidden = [weight for name, weight in models.named_parameters() if is_hidden(name, weight)]
+    others = [weight for name, weight in models.named_parameters() if not is_hidden(name, weight)]
+    return {
+        "muon": Muon(hidden, _PEAK_RATE),
+        "adamw": torch.optim.AdamW(others, _ADAMW_RATE, betas=(0.9, 0.99), weight_decay=0.01),
+    }
+
+
+def set_rates(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
+    """Set every optimizer's rate to `factor` of its peak."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = factor * optimizer.defaults["lr"]
+
+
 def train_step(
     models: torch.nn.ModuleDict,
-    optimizer: torch.optim.Optimizer,
     noise: DDPMScheduler,
     tokenizer: CLIPTokenizer,
-    latents: torch.Tensor,
+    latents: Tensor,
+    objects: Tensor,
     captions: list[str],
     seed: int,
 ) -> float:
-    """One step of v-prediction with min-SNR weights; returns the weighted loss."""
+    """The gradient of one step of v-prediction, clipped; returns the weighted loss.
+
+    Args:
+        latents: float32 [n, 4, h, w].
+        objects: float32 [n, h, w], the share of objects in each latent pixel.
+    """
     generator = torch.Generator().manual_seed(seed)
     num = len(latents)
     # one timestep per stratum: the same distribution as independent draws, with a steadier loss
@@ -118,26 +156,45 @@ def train_step(
     noisy = noise.add_noise(latents, epsilon, timesteps)
     target = noise.get_velocity(latents, epsilon, timesteps)
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    # on a CPU plain attention is the faster one at 16x16, above all its gradient
-    on_cpu = latents.device.type == "cpu"
-    with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
-        with torch.autocast(latents.device.type, torch.bfloat16):
-            words = models["text_encoder"](tokens.to(latents.device))[0]
-            predicted = models["unet"](noisy, timesteps, words).sample
-        weight = loss_weight(noise.alphas_cumprod.to(latents.device)[timesteps])
-        loss = (weight[:, None, None, None] * (predicted.float() - target).square()).mean()
-        loss.backward()
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        words = models["text_encoder"](tokens.to(latents.device))[0]
+        predicted = models["unet"](noisy, timesteps, words).sample
+    weight = loss_weight(noise.alphas_cumprod.to(latents.device)[timesteps])[:, None, None] * pixel_weight(objects)
+    loss = (weight * (predicted.float() - target).square().mean(dim=1)).mean()
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
     return float(loss.detach())
 
 
-def loss_weight(alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """min-SNR weights for v-prediction, bounded below: at zero SNR they would vanish, and with them the only
-    lesson about the overall brightness of a scene."""
+class PlainAttention:
+    """Attention as two products and a softmax: on a CPU faster than the fused kernel, above all its gradient."""
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        projected = (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        query, key, value = (side.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for side in projected)
+        with torch.autocast(query.device.type, enabled=False):  # which would make the softmax float32
+            probabilities = torch.softmax((query * attn.scale) @ key.transpose(-1, -2), dim=-1)
+            attended = (probabilities @ value).transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](attended))
+
+
+def pixel_weight(objects: Tensor) -> Tensor:
+    """What each latent pixel counts, [n, h, w]: more inside objects; the mean over an image is 1."""
+    weight = 1 + _OBJECT_WEIGHT * objects
+    return weight / weight.mean(dim=(1, 2), keepdim=True)
+
+
+def loss_weight(alphas_cumprod: Tensor) -> Tensor:
+    """The root of min-SNR's weights for v-prediction, bounded below.
+
+    min-SNR itself hardly teaches at high noise, where an object's outline is decided, and not at all at zero SNR,
+    where the overall brightness of a scene is.
+    """
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    return (snr.clamp(max=_MIN_SNR_GAMMA) / (snr + 1)).clamp(min=0.1)
+    return (snr.clamp(max=_MIN_SNR_GAMMA) / (snr + 1)).clamp(min=0.1).sqrt()
 
 
 @torch.no_grad()

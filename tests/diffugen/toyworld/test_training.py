@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from diffugen.toyworld import latents, train_unet, train_vae
-from diffugen.toyworld.model import build_tokenizer, build_vae
+from diffugen.toyworld.model import build_tokenizer, build_unet, build_vae
+from diffugen.toyworld.muon import Muon, orthogonalised
 from diffugen.toyworld.scene import TRAINING_KINDS
 from diffugen.toyworld.train import caption_words
 
@@ -47,10 +48,50 @@ def test_normalised_latents_decode_to_the_same_image() -> None:
     assert torch.allclose(means.std((0, 2, 3)), torch.ones(4), atol=1e-4)
 
 
-def test_loss_weights_are_min_snr_with_a_floor() -> None:
-    weights = train_unet.loss_weight(torch.tensor([0.999, 0.5, 0.0]))
-    assert weights.tolist() == pytest.approx([5 / 1000, 0.5, 0.1], abs=0.1)
-    assert weights[2] == pytest.approx(0.1)
+def test_loss_weights_are_the_root_of_min_snr_with_a_floor() -> None:
+    squares = train_unet.loss_weight(torch.tensor([0.999, 0.9, 0.5, 0.0])).square()
+    assert squares.tolist() == pytest.approx([0.1, 0.5, 0.5, 0.1])
+
+
+def test_pixels_of_objects_count_more_and_the_mean_stays_one() -> None:
+    objects = torch.zeros(2, 12, 20)
+    objects[0, :6] = 1.0
+    weights = train_unet.pixel_weight(objects)
+    assert weights.mean(dim=(1, 2)).tolist() == pytest.approx([1.0, 1.0])
+    assert weights[0, 0, 0] / weights[0, -1, -1] == pytest.approx(6.0)
+    assert weights[1].unique().tolist() == [1.0]
+
+
+def test_muon_steps_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((24, 60), (60, 24)):
+        singular = torch.linalg.svdvals(orthogonalised(torch.randn(shape) @ torch.randn(shape[1], shape[1])))
+        assert 0.5 < singular.median() < 1.3
+        assert singular.max() < 1.4
+
+
+def test_muon_trains_a_convolution() -> None:
+    torch.manual_seed(0)
+    target, layer = torch.nn.Conv2d(4, 8, 3), torch.nn.Conv2d(4, 8, 3)
+    optimizer = Muon([layer.weight], 1e-2)
+    images = torch.randn(16, 4, 10, 14)
+    losses = []
+    for _ in range(40):
+        loss = (layer(images) - target(images)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_plain_attention_computes_what_the_fused_kernel_does() -> None:
+    unet = build_unet().eval()
+    inputs = torch.randn(1, 4, 12, 20), torch.tensor([300]), torch.randn(1, 77, 128)
+    with torch.no_grad():
+        fused = unet(*inputs).sample
+        unet.set_attn_processor(train_unet.PlainAttention())
+        assert torch.allclose(unet(*inputs).sample, fused, atol=1e-4)
 
 
 def test_rate_warms_up_stays_and_falls() -> None:

@@ -1,0 +1,61 @@
+"""Muon: an optimizer whose every step has all of its singular values alike, for matrices and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic Newton-Schulz iteration: steepest at zero, at the price of singular values of 0.7 to 1.2."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+
+    torch's own Muon takes matrices only; here a convolution is the matrix of its flattened kernels. Steps are
+    scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"), so the same rates serve both.
+
+    Args:
+        params: weights of two or more dimensions.
+        lr: rate.
+        momentum: Nesterov's.
+        weight_decay: decoupled, as AdamW's.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01
+    ) -> None:
+        super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One step down; weights without a gradient stay."""
+        for group in self.param_groups:
+            for weight in (weight for weight in group["params"] if weight.grad is not None):
+                state = self.state[weight]
+                average = state.setdefault("momentum", torch.zeros_like(weight))
+                average.lerp_(weight.grad, 1 - group["momentum"])
+                direction = weight.grad.lerp(average, group["momentum"]).flatten(1)
+                size = 0.2 * max(direction.shape) ** 0.5  # the root mean square of an AdamW step is about 0.2
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(orthogonalised(direction).view_as(weight), alpha=-group["lr"] * size)
+
+
+def orthogonalised(matrix: Tensor, num_iterations: int = 5) -> Tensor:
+    """The matrix [m, n] with all singular values brought near 1, by Newton-Schulz iterations in bfloat16."""
+    a, b, c = _COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = (matrix.mT if tall else matrix).bfloat16()
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(num_iterations):
+        gram = wide @ wide.mT
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return (wide.mT if tall else wide).to(matrix.dtype)
+
+
+def is_hidden(name: str, weight: Tensor) -> bool:
+    """Whether Muon should train a weight: of two or more dimensions, neither embedding nor first or last layer."""
+    return weight.ndim >= 2 and not any(part in name for part in ("embedding", "conv_in", "conv_out"))
