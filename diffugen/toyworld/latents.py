@@ -42,7 +42,7 @@ class LatentCache:
             self._first_seeds.append(first)
 
     def batch(self, rng: np.random.Generator, num: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        """Latents float32 [num, 4, h, w] of one size, the share of objects in each of their pixels, the scenes' seeds."""
+        """Latents float32 [num, 4, h, w] of one size, the share of objects in each pixel, the seeds of the scenes."""
         size = self._chunks[rng.integers(len(self._chunks))].shape
         same = [k for k, chunk in enumerate(self._chunks) if chunk.shape == size]
         chunks, rows = rng.choice(same, num), rng.integers(_CHUNK, size=num)
