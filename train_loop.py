@@ -89,10 +89,11 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
         check_prompts(config, pipe, placeholder_tokens(concept) if concept else ())
-        run.write_config(config, weights=config.detector.base_weights)
         if concept is None:
+            run.write_config(config, weights=config.detector.base_weights)
             return pipe
         del pipe  # a GPU may not have room for it beside the one that learns
+    run.write_config(config, weights=config.detector.base_weights)
     embedding = learn_concept(concept, model, run.concept, seed=derive_seed(config.seed, "concept", concept.seed))
     lora = run.concept / LORA_FILE if concept.lora else model.lora
     return load_pipeline(model.model_copy(update={"embeddings": (*model.embeddings, embedding), "lora": lora}))

@@ -28,9 +28,19 @@ class FilterConfig(Strict):
 
     min_score: float = Field(0.3, ge=0, le=1, description="attention instances that score lower do not count")
     score_threshold: float = Field(0.25, gt=0, le=1, description="detector instances that score lower do not count")
-    min_iou: float = Field(
-        0.5, gt=0, le=1, description="least mask IoU between attention's and the detector's instance"
+    min_iou: float = Field(0.5, gt=0, le=1, description="least mask IoU between the detector's and another's instance")
+    max_iou: float = Field(0.8, gt=0, le=1, description="a class whose labelers agree well is held to more, up to this")
+    adapt_quantile: float = Field(0.2, ge=0, le=1, description="quantile of a class's IoUs that becomes its least")
+    checks: tuple[Literal["flipped", "previous"], ...] = Field(
+        ("flipped", "previous"),
+        description="who checks the detector beside attention: itself on the mirrored image, its predecessor",
     )
+
+    @model_validator(mode="after")
+    def _limits(self) -> FilterConfig:
+        if self.max_iou < self.min_iou:
+            raise SettingError("max_iou", f"is {self.max_iou}, below min_iou {self.min_iou}; raise it")
+        return self
 
 
 class RoundsConfig(Strict):
@@ -45,6 +55,19 @@ class RoundsConfig(Strict):
         description="share of round 0's kept images that checkpoints are compared on, never trained on",
     )
     filter: FilterConfig = Field(FilterConfig(), description="which images are kept")
+    switch_agreement: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="the detector labels once it agrees with attention on the validation images by this mean IoU",
+    )
+    attention_fraction: float = Field(
+        0.0, ge=0, le=1, description="share of later rounds' images that keep attention's labels, against drift"
+    )
+    max_class_ratio: float | None = Field(
+        None, ge=1, description="most training images of a class per image of the rarest; null: as they come"
+    )
+    patience: int = Field(2, ge=1, description="rounds in a row that may be rolled back before the loop stops")
     train_on: Literal["all_kept", "latest"] = Field(
         "all_kept", description="the images that all rounds so far kept, or the latest round's alone"
     )

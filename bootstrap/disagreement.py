@@ -1,16 +1,18 @@
-"""Which generated images are kept: labels against the prompt, and two labelers against each other.
+"""Which generated images are kept: labels against the prompt, and labelers against each other.
 
 Pure functions over the instances of one image. The paper trains on whatever attention labels; here what the
-prompt asked for says how many instances there must be, and from round 1 on attention and the detector must
-agree on class, count and place.
+prompt asked for says how many instances there must be, and once the detector labels, attention and others must agree
+with it on class, count and place.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from bootstrap.config import FilterConfig
 from diffugen.evaluation import match_instances
@@ -18,6 +20,9 @@ from diffugen.instances import Instances
 from diffugen.prompts import Prompt
 
 Outcome = Literal["keep", "reject", "review"]
+
+MIN_PAIRS = 10
+"""Pairs of a class that must have been seen before its threshold adapts."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Verdict:
         outcome: "keep", "reject", or "review" (a person should look).
         reason: empty for a kept image, else `<what>:<class>`, such as "too_few:tent" or "low_iou:piano".
         instances: the labels it is trained with, where it is kept.
-        agreement: mean IoU between the two labelers' instances (one that only one of them found counts as 0);
-            None where there was one labeler only, or nothing to compare.
+        agreement: mean IoU between attention's and the detector's instances (one that only one of them found
+            counts as 0); None where attention alone labelled, or there is nothing to compare.
     """
 
     outcome: Outcome
@@ -40,6 +45,10 @@ class Verdict:
     @property
     def kept(self) -> bool:
         return self.outcome == "keep"
+
+    def with_instances(self, instances: Instances) -> Verdict:
+        """The same verdict with other labels."""
+        return replace(self, instances=instances)
 
 
 def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[str], config: FilterConfig) -> Verdict:
@@ -62,58 +71,68 @@ def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[s
 
 def judge_by_agreement(
     prompt: Prompt,
-    attention: Instances,
-    detector: Instances,
+    labels: Mapping[str, Instances],
     class_names: Sequence[str],
     config: FilterConfig,
+    min_ious: Mapping[str, float] | None = None,
 ) -> Verdict:
-    """Later rounds: keep an image where both labelers find what the prompt asked for, in the same places.
+    """Later rounds: keep an image where all labelers find what the prompt asked for, in the same places.
 
-    The labels kept are the detector's. An image whose prompt asks for no rare object is kept only when
-    neither labeler finds one, which is the same rule with an expected count of zero.
+    Every labeler has a voice. It dissents where it counts other objects than the prompt asks for (none of a class
+    that the prompt does not name), or where its masks are not the detector's. Nobody dissents: kept, with the
+    detector's labels. Fewer than half do: a person should look. Else it is rejected, for the first dissent.
 
     Args:
         prompt: the image's prompt.
-        attention: attention's labels.
-        detector: the detector's labels, which the detector of an earlier round gave.
+        labels: by labeler: "detector", whose labels are judged, "attention", and further ones.
         class_names: names of the class ids.
-        config: `min_score`, `score_threshold` and `min_iou` apply.
+        config: `min_score` applies to attention, `score_threshold` to all others.
+        min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
     """
-    attention = attention.subset(attention.scores >= config.min_score)
-    detector = detector.subset(detector.scores >= config.score_threshold)
-    ious = _ious(detector, attention)
+    counted = {
+        name: found.subset(found.scores >= (config.min_score if name == "attention" else config.score_threshold))
+        for name, found in labels.items()
+    }
+    detector = counted["detector"]
     expected = expected_counts(prompt, class_names)
-    reason = _agreement_reason(expected, attention, detector, ious, class_names, config.min_iou)
-    union = len(attention) + len(detector) - len(ious)
+    dissents = {}
+    for name in sorted(counted, key=lambda name: name != "detector"):
+        reason = _count_reason(expected, counted[name], class_names)
+        if reason:
+            dissents[name] = f"{name}_{reason}"
+        elif name != "detector" and "detector" not in dissents:
+            misplaced = _misplaced(detector, counted[name], class_names, min_ious or {}, config.min_iou)
+            if misplaced:
+                dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
+    outcome: Outcome = "reject" if 2 * len(dissents) >= len(counted) else "review" if dissents else "keep"
+    ious = matched_ious(detector, counted["attention"])
+    union = len(counted["attention"]) + len(detector) - len(ious)
     agreement = float(sum(ious.values()) / union) if union else None
-    return Verdict("reject" if reason else "keep", reason, detector, agreement)
+    return Verdict(outcome, next(iter(dissents.values()), ""), detector, agreement)
+
+
+def adapted_min_ious(seen: Mapping[str, Sequence[float]], config: FilterConfig) -> dict[str, float]:
+    """The least IoU by class, raised where labelers agree well.
+
+    A class's worst pairs are the likeliest mistakes, wherever its usual agreement lies (cf. the thresholds by class of
+    FlexMatch, Zhang et al. 2021): the bar is the `adapt_quantile` of the IoUs seen, never below `min_iou` nor above
+    `max_iou`. Classes with fewer than ten pairs keep `min_iou`.
+
+    Args:
+        seen: class name -> IoUs of the pairs that the detector and attention made in this round.
+        config: `min_iou`, `max_iou` and `adapt_quantile` apply.
+    """
+    return {
+        name: float(np.clip(np.quantile(ious, config.adapt_quantile), config.min_iou, config.max_iou))
+        for name, ious in sorted(seen.items())
+        if len(ious) >= MIN_PAIRS
+    }
 
 
 def expected_counts(prompt: Prompt, class_names: Sequence[str]) -> dict[str, int]:
     """How many instances of each class the prompt asks for; zero for classes it does not name."""
     counts = Counter(phrase.class_name for phrase in prompt.objects)
     return {name: counts[name] for name in class_names}
-
-
-def _agreement_reason(
-    expected: dict[str, int],
-    attention: Instances,
-    detector: Instances,
-    ious: dict[int, float],
-    class_names: Sequence[str],
-    min_iou: float,
-) -> str:
-    """The first rule that is broken, or an empty string. `ious` is by index of the detector's instance."""
-    reason = _count_reason(expected, detector, class_names)
-    if reason:
-        return f"detector_{reason}"
-    reason = _count_reason(expected, attention, class_names)
-    if reason:
-        return f"attention_{reason}"
-    for index, class_id in enumerate(detector.class_ids):
-        if ious.get(index, 0.0) < min_iou:
-            return f"low_iou:{class_names[class_id]}"
-    return ""
 
 
 def _count_reason(expected: dict[str, int], found: Instances, class_names: Sequence[str]) -> str:
@@ -128,7 +147,19 @@ def _count(instances: Instances, class_names: Sequence[str]) -> Counter[str]:
     return Counter(class_names[class_id] for class_id in instances.class_ids)
 
 
-def _ious(detector: Instances, attention: Instances) -> dict[int, float]:
+def _misplaced(
+    detector: Instances, other: Instances, class_names: Sequence[str], min_ious: Mapping[str, float], min_iou: float
+) -> str:
+    """The class of the first of the detector's instances that the other labeler sees elsewhere, or an empty string."""
+    ious = matched_ious(detector, other)
+    for index, class_id in enumerate(detector.class_ids):
+        name = class_names[class_id]
+        if ious.get(index, 0.0) < min_ious.get(name, min_iou):
+            return name
+    return ""
+
+
+def matched_ious(detector: Instances, other: Instances) -> dict[int, float]:
     """IoU of each of the detector's instances with its partner of the same class, where it has one."""
-    matched = match_instances(detector, attention, iou_threshold=0.0, same_class=True)
+    matched = match_instances(detector, other, iou_threshold=0.0, same_class=True)
     return {int(pair[0]): float(iou) for pair, iou in zip(matched.pairs, matched.ious, strict=True) if iou > 0}

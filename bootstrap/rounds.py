@@ -1,13 +1,15 @@
 """The rounds: generate, label, filter, fine-tune, promote; each round better than the last, or rolled back.
 
-Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). In later rounds the promoted detector
-labels, and an image is kept where attention agrees. A new checkpoint is promoted only if it is no worse on a
-validation split that attention labelled in round 0 and that never changes.
+Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). Once the promoted detector agrees with attention
+well enough, it labels, and an image is kept where attention and others agree. A new checkpoint is promoted only if it
+is no worse on a validation split that attention labelled in round 0 and that never changes; when rounds stop paying,
+the loop stops.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from bootstrap.config import EvaluationConfig, LoopConfig
-from bootstrap.samples import SampleRecord, read_samples
+from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
+from bootstrap.labelling import MirroredLabeler
+from bootstrap.samples import SampleRecord, balance_classes, read_samples
 from bootstrap.stages import (
     finetune_round,
     first_device,
@@ -23,14 +27,17 @@ from bootstrap.stages import (
     label_round,
     measure,
     read_pool,
+    validation_agreement,
     write_round_dataset,
 )
 from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
 from diffugen.config import ConfigError, DetectorConfig
-from diffugen.files import read_json, write_json, write_jsonl
-from diffugen.labelers import AttentionLabeler, DetectorLabeler
+from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
+from diffugen.labelers import AttentionLabeler, DetectorLabeler, Labeler
 from diffugen.prompts import Prompt, sample_prompts
 from diffugen.tokens import check_prompt, tokenizers_of
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float | None]]
 """What `evaluate_detector` returns: class name or "mean" -> metric -> value."""
@@ -56,6 +63,10 @@ def run_rounds(config: LoopConfig, pipe: Any, run: RunFolder) -> Iterator[dict[s
             report_round(folder, config.evaluation, config.classes, config.rare_classes, config.detector)
         publish(run)
         yield read_json(folder.metrics)
+        reason = stop_reason(read_jsonl(run.metrics), config.rounds.patience)
+        if reason and index + 1 < config.rounds.num_rounds:
+            logger.warning("stopped after round %d: %s", index, reason)
+            return
 
 
 def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolder) -> None:
@@ -63,57 +74,78 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
 
     Ends with `decision.json`. Stages that are done are not done again.
     """
-    rounds, detector, index = config.rounds, config.detector, folder.index
+    rounds, index = config.rounds, folder.index
     best = promoted_round(run)
+    standing = None if best is None else read_json(best.metrics)
+    labeler, why = choose_labeler(standing, rounds.switch_agreement)
+    told = {"labels_from": labeler, "labels_why": why}
     with folder.timed("generate"):
-        prompts = round_prompts(config, index)
-        generated = generate_round(pipe, prompts, config.generate, folder, seed=config.seed)
-        if config.pool is not None and index == 0:
-            generated = [*generated, *read_pool(pipe, config.pool, config.generate, folder)]
+        generated = generate_round(pipe, round_prompts(config, index), config.generate, folder, seed=config.seed)
+        if config.pool is not None:
+            generated = [*generated, *read_pool(pipe, config.pool, config.generate, run.round(0), folder)]
     with folder.timed("label"):
         samples = label_round(
             generated,
-            AttentionLabeler(config.classes, config.label),
-            None if best is None else detector_labeler(best.weights, config),
+            round_labelers(config, run, with_detector=labeler == "detector"),
             folder,
             class_names=config.classes,
             rules=rounds.filter,
+            attention_fraction=rounds.attention_fraction,
             rare_ids=[config.classes.index(name) for name in config.rare_classes],
             val_fraction=rounds.val_fraction if index == 0 else 0.0,
             seed=config.seed,
         )
         validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
-        earlier = [] if rounds.train_on == "latest" else _trained_on(run, range(index))
-        dataset = write_round_dataset([*validation, *earlier, *_train(samples)], config.classes, folder)
-    if not _train(samples):
-        write_json(folder.decision, {"promoted": False, "why": "it kept no image, so there was nothing to learn"})
+        dataset = write_round_dataset([*validation, *training_samples(config, run, samples)], config.classes, folder)
+    if not any(sample.split == "train" for sample in samples):
+        nothing = "it kept no image, so there was nothing to learn"
+        write_json(folder.decision, {**told, "promoted": False, "why": nothing})
         return
     with folder.timed("finetune"):
-        start = detector.base_weights if best is None or rounds.start_from == "base" else best.weights
+        start = config.detector.base_weights if best is None or rounds.start_from == "base" else best.weights
         seed = derive_seed(config.seed, "detector", index)
-        weights = finetune_round(start, dataset, folder, detector, seed=seed)
+        weights = finetune_round(start, dataset, folder, config.detector, seed=seed)
     with folder.timed("compare"):
         if not folder.decision.is_file():
-            measured = measure(weights, run.round(0).dataset, "val", config.classes, detector)
-            scores = flatten(measured, "val", config.rare_classes)
-            write_json(folder.decision, decide_promotion(scores, None if best is None else read_json(best.metrics)))
+            scores = validation_scores(config, run, weights, validation)
+            decision = decide_promotion(scores, standing)
+            write_json(folder.decision, {**told, **decision})
 
 
-def decide_promotion(scores: dict[str, float], best: dict[str, Any] | None) -> dict[str, Any]:
-    """Promote a checkpoint if it is no worse than the promoted one on the frozen validation split.
+def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
+    """Who labels a round, by name: attention, and once the detector labels, the detector and those who check it."""
+    labelers: dict[str, Labeler] = {"attention": AttentionLabeler(config.classes, config.label)}
+    if not with_detector:
+        return labelers
+    *earlier, best = promoted_rounds(run)
+    checks = config.rounds.filter.checks
+    labelers["detector"] = detector_labeler(best.weights, config)
+    if "flipped" in checks:
+        labelers["flipped"] = MirroredLabeler(labelers["detector"])
+    if "previous" in checks and earlier:
+        labelers["previous"] = detector_labeler(earlier[-1].weights, config)
+    return labelers
 
-    Args:
-        scores: the candidate's, from `flatten`; the mean over all classes' mask mAP50-95 counts, so that a
-            rare class is not bought with a common one.
-        best: the promoted checkpoint's row of metrics; None if there is none yet.
-    """
-    key = "val/mean/mask_map50_95"
-    if best is None:
-        return {"promoted": True, "why": "the first checkpoint", **scores}
-    promoted = scores[key] >= best[key]
-    relation = "no worse than" if promoted else "worse than"
-    why = f"validation mask mAP50-95 {scores[key]:.3f} is {relation} round {best['round']}'s {best[key]:.3f}"
-    return {"promoted": promoted, "why": why, **scores}
+
+def training_samples(config: LoopConfig, run: RunFolder, samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count."""
+    own, rounds = _train(samples), config.rounds
+    if rounds.train_on == "all_kept":
+        # the photos of the pool are labelled anew in every round: the last word counts
+        earlier = (_train(read_samples(folder)) for folder in run.complete_rounds())
+        own = [sample for kept in earlier for sample in kept if sample.source.task != "photo"] + own
+    if rounds.max_class_ratio is not None:
+        own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
+    return own
+
+
+def validation_scores(
+    config: LoopConfig, run: RunFolder, weights: Path, validation: Sequence[SampleRecord]
+) -> dict[str, float]:
+    """How good a checkpoint is on the frozen validation split, as flat metrics."""
+    measured = measure(weights, run.round(0).dataset, "val", config.classes, config.detector)
+    agreement = validation_agreement(validation, detector_labeler(weights, config))
+    return {**flatten(measured, "val", config.rare_classes), AGREEMENT: agreement}
 
 
 def report_round(
@@ -174,9 +206,14 @@ def flatten(scores: Scores, prefix: str, rare_classes: Sequence[str]) -> dict[st
     return flat
 
 
+def promoted_rounds(run: RunFolder) -> list[RoundFolder]:
+    """The complete rounds whose checkpoints were promoted, the one that stands last."""
+    return [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
+
+
 def promoted_round(run: RunFolder) -> RoundFolder | None:
     """The complete round whose checkpoint stands promoted."""
-    promoted = [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
+    promoted = promoted_rounds(run)
     return promoted[-1] if promoted else None
 
 
@@ -233,10 +270,6 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ())
     pool = [config.pool.prompt] if config.pool else []
     for prompt in [*prompts.values(), *pool]:
         check_prompt(reader, prompt)
-
-
-def _trained_on(run: RunFolder, indices: range) -> list[SampleRecord]:
-    return [sample for index in indices for sample in _train(read_samples(run.round(index)))]
 
 
 def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:

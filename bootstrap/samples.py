@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +87,7 @@ class SampleRecord:
 
 
 def make_sample(
-    source: GeneratedRecord, round_index: int, verdict: Verdict, labeler: str, labels: Mapping[str, Instances]
+    source: GeneratedRecord, round_index: int, verdict: Verdict, labeler: str, encoded_labels: dict[str, dict[str, Any]]
 ) -> SampleRecord:
     """A generated image with what was decided about it; kept ones are for training, unless set aside."""
     return SampleRecord(
@@ -99,7 +99,7 @@ def make_sample(
         agreement=None if verdict.agreement is None else round(verdict.agreement, 6),
         split="train" if verdict.kept else "",
         encoded=verdict.instances.to_json(),
-        encoded_labels={name: instances.to_json() for name, instances in labels.items()},
+        encoded_labels=encoded_labels,
     )
 
 
@@ -148,3 +148,27 @@ def choose_validation(
     if not any(sample.name in splits for sample in with_rare):
         splits[with_rare[-1].name] = "val"
     return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]
+
+
+def balance_classes(samples: Sequence[SampleRecord], num_classes: int, max_ratio: float) -> list[SampleRecord]:
+    """Leave out the least certain images of classes that many more images show than the rarest one.
+
+    Args:
+        samples: kept ones.
+        num_classes: class ids are below it.
+        max_ratio: most images of a class per image of the rarest class that has any.
+
+    Returns:
+        The others, in their order. An image stays as long as any of its classes needs it; images without objects stay.
+    """
+    totals = [sum(class_id in sample.class_ids for sample in samples) for class_id in range(num_classes)]
+    cap = max_ratio * min((total for total in totals if total), default=0)
+    counts = [0] * num_classes
+    chosen = set()
+    for sample in sorted(samples, key=lambda sample: -min(sample.encoded["scores"], default=1.0)):
+        classes = set(sample.class_ids)
+        if not classes or any(counts[class_id] + 1 <= cap for class_id in classes):
+            chosen.add(sample.name)
+            for class_id in classes:
+                counts[class_id] += 1
+    return [sample for sample in samples if sample.name in chosen]

@@ -9,27 +9,24 @@ at the first unfinished batch).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from bootstrap.config import FilterConfig, PoolConfig
-from bootstrap.disagreement import judge_by_agreement, judge_by_score
-from bootstrap.samples import SampleRecord, choose_validation, make_sample, read_samples, write_samples
-from bootstrap.state import RoundFolder, derive_seed
+from bootstrap.labelling import judge_images, label_images
+from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
+from bootstrap.state import RoundFolder, derive_seed, link_file
 from diffugen.config import DetectorConfig, GenerateConfig
 from diffugen.dataset import DatasetItem, write_dataset
 from diffugen.detector import finetune
-from diffugen.evaluation import evaluate_detector
+from diffugen.evaluation import evaluate_detector, label_quality
 from diffugen.generate import GeneratedRecord, generate_batches, read_photos
 from diffugen.images import index_map, write_png
-from diffugen.labelers import Labeler, LabelInput
+from diffugen.instances import Instances
+from diffugen.labelers import Labeler
 from diffugen.prompts import Prompt
-
-LABEL_BATCH = 16
-"""Images in memory at a time."""
 
 
 def generate_round(
@@ -40,22 +37,36 @@ def generate_round(
     return generate_batches(pipe, prompts, seeds, settings, folder.path)
 
 
-def read_pool(pipe: Any, pool: PoolConfig, settings: GenerateConfig, folder: RoundFolder) -> list[GeneratedRecord]:
-    """Read the attention of the user's own photos, which are then labelled and filtered like generated images."""
+def read_pool(
+    pipe: Any, pool: PoolConfig, settings: GenerateConfig, first: RoundFolder, folder: RoundFolder
+) -> list[GeneratedRecord]:
+    """The user's own photos with their attention, to be labelled and filtered like generated images.
+
+    The first round reads them; later ones share its files.
+    """
     provenance = {"model": str(getattr(pipe, "name_or_path", ""))}
-    return read_photos(
-        pipe, pool.folder, pool.prompt, folder.path, factors=settings.attention_factors, provenance=provenance
+    photos = read_photos(
+        pipe, pool.folder, pool.prompt, first.path, factors=settings.attention_factors, provenance=provenance
     )
+    return photos if folder == first else [_linked(photo, folder) for photo in photos]
+
+
+def _linked(record: GeneratedRecord, folder: RoundFolder) -> GeneratedRecord:
+    image, heatmaps = (folder.path / path.parent.name / path.name for path in (record.image_path, record.heatmap_path))
+    for source, target in ((record.image_path, image), (record.heatmap_path, heatmaps)):
+        if not target.is_file():
+            link_file(source, target)
+    return replace(record, image_path=image, heatmap_path=heatmaps)
 
 
 def label_round(
     generated: Sequence[GeneratedRecord],
-    attention: Labeler,
-    detector: Labeler | None,
+    labelers: Mapping[str, Labeler],
     folder: RoundFolder,
     *,
     class_names: Sequence[str],
     rules: FilterConfig,
+    attention_fraction: float = 0.0,
     rare_ids: Sequence[int] = (),
     val_fraction: float = 0.0,
     seed: int = 0,
@@ -64,62 +75,27 @@ def label_round(
 
     Args:
         generated: the round's images with their heatmaps.
-        attention: labels from the heatmaps.
-        detector: an earlier round's detector, whose labels are kept where attention agrees with them; without
-            one attention's own labels are kept by their score.
+        labelers: "attention" alone, whose labels are kept by their score; or with "detector", whose labels are kept
+            where attention and further labelers agree.
         folder: the round's folder.
         class_names: names of the class ids.
         rules: thresholds of the filter.
+        attention_fraction: share of the kept images with attention's labels instead of the detector's.
         rare_ids, val_fraction, seed: with a `val_fraction` above 0 that share of the kept samples becomes the
             validation split (round 0 only).
     """
     if folder.samples.is_file():
         return read_samples(folder)
-    samples: list[SampleRecord] = []
-    with tqdm(total=len(generated), desc=f"round {folder.index}: labelling", unit="image") as progress:
-        for start in range(0, len(generated), LABEL_BATCH):
-            records = generated[start : start + LABEL_BATCH]
-            samples += _label_batch(records, attention, detector, folder.index, class_names, rules)
-            progress.update(len(records))
+    labels = label_images(generated, labelers, f"round {folder.index}: labelling")
+    samples = judge_images(
+        generated, labels, folder.index, class_names, rules, attention_fraction=attention_fraction, seed=seed
+    )
     if val_fraction > 0:
         samples = choose_validation(samples, rare_ids, val_fraction, seed)
     for sample in samples:
         write_png(folder.masks / f"{sample.source.id}.png", index_map(sample.instances))
     write_samples(folder, samples)  # last: it says that the stage is done
     return samples
-
-
-def _label_batch(
-    records: Sequence[GeneratedRecord],
-    attention: Labeler,
-    detector: Labeler | None,
-    round_index: int,
-    class_names: Sequence[str],
-    rules: FilterConfig,
-) -> list[SampleRecord]:
-    inputs = [LabelInput(record.image(), record.prompt, record.heatmaps()) for record in records]
-    by_attention = attention.label(inputs)
-    if detector is None:
-        return [
-            make_sample(
-                record,
-                round_index,
-                judge_by_score(record.prompt, heat, class_names, rules),
-                attention.name,
-                {attention.name: heat},
-            )
-            for record, heat in zip(records, by_attention, strict=True)
-        ]
-    return [
-        make_sample(
-            record,
-            round_index,
-            judge_by_agreement(record.prompt, heat, found, class_names, rules),
-            detector.name,
-            {attention.name: heat, detector.name: found},
-        )
-        for record, heat, found in zip(records, by_attention, detector.label(inputs), strict=True)
-    ]
 
 
 def write_round_dataset(samples: Sequence[SampleRecord], class_names: Sequence[str], folder: RoundFolder) -> Path:
@@ -146,6 +122,14 @@ def measure(
     """Average precision of a checkpoint on a labelled split, as `evaluate_detector` gives it."""
     device = first_device(config)
     return evaluate_detector(weights, dataset, class_names, split=split, imgsz=config.imgsz, device=device)
+
+
+def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> float:
+    """Mean IoU of a labeler's labels with those that validation samples have; a missed object counts 0."""
+    labels = label_images([sample.source for sample in samples], {labeler.name: labeler}, "validation")
+    found = (Instances.from_json(encoded[labeler.name]) for encoded in labels)
+    pairs = zip(found, (sample.instances for sample in samples), strict=True)
+    return float(label_quality(pairs)["mean_iou"] or 0.0)
 
 
 def first_device(config: DetectorConfig) -> str:

@@ -153,12 +153,15 @@ class RunFolder:
     def check_resumable(self, config: Strict) -> None:
         """A folder that holds results goes on only with the config that it was started with.
 
+        Only how long the loop goes on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
+
         Raises:
             ConfigError: a setting differs; the message names it with both values.
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return
-        difference = first_difference(read_json(self.config)["config"], config.model_dump(mode="json"))
+        before, now = (_without_length(values) for values in (self._started_with(), config.model_dump(mode="json")))
+        difference = first_difference(before, now)
         if difference is not None:
             raise ConfigError(
                 f"{difference} since run folder {self.path} was started; change it back to resume, "
@@ -167,16 +170,31 @@ class RunFolder:
 
     def write_config(self, config: Strict, *, weights: Path) -> None:
         """Record the resolved config, and what else the results depend on."""
-        if self.config.is_file() and read_json(self.config)["config"] == config.model_dump(mode="json"):
-            return  # keep the record of the versions that the run was started with
+        values = config.model_dump(mode="json")
+        if self.config.is_file() and _without_length(self._started_with()) == _without_length(values):
+            if self._started_with() != values:  # prolonged; the versions stay those that the run was started with
+                write_json(self.config, {**read_json(self.config), "config": values})
+            return
         versions = {name: _version(name) for name in PACKAGES}
         record = {
-            "config": config.model_dump(mode="json"),
+            "config": values,
             "seed": getattr(config, "seed", None),
             "versions": {"python": platform.python_version(), **versions},
             "sha256": {"detector.base_weights": _sha256(weights)},
         }
         write_json(self.config, record)
+
+    def _started_with(self) -> dict[str, Any]:
+        return read_json(self.config)["config"]
+
+
+LENGTH_SETTINGS = ("num_rounds", "patience")
+"""Settings of `rounds` that decide how many of them there are, and nothing else."""
+
+
+def _without_length(config: dict[str, Any]) -> dict[str, Any]:
+    rounds = config.get("rounds", {})
+    return {**config, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

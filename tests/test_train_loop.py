@@ -63,7 +63,13 @@ CONFIG: dict[str, Any] = {
         "batch_size": 4,
         "device": "cpu",
     },
-    "rounds": {"num_rounds": 2, "num_images": 8, "val_fraction": 0.25, "filter": {"min_score": 0.0}},
+    "rounds": {
+        "num_rounds": 2,
+        "num_images": 8,
+        "val_fraction": 0.25,
+        "switch_agreement": 0.0,
+        "filter": {"min_score": 0.0},
+    },
 }
 
 

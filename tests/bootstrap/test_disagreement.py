@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bootstrap.config import FilterConfig
-from bootstrap.disagreement import expected_counts, judge_by_agreement, judge_by_score
+from bootstrap.disagreement import adapted_min_ious, expected_counts, judge_by_agreement, judge_by_score
 from diffugen.instances import Instances
 from diffugen.prompts import ObjectPhrase, Prompt
 
@@ -27,6 +28,11 @@ def labels(*objects: tuple[str, tuple[int, int], float]) -> Instances:
     for mask, (_, (start, stop), _) in zip(masks, objects, strict=True):
         mask[:, start:stop] = True
     return Instances.from_masks(masks, [CLASSES.index(o[0]) for o in objects], [o[2] for o in objects])
+
+
+def by(attention: Instances, detector: Instances, **others: Instances) -> dict[str, Instances]:
+    """Labels by labeler."""
+    return {"attention": attention, "detector": detector, **others}
 
 
 def prompt_for(*names: str) -> Prompt:
@@ -108,7 +114,7 @@ def test_round_0_keeps_what_the_prompt_asked_for(asked: Sequence[str], found: li
 def test_later_rounds_keep_where_both_labelers_agree(
     asked: Sequence[str], attention: list, detector: list, reason: str, agreement: float
 ) -> None:
-    verdict = judge_by_agreement(prompt_for(*asked), labels(*attention), labels(*detector), CLASSES, RULES)
+    verdict = judge_by_agreement(prompt_for(*asked), by(labels(*attention), labels(*detector)), CLASSES, RULES)
     assert verdict.reason == reason
     assert verdict.outcome == ("reject" if reason else "keep")
     assert verdict.agreement == pytest.approx(agreement)
@@ -116,7 +122,7 @@ def test_later_rounds_keep_where_both_labelers_agree(
 
 def test_the_labels_kept_are_the_detectors() -> None:
     detector = labels(("piano", SHIFTED, 0.5))
-    verdict = judge_by_agreement(prompt_for("piano"), labels(("piano", LEFT, 0.9)), detector, CLASSES, RULES)
+    verdict = judge_by_agreement(prompt_for("piano"), by(labels(("piano", LEFT, 0.9)), detector), CLASSES, RULES)
     np.testing.assert_array_equal(verdict.instances.masks, detector.masks)
     np.testing.assert_array_equal(verdict.instances.scores, detector.scores)
 
@@ -124,17 +130,17 @@ def test_the_labels_kept_are_the_detectors() -> None:
 @pytest.mark.parametrize("names", [[], ["car"]])
 def test_an_image_without_the_rare_object_is_kept_only_if_neither_finds_one(names: list[str]) -> None:
     cars = [("car", RIGHT, 0.9) for _ in names]
-    clean = judge_by_agreement(prompt_for(*names), labels(*cars), labels(*cars), CLASSES, RULES)
+    clean = judge_by_agreement(prompt_for(*names), by(labels(*cars), labels(*cars)), CLASSES, RULES)
     assert clean.kept and len(clean.instances) == len(names)
     seen = labels(*cars, ("piano", LEFT, 0.5))
-    by_detector = judge_by_agreement(prompt_for(*names), labels(*cars), seen, CLASSES, RULES)
+    by_detector = judge_by_agreement(prompt_for(*names), by(labels(*cars), seen), CLASSES, RULES)
     assert by_detector.reason == "detector_too_many:piano"
-    by_attention = judge_by_agreement(prompt_for(*names), seen, labels(*cars), CLASSES, RULES)
+    by_attention = judge_by_agreement(prompt_for(*names), by(seen, labels(*cars)), CLASSES, RULES)
     assert by_attention.reason == "attention_too_many:piano"
 
 
 def test_nothing_found_where_nothing_was_asked_for_is_no_agreement_to_measure() -> None:
-    verdict = judge_by_agreement(prompt_for(), labels(), labels(), CLASSES, RULES)
+    verdict = judge_by_agreement(prompt_for(), by(labels(), labels()), CLASSES, RULES)
     assert verdict.kept
     assert verdict.agreement is None
 
@@ -143,7 +149,44 @@ def test_nothing_found_where_nothing_was_asked_for_is_no_agreement_to_measure() 
 def test_stricter_thresholds_never_keep_more(found: list) -> None:
     attention = labels(("piano", LEFT, 0.9))
     kept = [
-        judge_by_agreement(prompt_for("piano"), attention, labels(*found), CLASSES, FilterConfig(min_iou=min_iou)).kept
+        judge_by_agreement(
+            prompt_for("piano"), by(attention, labels(*found)), CLASSES, FilterConfig(min_iou=min_iou, max_iou=1)
+        ).kept
         for min_iou in (0.1, 0.5, 0.7, 0.75, 1.0)
     ]
     assert kept == sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("detector", "flipped", "previous", "outcome", "reason"),
+    [
+        (LEFT, LEFT, LEFT, "keep", ""),
+        (LEFT, ASIDE, LEFT, "review", "flipped_low_iou:piano"),
+        (LEFT, None, LEFT, "review", "flipped_too_few:piano"),
+        (ASIDE, ASIDE, ASIDE, "review", "low_iou:piano"),
+        (ASIDE, ASIDE, LEFT, "reject", "low_iou:piano"),
+        (None, LEFT, LEFT, "review", "detector_too_few:piano"),
+        (None, None, LEFT, "reject", "detector_too_few:piano"),
+    ],
+)
+def test_a_few_dissenting_labelers_call_for_review_and_half_of_them_reject(
+    detector: Any, flipped: Any, previous: Any, outcome: str, reason: str
+) -> None:
+    found = [labels(*([("piano", place, 0.9)] if place else [])) for place in (detector, flipped, previous)]
+    names = by(labels(("piano", LEFT, 0.9)), found[0], flipped=found[1], previous=found[2])
+    verdict = judge_by_agreement(prompt_for("piano"), names, CLASSES, RULES)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+
+
+def test_the_bar_rises_with_the_agreement_of_a_class_and_within_its_limits() -> None:
+    rules = FilterConfig(min_iou=0.5, max_iou=0.8, adapt_quantile=0.25)
+    seen = {"piano": [0.6, 0.7] * 10, "car": [0.95] * 10, "tent": [0.1] * 12, "boat": [0.7] * 9}
+    assert adapted_min_ious(seen, rules) == pytest.approx({"piano": 0.6, "car": 0.8, "tent": 0.5})
+
+
+def test_an_adapted_bar_is_for_its_class_alone() -> None:
+    both = labels(("piano", LEFT, 0.9), ("car", RIGHT, 0.9))
+    shifted = labels(("piano", SHIFTED, 0.9), ("car", RIGHT, 0.9))
+    for name, reason in (("piano", "low_iou:piano"), ("car", "")):
+        verdict = judge_by_agreement(prompt_for("piano", "car"), by(both, shifted), CLASSES, RULES, {name: 0.8})
+        assert verdict.reason == reason

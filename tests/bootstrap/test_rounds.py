@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 from bootstrap.config import LoopConfig
 from bootstrap.rounds import (
     check_prompts,
-    decide_promotion,
     flatten,
     promoted_round,
     publish,
     round_prompts,
     summarise_samples,
+    training_samples,
 )
+from bootstrap.samples import SampleRecord, write_samples
 from bootstrap.stages import write_round_dataset
 from bootstrap.state import RunFolder
 from diffugen.config import ConfigError, validate
@@ -48,19 +50,6 @@ def test_what_could_not_be_measured_is_left_out() -> None:
     assert not any("piano" in key for key in flat)
     assert "val/mask_map50" not in flat
     assert flat["val/mean/mask_map50"] == 0.3
-
-
-@pytest.mark.parametrize(("candidate", "promoted"), [(0.50, True), (0.51, True), (0.49, False)])
-def test_a_checkpoint_is_promoted_only_if_it_is_no_worse(candidate: float, promoted: bool) -> None:
-    best = {"round": 1, "val/mean/mask_map50_95": 0.50}
-    decision = decide_promotion({"val/mean/mask_map50_95": candidate}, best)
-    assert decision["promoted"] is promoted
-    assert "round 1" in decision["why"]
-    assert decision["val/mean/mask_map50_95"] == candidate
-
-
-def test_the_first_checkpoint_is_promoted_whatever_it_reaches() -> None:
-    assert decide_promotion({"val/mean/mask_map50_95": 0.0}, None)["promoted"] is True
 
 
 def test_a_summary_counts_outcomes_and_reasons(tmp_path: Path, make_samples: Callable) -> None:
@@ -152,3 +141,19 @@ def test_a_prompt_that_would_be_cut_is_an_error(tiny_pipeline: Any) -> None:
     config = loop_config(templates=[{"text": long}, {"text": "a photo of a {common} {time}"}])
     with pytest.raises(ConfigError, match="shorten the prompt"):
         check_prompts(config, tiny_pipeline, ("<piano>",))
+
+
+def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path: Path, make_samples: Callable) -> None:
+    run, config = RunFolder(tmp_path / "run"), loop_config()
+
+    def samples_of(index: int) -> list[SampleRecord]:
+        made = make_samples(run.round(index).path, [[0], [1]])
+        photo = replace(made[0], source=replace(made[0].source, task="photo"))
+        return [replace(sample, name=f"r{index:02d}_{k}") for k, sample in enumerate([photo, made[1]])]
+
+    write_samples(run.round(0), samples_of(0))
+    write_json(run.round(0).metrics, {"promoted": True})
+    names = [sample.name for sample in training_samples(config, run, samples_of(1))]
+    assert names == ["r00_1", "r01_0", "r01_1"]
+    latest = config.model_copy(update={"rounds": config.rounds.model_copy(update={"train_on": "latest"})})
+    assert [sample.name for sample in training_samples(latest, run, samples_of(1))] == ["r01_0", "r01_1"]

@@ -17,9 +17,16 @@ class Inner(Strict):
     rate: float = 0.1
 
 
+class Length(Strict):
+    num_rounds: int = 3
+    patience: int = 2
+    num_images: int = 100
+
+
 class Settings(Strict):
     seed: int = 0
     inner: Inner = Inner()
+    rounds: Length = Length()
 
 
 HOLD = """
@@ -62,12 +69,26 @@ def test_a_changed_config_is_refused_once_there_are_results(tmp_path: Path) -> N
         run.check_resumable(Settings(inner=Inner(rate=0.2)))
 
 
+def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    (tmp_path / "weights").write_bytes(b"1")
+    run.write_config(Settings(), weights=tmp_path / "weights")
+    run.round(0).path.mkdir(parents=True)
+    longer = Settings(rounds=Length(num_rounds=5, patience=3))
+    run.check_resumable(longer)
+    (tmp_path / "weights").unlink()  # nothing is recorded anew but the config
+    run.write_config(longer, weights=tmp_path / "weights")
+    assert read_json(run.config)["config"]["rounds"]["num_rounds"] == 5
+    with pytest.raises(ConfigError, match="setting 'rounds.num_images' changed from 100 to 50"):
+        run.check_resumable(Settings(rounds=Length(num_images=50)))
+
+
 def test_the_record_of_a_run_has_config_seed_versions_and_weights(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     (tmp_path / "weights").write_bytes(b"1")
     run.write_config(Settings(seed=7), weights=tmp_path / "weights")
     record = read_json(run.config)
-    assert record["config"] == {"seed": 7, "inner": {"rate": 0.1}}
+    assert record["config"] == Settings(seed=7).model_dump()
     assert record["seed"] == 7
     assert record["versions"]["torch"] and record["versions"]["python"]
     assert len(record["sha256"]["detector.base_weights"]) == 64

@@ -1,0 +1,112 @@
+"""Labelling a round's images: every labeler says what it sees, then the filter decides image by image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bootstrap.config import FilterConfig
+from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious
+from bootstrap.samples import SampleRecord, make_sample
+from bootstrap.state import derive_seed
+from diffugen.generate import GeneratedRecord
+from diffugen.instances import Instances
+from diffugen.labelers import Labeler, LabelInput
+
+LABEL_BATCH = 16
+"""Images in memory at a time."""
+
+EncodedLabels = dict[str, dict[str, Any]]
+"""By labeler, the JSON form of its instances: masks stay run-length encoded, so that thousands fit into memory."""
+
+
+@dataclass
+class MirroredLabeler:
+    """What a labeler sees in the mirrored image, mirrored back: where it is sure, both are the same."""
+
+    labeler: Labeler
+    name: str = "flipped"
+
+    def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+        """One Instances per input; heatmaps are not mirrored, so this is for labelers that look at images alone."""
+        mirrored = [LabelInput(np.ascontiguousarray(item.image[:, ::-1]), item.prompt) for item in inputs]
+        return [
+            Instances.from_masks(found.masks[:, :, ::-1], found.class_ids, found.scores)
+            for found in self.labeler.label(mirrored)
+        ]
+
+
+def label_images(
+    records: Sequence[GeneratedRecord], labelers: Mapping[str, Labeler], description: str
+) -> list[EncodedLabels]:
+    """What every labeler sees in every image."""
+    labels: list[EncodedLabels] = []
+    with tqdm(total=len(records), desc=description, unit="image") as progress:
+        for start in range(0, len(records), LABEL_BATCH):
+            batch = records[start : start + LABEL_BATCH]
+            inputs = [LabelInput(record.image(), record.prompt, record.heatmaps()) for record in batch]
+            found = {name: labeler.label(inputs) for name, labeler in labelers.items()}
+            labels += [{name: found[name][k].to_json() for name in found} for k in range(len(batch))]
+            progress.update(len(batch))
+    return labels
+
+
+def judge_images(
+    records: Sequence[GeneratedRecord],
+    labels: Sequence[EncodedLabels],
+    round_index: int,
+    class_names: Sequence[str],
+    config: FilterConfig,
+    *,
+    attention_fraction: float = 0.0,
+    seed: int = 0,
+) -> list[SampleRecord]:
+    """Decide about every image: by attention's scores, or by agreement where the detector labelled as well.
+
+    Args:
+        records, labels: aligned; all images were labelled by the same labelers.
+        round_index, class_names: the round's.
+        config: thresholds.
+        attention_fraction: share of the images that keep attention's labels although the detector agrees: errors
+            of the detector cannot feed on themselves there.
+        seed: of that choice.
+    """
+    min_ious = adapted_min_ious(_agreement_by_class(labels, class_names, config), config)
+    samples = []
+    for record, encoded in zip(records, labels, strict=True):
+        found = {name: Instances.from_json(value) for name, value in encoded.items()}
+        attention = found["attention"].subset(found["attention"].scores >= config.min_score)
+        if "detector" not in found:
+            verdict, labeler = judge_by_score(record.prompt, found["attention"], class_names, config), "attention"
+        else:
+            verdict, labeler = judge_by_agreement(record.prompt, found, class_names, config, min_ious), "detector"
+            if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
+                verdict, labeler = verdict.with_instances(attention), "attention"
+        samples.append(make_sample(record, round_index, verdict, labeler, encoded))
+    return samples
+
+
+def _agreement_by_class(
+    labels: Sequence[EncodedLabels], class_names: Sequence[str], config: FilterConfig
+) -> dict[str, list[float]]:
+    """IoUs of the pairs that the detector and attention make, by class."""
+    seen: dict[str, list[float]] = defaultdict(list)
+    for encoded in labels:
+        if "detector" not in encoded:
+            continue
+        attention, detector = (Instances.from_json(encoded[name]) for name in ("attention", "detector"))
+        detector = detector.subset(detector.scores >= config.score_threshold)
+        attention = attention.subset(attention.scores >= config.min_score)
+        for index, iou in matched_ious(detector, attention).items():
+            seen[class_names[detector.class_ids[index]]].append(iou)
+    return seen
+
+
+def _drawn(fraction: float, seed: int, round_index: int, name: str) -> bool:
+    """Whether this image is one of a fixed share; the same in every run."""
+    return derive_seed(seed, "attention", round_index, name) < fraction * 2**31

@@ -1,0 +1,65 @@
+"""Labelling a round: every labeler's word is kept, and the filter decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from round_samples import CLASSES, SIZE_HW, make_instances, make_source
+
+from bootstrap.config import FilterConfig
+from bootstrap.labelling import MirroredLabeler, judge_images, label_images
+from diffugen.instances import Instances
+from diffugen.labelers import LabelInput
+
+
+@dataclass
+class BrightSide:
+    """Labels the brighter half of an image as a piano."""
+
+    name: str = "detector"
+
+    def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+        labels = []
+        for item in inputs:
+            half = item.image.shape[1] // 2
+            masks = np.zeros((1, *item.image.shape[:2]), bool)
+            brighter_left = item.image[:, :half].mean() > item.image[:, half:].mean()
+            masks[0, :, slice(0, half) if brighter_left else slice(half, None)] = True
+            labels.append(Instances.from_masks(masks, [0], [0.9]))
+        return labels
+
+
+def test_a_mirrored_view_gives_the_same_labels_for_a_labeler_without_a_preferred_side() -> None:
+    image = np.zeros((*SIZE_HW, 3), np.uint8)
+    image[:, :20] = 200
+    inputs = [LabelInput(image)]
+    plain, mirrored = BrightSide().label(inputs)[0], MirroredLabeler(BrightSide()).label(inputs)[0]
+    np.testing.assert_array_equal(mirrored.masks, plain.masks)
+    np.testing.assert_array_equal(mirrored.xyxy, plain.xyxy)
+
+
+def test_every_labelers_word_is_kept(tmp_path: Path) -> None:
+    records = [make_source(tmp_path, number, [0]) for number in range(3)]
+    labels = label_images(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
+    assert [set(entry) for entry in labels] == [{"detector", "flipped"}] * 3
+    assert Instances.from_json(labels[0]["detector"]).size_hw == SIZE_HW
+
+
+@pytest.mark.parametrize(("fraction", "labelers"), [(0.0, {"detector"}), (1.0, {"attention"})])
+def test_a_fixed_share_keeps_attentions_labels(tmp_path: Path, fraction: float, labelers: set[str]) -> None:
+    records = [make_source(tmp_path, number, [0]) for number in range(4)]
+    labels = [{name: make_instances([0]).to_json() for name in ("attention", "detector")}] * 4
+    samples = judge_images(records, labels, 1, CLASSES, FilterConfig(), attention_fraction=fraction)
+    assert {sample.labeler for sample in samples} == labelers
+    assert all(sample.kept and sample.agreement == 1.0 for sample in samples)
+
+
+def test_attention_alone_is_judged_by_its_scores(tmp_path: Path) -> None:
+    records = [make_source(tmp_path, number, class_ids) for number, class_ids in enumerate([[0], [0, 1]])]
+    labels = [{"attention": make_instances([0]).to_json()}] * 2
+    samples = judge_images(records, labels, 0, CLASSES, FilterConfig())
+    assert [(sample.outcome, sample.reason) for sample in samples] == [("keep", ""), ("reject", "too_few:car")]
