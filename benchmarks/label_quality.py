@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from diffugen.attention import read_attention
-from diffugen.config import AttentionLabelConfig, ModelConfig, load_config
+from diffugen.config import AttentionConfig, AttentionLabelConfig, ModelConfig, load_config
 from diffugen.evaluation import label_quality, match_instances
 from diffugen.files import write_json
 from diffugen.instances import Instances
@@ -24,7 +24,7 @@ from diffugen.prompts import ObjectPhrase, Prompt
 from diffugen.toyworld import COMMON_KINDS, caption_with_phrases, render, sample_scene
 
 ROOT = Path(__file__).parents[1]
-FACTORS = (1,)  # the maps at the latents' size, as in the demo
+ATTENTION = AttentionConfig(attention_factors=(1,))  # the maps at the latents' size, as in the demo
 
 
 def main() -> None:
@@ -63,8 +63,8 @@ def label_scenes(pipe: Any, labeler: AttentionLabeler, seed: int, num: int) -> l
         text, phrases = caption_with_phrases(scene, k)
         kinds = [thing.kind for thing in scene.objects]
         prompt = Prompt(text, tuple(map(ObjectPhrase, phrases, kinds)))
-        (heatmaps,) = read_attention(pipe, [drawn.image], [prompt], seed=k, factors=FACTORS)
-        (labels,) = labeler.label([LabelInput(drawn.image, prompt, heatmaps)])
+        (attention,) = read_attention(pipe, [drawn.image], [prompt], ATTENTION, seed=k)
+        (labels,) = labeler.label([LabelInput(drawn.image, prompt, attention.heatmaps)])
         pairs.append((labels, Instances.from_masks(drawn.masks, [COMMON_KINDS.index(kind) for kind in kinds])))
     return pairs
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from diffugen.attention import Heatmap, generate_with_attention, read_attention
-from diffugen.config import GenerateConfig, ModelConfig
+from diffugen.config import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.detector import load_detector, predict
 from diffugen.evaluation import average_precision
 from diffugen.files import write_json
@@ -32,7 +32,7 @@ from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES, with_article
 from diffugen.toyworld.palette import COLOURS
 
 WEIGHTS = Path(__file__).parents[1] / "diffugen/toyworld/weights"
-FACTORS = (1,)  # the maps at the latents' size, as in the demo
+ATTENTION = AttentionConfig(attention_factors=(1,))  # the maps at the latents' size, as in the demo
 SETTINGS = GenerateConfig(height=128, width=128, num_inference_steps=20, guidance_scale=4.0, batch_size=20)
 
 
@@ -90,8 +90,10 @@ def localisation(pipe: Any, num: int, seed: int) -> dict[str, float]:
         text, phrases = caption_with_phrases(scene, k)
         pairs = zip(phrases, scene.objects, strict=True)
         prompt = Prompt(text, tuple(ObjectPhrase(phrase, thing.kind) for phrase, thing in pairs))
-        (heats,) = read_attention(pipe, [drawn.image], [prompt], seed=k, factors=FACTORS)
-        ious[len(phrases)] += [_otsu_iou(heat, mask) for heat, mask in zip(heats, drawn.masks, strict=True)]
+        (attention,) = read_attention(pipe, [drawn.image], [prompt], ATTENTION, seed=k)
+        ious[len(phrases)] += [
+            _otsu_iou(heat, mask) for heat, mask in zip(attention.heatmaps, drawn.masks, strict=True)
+        ]
     every = [iou for group in ious.values() for iou in group]
     by_count = {f"mean_iou_{count}_objects": float(np.mean(group)) for count, group in ious.items() if group}
     return {"mean_iou": float(np.mean(every)), **by_count}

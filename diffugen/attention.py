@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import cv2
@@ -15,37 +14,15 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 
+from diffugen.affinity import AffinityCapture
 from diffugen.capture import DAAM_FACTORS, AttentionCapture
-from diffugen.config import ConfigError, GenerateConfig
+from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
+from diffugen.heatmaps import Heatmap, ImageAttention
 from diffugen.pipelines import as_task
 from diffugen.prompts import Prompt
-from diffugen.tokens import check_prompt, object_token_indices
+from diffugen.tokens import check_prompt, content_token_indices, object_token_indices
 
-__all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "generate_with_attention", "read_attention"]
-
-
-@dataclass(frozen=True)
-class Heatmap:
-    """Where one phrase of one image is attended.
-
-    Attributes:
-        phrase: the words.
-        values: float32 [h, w] at the latents' size, in [0, 1]: the mean attention probability over heads,
-            layers, steps and the phrase's tokens. Never rescaled, so a phrase without an object has a low,
-            flat map.
-
-    Raises:
-        ValueError: the values are not a finite, non-negative float32 [h, w] array.
-    """
-
-    phrase: str
-    values: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.values.ndim != 2 or self.values.dtype != np.float32:
-            raise ValueError(f"values must be float32 [h, w], not {self.values.dtype} {self.values.shape}")
-        if not np.isfinite(self.values).all() or self.values.min(initial=0) < 0:
-            raise ValueError(f"values of the heatmap of {self.phrase!r} must be finite and not negative")
+__all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "ImageAttention", "generate_with_attention", "read_attention"]
 
 
 def generate_with_attention(
@@ -58,7 +35,7 @@ def generate_with_attention(
     images: Sequence[np.ndarray] | None = None,
     masks: Sequence[np.ndarray] | None = None,
     strength: float = 0.6,
-) -> list[tuple[np.ndarray, tuple[Heatmap, ...]]]:
+) -> list[tuple[np.ndarray, ImageAttention]]:
     """Generate one batch of images together with the heatmaps of their object phrases.
 
     Args:
@@ -75,7 +52,7 @@ def generate_with_attention(
 
     Returns:
         Per prompt: the image, uint8 RGB [H, W, 3], exactly the one that the plain pipeline makes of that
-        batch; and one Heatmap per entry of `prompt.objects`.
+        batch; and its attention, with one Heatmap per entry of `prompt.objects`.
 
     Raises:
         ConfigError: before anything is generated: a phrase is not in its prompt, a prompt would be cut, or
@@ -90,9 +67,8 @@ def generate_with_attention(
     size_hw = settings.size_hw if images is None else _common_size(images, scale)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     negatives = [prompt.negative_text for prompt in prompts]
-    token_indices = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
     latent_hw = size_hw[0] // scale, size_hw[1] // scale
-    with AttentionCapture(pipe.unet, token_indices, latent_hw, factors=settings.attention_factors) as capture:
+    with _watch(pipe, prompts, latent_hw, settings) as attention:
         output = as_task(pipe, task)(
             prompt=[prompt.text for prompt in prompts],
             negative_prompt=negatives if any(negatives) else None,
@@ -106,7 +82,7 @@ def generate_with_attention(
     if images is not None and masks is not None:  # the VAE changes every pixel a little
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
-    return list(zip(pixels, _heatmaps(prompts, capture.maps()), strict=True))
+    return list(zip(pixels, attention(), strict=True))
 
 
 @torch.no_grad()
@@ -114,13 +90,13 @@ def read_attention(
     pipe: Any,
     images: Sequence[np.ndarray],
     prompts: Sequence[Prompt],
+    settings: AttentionConfig = AttentionConfig(),  # noqa: B008 (immutable)
     *,
     timesteps: Sequence[int] = (100, 200, 300),
     seed: int = 0,
-    factors: Sequence[int] = DAAM_FACTORS,
     batch_size: int = 8,
-) -> list[tuple[Heatmap, ...]]:
-    """Heatmaps of a real image's caption: noise the image a little, run the UNet once, look where it looks.
+) -> list[ImageAttention]:
+    """Attention to a real image's caption: noise the image a little, run the UNet once, look where it looks.
 
     The idea is DiffSegmenter's (Wang et al. 2023), here with several timesteps averaged. Only the conditional
     half is run. Every image gets the same noise, so its heatmaps do not depend on what else is in the batch.
@@ -130,13 +106,13 @@ def read_attention(
         images: uint8 RGB [H, W, 3] of any sizes; sides that the VAE cannot halve are resized to the nearest
             it can.
         prompts: the caption of each image, with the objects to look for.
+        settings: what of the attention counts and is kept.
         timesteps: how much noise, each in [0, num_train_timesteps).
         seed: of the noise.
-        factors: resolutions of attention, see `AttentionCapture`.
         batch_size: images of one size that go through the model together.
 
     Returns:
-        Per image, one Heatmap per entry of `prompt.objects`, at the size of the image's latents.
+        Per image its attention, with one Heatmap per entry of `prompt.objects`, at the size of its latents.
 
     Raises:
         ConfigError: a phrase is not in its caption, a caption would be cut, or a timestep is out of range.
@@ -148,12 +124,13 @@ def read_attention(
         raise ConfigError(f"timesteps {list(timesteps)} must be one or more numbers from 0 to {limit - 1}")
     for prompt in prompts:
         check_prompt(pipe, prompt)
-    heatmaps: list[tuple[Heatmap, ...]] = []
+    read: list[ImageAttention] = []
     for _, group in itertools.groupby(zip(images, prompts, strict=True), key=lambda pair: pair[0].shape):
         same_size = list(group)
         for start in range(0, len(same_size), batch_size):
-            heatmaps += _read_batch(pipe, same_size[start : start + batch_size], timesteps, seed, factors)
-    return heatmaps
+            batch = same_size[start : start + batch_size]
+            read += _read_batch(pipe, batch, timesteps, seed, settings)
+    return read
 
 
 def _read_batch(
@@ -161,22 +138,56 @@ def _read_batch(
     batch: Sequence[tuple[np.ndarray, Prompt]],
     timesteps: Sequence[int],
     seed: int,
-    factors: Sequence[int],
-) -> list[tuple[Heatmap, ...]]:
+    settings: AttentionConfig,
+) -> list[ImageAttention]:
     """`read_attention` for images of one size."""
     prompts = [prompt for _, prompt in batch]
     pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image, _ in batch])
     latents = _encode_images(pipe, pixels)
     conditions = _encode_prompts(pipe, [prompt.text for prompt in prompts], pixels.shape[1:3])
     generator = torch.Generator("cpu").manual_seed(seed)
-    token_indices = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
     latent_hw = latents.shape[2], latents.shape[3]
-    with AttentionCapture(pipe.unet, token_indices, latent_hw, factors=factors) as capture:
+    with _watch(pipe, prompts, latent_hw, settings) as attention:
         for step in timesteps:
             noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
             noisy = _noised(pipe.scheduler.config, latents, noise, step)
             pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
-    return _heatmaps(prompts, capture.maps())
+    return attention()
+
+
+@contextmanager
+def _watch(
+    pipe: Any,
+    prompts: Sequence[Prompt],
+    latent_hw: tuple[int, int],
+    settings: AttentionConfig,
+) -> Iterator[Callable[[], list[ImageAttention]]]:
+    """Look at the attention while the block runs the UNet; afterwards the yielded function gives it."""
+    objects = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
+    contents = [content_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
+    token_indices = [[*phrases, content] for phrases, content in zip(objects, contents, strict=True)]
+    cross = AttentionCapture(pipe.unet, token_indices, latent_hw, factors=settings.attention_factors)
+    own = (
+        nullcontext()
+        if settings.self_attention_factor is None
+        else AffinityCapture(pipe.unet, len(prompts), latent_hw, settings.self_attention_factor)
+    )
+
+    def attention() -> list[ImageAttention]:
+        affinities = own.maps() if isinstance(own, AffinityCapture) else [None] * len(prompts)
+        rows = zip(prompts, cross.maps(), contents, affinities, strict=True)
+        return [
+            ImageAttention(
+                heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
+                rest=rest * len(content),  # the capture gives means
+                num_tokens=cross.num_tokens,
+                affinity=affinity,
+            )
+            for prompt, (*heats, rest), content, affinity in rows
+        ]
+
+    with cross, own:
+        yield attention
 
 
 def _noised(config: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
@@ -269,10 +280,3 @@ def _fit(image: np.ndarray, factor: int) -> np.ndarray:
     if (height, width) == image.shape[:2]:
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _heatmaps(prompts: Sequence[Prompt], maps: Sequence[np.ndarray]) -> list[tuple[Heatmap, ...]]:
-    return [
-        tuple(Heatmap(phrase.text, values) for phrase, values in zip(prompt.objects, rows, strict=True))
-        for prompt, rows in zip(prompts, maps, strict=True)
-    ]

@@ -10,7 +10,7 @@ in place, memory-efficient ones too, and the image stays the same to the last bi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -57,19 +57,15 @@ class AttentionCapture:
         self.latent_hw = latent_hw
         self.num_phrases = [len(phrases) for phrases in token_indices]
         self.positions, self.weights = _token_table(token_indices)
-        self.map_hw = _map_sizes(latent_hw)
+        self.map_hw = map_sizes(latent_hw)
         self.factors = frozenset(factors)
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = defaultdict(int)
+        self.num_tokens = 0  # of the text, padding included; known once the UNet has run
         self._hooks: list[Any] = []
 
     def __enter__(self) -> AttentionCapture:
-        for layer in cross_attention_layers(self.unet):
-            tap = _QueryKeyTap(layer, self._accumulate)
-            self._hooks += [
-                layer.to_q.register_forward_hook(tap.on_query),
-                layer.to_k.register_forward_hook(tap.on_key),
-            ]
+        self._hooks = tap_queries_and_keys(attention_layers(self.unet, "attn2"), self._accumulate)
         return self
 
     def __exit__(
@@ -104,20 +100,15 @@ class AttentionCapture:
         map_hw, factor = self._map_size(query.shape[1])
         if factor not in self.factors or not any(self.num_phrases):
             return
-        query, key = self._conditional(query), self._conditional(key)
+        rows = len(self.num_phrases)
+        query, key = conditional_rows(query, rows), conditional_rows(key, rows)
         if self.positions.device != query.device:  # once: copying to a GPU in every layer would stall it
             self.positions, self.weights = self.positions.to(query.device), self.weights.to(query.device)
         heat = phrase_attention(layer, query, key, self.positions, self.weights)
         heat = heat.unflatten(-1, map_hw)
+        self.num_tokens = key.shape[1]
         self.sums[factor] = self.sums[factor].add_(heat) if factor in self.sums else heat
         self.counts[factor] += layer.heads
-
-    def _conditional(self, batch: Tensor) -> Tensor:
-        """The rows that belong to the prompt; with guidance the negative prompt's rows come first."""
-        rows = len(self.num_phrases)
-        if batch.shape[0] not in (rows, 2 * rows):
-            raise RuntimeError(f"expected {rows} rows, or {2 * rows} with guidance, but the UNet ran {batch.shape[0]}")
-        return batch[-rows:]
 
     def _map_size(self, num_pixels: int) -> tuple[tuple[int, int], int]:
         if num_pixels not in self.map_hw:
@@ -127,7 +118,7 @@ class AttentionCapture:
 
 @dataclass
 class _QueryKeyTap:
-    """Pairs the query and key projections of one cross-attention layer's call."""
+    """Pairs the query and key projections of one attention layer's call."""
 
     layer: Any
     use: Callable[[Any, Tensor, Tensor], None]
@@ -142,13 +133,36 @@ class _QueryKeyTap:
             self.use(self.layer, query, output)
 
 
-def cross_attention_layers(unet: nn.Module) -> list[Any]:
-    """The cross-attention modules of the down and up blocks; the middle block is left out, as DAAM does."""
+def tap_queries_and_keys(layers: Iterable[Any], use: Callable[[Any, Tensor, Tensor], None]) -> list[Any]:
+    """Have `use(layer, query, key)` called whenever one of the layers runs; returns the hooks, to be removed."""
+    hooks = []
+    for layer in layers:
+        tap = _QueryKeyTap(layer, use)
+        hooks += [layer.to_q.register_forward_hook(tap.on_query), layer.to_k.register_forward_hook(tap.on_key)]
+    return hooks
+
+
+def attention_layers(unet: nn.Module, name: str) -> list[Any]:
+    """The cross-attention ("attn2") or self-attention ("attn1") modules of the down and up blocks.
+
+    The middle block is left out, as DAAM does.
+    """
     return [
         module
-        for name, module in unet.named_modules()
-        if name.endswith("attn2") and name.startswith(("down_blocks.", "up_blocks."))
+        for path, module in unet.named_modules()
+        if path.endswith(name) and path.startswith(("down_blocks.", "up_blocks."))
     ]
+
+
+def conditional_rows(batch: Tensor, rows: int) -> Tensor:
+    """The rows that belong to the prompts; with guidance the negative prompts' rows come first.
+
+    Raises:
+        RuntimeError: the batch is neither `rows` nor twice as many.
+    """
+    if batch.shape[0] not in (rows, 2 * rows):
+        raise RuntimeError(f"expected {rows} rows, or {2 * rows} with guidance, but the UNet ran {batch.shape[0]}")
+    return batch[-rows:]
 
 
 def phrase_attention(layer: Any, query: Tensor, key: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
@@ -195,11 +209,11 @@ def _token_table(token_indices: Sequence[Sequence[Sequence[int]]]) -> tuple[Tens
     for row, (wanted, phrases) in enumerate(zip(columns, token_indices, strict=True)):
         positions[row, : len(wanted)] = torch.tensor(wanted, dtype=torch.int64)
         for column, phrase in enumerate(phrases):
-            weights[row, [wanted.index(index) for index in phrase], column] = 1 / len(phrase)
+            weights[row, [wanted.index(index) for index in phrase], column] = 1 / max(1, len(phrase))
     return positions, weights
 
 
-def _map_sizes(latent_hw: tuple[int, int]) -> dict[int, tuple[tuple[int, int], int]]:
+def map_sizes(latent_hw: tuple[int, int]) -> dict[int, tuple[tuple[int, int], int]]:
     """Number of pixels -> ((h, w), factor) of every map that halving can give, odd sides rounded up."""
     sizes = {}
     (height, width), factor = latent_hw, 1

@@ -197,7 +197,20 @@ class PromptsConfig(Strict):
         return tuple(dict.fromkeys(name for classes in self.objects.values() for name in classes))
 
 
-class GenerateConfig(Strict):
+class AttentionConfig(Strict):
+    """What of a model's attention counts, and what is kept of it."""
+
+    attention_factors: tuple[Literal[1, 2, 4, 8], ...] = Field(
+        default=(1, 2, 4),
+        min_length=1,
+        description="resolutions of attention that count: the latents' side over the map's (default: DAAM's)",
+    )
+    self_attention_factor: Literal[1, 2, 4, 8] | None = Field(
+        default=None, description="also keep self-attention of this one resolution (latents' side over the map's)"
+    )
+
+
+class GenerateConfig(AttentionConfig):
     """How images are generated."""
 
     height: int = Field(default=512, ge=64, multiple_of=8, description="pixels")
@@ -205,11 +218,6 @@ class GenerateConfig(Strict):
     num_inference_steps: int = Field(default=30, ge=1, le=1000, description="denoising steps")
     guidance_scale: float = Field(default=7.5, ge=0, description="classifier-free guidance; off at 1 or less")
     batch_size: int = Field(default=4, ge=1, description="images at a time; halved when memory runs out")
-    attention_factors: tuple[Literal[1, 2, 4, 8], ...] = Field(
-        default=(1, 2, 4),
-        min_length=1,
-        description="resolutions of attention that count: the latents' side over the map's (default: DAAM's)",
-    )
 
     @property
     def size_hw(self) -> tuple[int, int]:

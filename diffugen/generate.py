@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from diffugen.attention import Heatmap, generate_with_attention, read_attention
+from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
 from diffugen.config import ConfigError, GenerateConfig
-from diffugen.files import atomic_path, read_jsonl, write_jsonl
+from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import list_images, read_image, write_png
 from diffugen.prompts import Prompt
 from diffugen.tokens import check_prompt
@@ -32,7 +32,7 @@ class GeneratedRecord:
     Attributes:
         id: "000000", "000001", ... in the order of the prompts.
         image_path: PNG.
-        heatmap_path: npz with the heatmaps of the prompt's objects.
+        heatmap_path: npz with the heatmaps of the prompt's objects, see `ImageAttention.save`.
         prompt, seed, task: what it was generated from.
         provenance: the model and the settings.
     """
@@ -49,13 +49,13 @@ class GeneratedRecord:
         """uint8 RGB [H, W, 3]."""
         return read_image(self.image_path)
 
+    def attention(self) -> ImageAttention:
+        """Heatmaps, one per entry of `prompt.objects`, and what else was kept."""
+        return ImageAttention.load(self.heatmap_path, [phrase.text for phrase in self.prompt.objects])
+
     def heatmaps(self) -> tuple[Heatmap, ...]:
         """One per entry of `prompt.objects`."""
-        with np.load(self.heatmap_path) as file:
-            values = file["values"]
-        return tuple(
-            Heatmap(phrase=phrase.text, values=rows) for phrase, rows in zip(self.prompt.objects, values, strict=True)
-        )
+        return self.attention().heatmaps
 
     def to_json(self) -> dict[str, Any]:
         """A JSON form; file names are relative to the output folder."""
@@ -135,7 +135,7 @@ def generate_batches(
 
 
 def read_photos(
-    pipe: Any, folder: Path, prompt: Prompt, out: Path, *, factors: Sequence[int], provenance: Mapping[str, Any]
+    pipe: Any, folder: Path, prompt: Prompt, settings: GenerateConfig, out: Path, *, provenance: Mapping[str, Any]
 ) -> list[GeneratedRecord]:
     """Read the attention of a folder's photos with one caption for all: samples like generated ones, task "photo".
 
@@ -143,8 +143,8 @@ def read_photos(
         pipe: the pipeline that looks at them.
         folder: the photos; they are copied into `out`, so that it stands by itself.
         prompt: the caption, with the objects to look for.
+        settings: what of the attention counts and is kept.
         out: folder for images/ and heatmaps/; `parts/photos.jsonl` comes last, and where it is nothing is done.
-        factors: resolutions of attention that count.
         provenance: what to record about the model.
 
     Raises:
@@ -156,7 +156,7 @@ def read_photos(
     records = []
     for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
         image = read_image(path)
-        (heatmaps,) = read_attention(pipe, [image], [prompt], seed=number, factors=factors)
+        (attention,) = read_attention(pipe, [image], [prompt], settings, seed=number)
         name = f"photo_{number:04d}"
         record = GeneratedRecord(
             id=name,
@@ -169,7 +169,7 @@ def read_photos(
         )
         with clear_when_disk_is_full(Path(out)):
             write_png(record.image_path, image)
-            _write_heatmaps(record.heatmap_path, heatmaps)
+            attention.save(record.heatmap_path)
         records.append(record)
     write_jsonl(part, [record.to_json() for record in records])
     return records
@@ -239,18 +239,11 @@ def _generate_batch(pipe: Any, batch: Sequence[GeneratedRecord], settings: Gener
     except torch.OutOfMemoryError:
         return False  # the frames that hold the tensors are released with the exception
     with clear_when_disk_is_full(out):
-        for record, (image, heatmaps) in zip(batch, results, strict=True):
+        for record, (image, attention) in zip(batch, results, strict=True):
             write_png(record.image_path, image)
-            _write_heatmaps(record.heatmap_path, heatmaps)
+            attention.save(record.heatmap_path)
         write_jsonl(out / "parts" / f"batch_{batch[0].id}.jsonl", [record.to_json() for record in batch])
     return True
-
-
-def _write_heatmaps(path: Path, heatmaps: Sequence[Heatmap]) -> None:
-    """float32, so that a run that goes on labels exactly as one that was never killed."""
-    values = np.stack([heatmap.values for heatmap in heatmaps]) if heatmaps else np.zeros((0, 1, 1))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, values=values.astype(np.float32))
 
 
 def _halved(num_images: int) -> int:

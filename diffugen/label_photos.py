@@ -98,8 +98,8 @@ def attention_labeler(
     labeler = AttentionLabeler(names, AttentionLabelConfig())
 
     def label(image: np.ndarray) -> Instances:
-        heatmaps = read_attention(pipe, [_at_most_native(image, pipe)], [prompt])[0]
-        return labeler.label([LabelInput(image=image, prompt=prompt, heatmaps=heatmaps)])[0]
+        (attention,) = read_attention(pipe, [_at_most_native(image, pipe)], [prompt])
+        return labeler.label([LabelInput(image=image, prompt=prompt, heatmaps=attention.heatmaps)])[0]
 
     return PhotoLabeler(names, label)
 

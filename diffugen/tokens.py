@@ -14,6 +14,13 @@ WORD_END = "</w>"
 NUM_LEADING_TOKENS = 1
 """An encoded CLIP prompt begins with one start token."""
 
+FUNCTION_WORDS = frozenset(
+    "a an the and or but of in on at by to from with without near beside behind under over above below between "
+    "among around through across along into onto inside outside next front as is are its it this that these "
+    "those there some".split()
+)
+"""Words that hold a prompt together but show nothing themselves."""
+
 
 def phrase_token_indices(tokenizer: Any, text: str, phrase: str, occurrence: int = 0) -> list[int]:
     """Positions of a phrase's tokens in the encoded prompt.
@@ -68,6 +75,21 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     return [_positions(span) for span in spans]
 
 
+def content_token_indices(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Positions of the tokens that mean something, outside all object phrases: "night" in "a car at night".
+
+    Articles, prepositions and the like, punctuation, start and end are left out.
+    """
+    tokens = prompt_tokens(tokenizer, prompt.text)
+    taken = {index for span in object_token_indices(tokenizer, prompt) for index in span}
+    content = []
+    for word in _words(tokenizer, tokens):
+        text = "".join(tokens[index] for index in word).replace(WORD_END, "")
+        if text not in FUNCTION_WORDS and any(letter.isalnum() for letter in text):
+            content += [index for index in _positions(word) if index not in taken]
+    return content
+
+
 def prompt_tokens(tokenizer: Any, text: str) -> list[str]:
     """The tokens of a prompt between the start and the end token, placeholders of several vectors expanded.
 
@@ -114,6 +136,15 @@ def _expand(tokenizer: Any, tokens: list[str]) -> list[str]:
             expanded.append(f"{token}_{vector}")
             vector += 1
     return expanded
+
+
+def _words(tokenizer: Any, tokens: list[str]) -> Iterator[range]:
+    """Spans of the whole words."""
+    start = 0
+    for index, token in enumerate(tokens):
+        if token.endswith(WORD_END) or token in tokenizer.added_tokens_encoder:
+            yield range(start, index + 1)
+            start = index + 1
 
 
 def _matches(tokenizer: Any, tokens: list[str], phrase: str) -> Iterator[range]:

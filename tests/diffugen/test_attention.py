@@ -11,8 +11,8 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
 
-from diffugen.attention import AttentionCapture, Heatmap, generate_with_attention, read_attention
-from diffugen.capture import cross_attention_layers, phrase_attention
+from diffugen.attention import AttentionCapture, generate_with_attention, read_attention
+from diffugen.capture import attention_layers, phrase_attention
 from diffugen.config import ConfigError, GenerateConfig
 from diffugen.pipelines import as_task
 from diffugen.prompts import ObjectPhrase, Prompt
@@ -53,20 +53,20 @@ def test_the_image_is_the_plain_pipelines_to_the_bit(tiny_pipeline: Any, guidanc
     plain = plain_images(tiny_pipeline, PROMPTS, [5, 6, 7], height=64, width=96, guidance_scale=guidance_scale)
     results = generate_with_attention(tiny_pipeline, PROMPTS, [5, 6, 7], settings)
     assert all((image == expected).all() for (image, _), expected in zip(results, plain, strict=True))
-    assert [[heatmap.phrase for heatmap in heatmaps] for _, heatmaps in results] == [
+    assert [[heatmap.phrase for heatmap in attention.heatmaps] for _, attention in results] == [
         ["red car"],
         ["grand piano", "tent"],
         [],
     ]
-    assert all(heatmap.values.shape == (8, 12) for _, heatmaps in results for heatmap in heatmaps)
+    assert all(heatmap.values.shape == (8, 12) for _, attention in results for heatmap in attention.heatmaps)
 
 
 def test_a_batch_gives_what_single_images_give(tiny_pipeline: Any) -> None:
     together = generate_with_attention(tiny_pipeline, PROMPTS[:2], [5, 6], SETTINGS)
-    for prompt, seed, (image, heatmaps) in zip(PROMPTS, [5, 6], together, strict=False):
-        ((alone, alone_heatmaps),) = generate_with_attention(tiny_pipeline, [prompt], [seed], SETTINGS)
+    for prompt, seed, (image, attention) in zip(PROMPTS, [5, 6], together, strict=False):
+        ((alone, alone_attention),) = generate_with_attention(tiny_pipeline, [prompt], [seed], SETTINGS)
         assert np.abs(alone.astype(int) - image).max() <= 1
-        for first, second in zip(alone_heatmaps, heatmaps, strict=True):
+        for first, second in zip(alone_attention.heatmaps, attention.heatmaps, strict=True):
             np.testing.assert_allclose(first.values, second.values, rtol=1e-3)
 
 
@@ -75,8 +75,8 @@ def test_guidance_leaves_only_the_conditional_half(tiny_pipeline: Any) -> None:
     maps = []
     for guidance_scale in (1.0, 7.5):
         settings = SETTINGS.model_copy(update={"guidance_scale": guidance_scale, "num_inference_steps": 1})
-        ((_, heatmaps),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
-        maps.append(heatmaps[0].values)
+        ((_, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
+        maps.append(attention.heatmaps[0].values)
     np.testing.assert_allclose(maps[0], maps[1], rtol=1e-4)
 
 
@@ -92,7 +92,7 @@ def test_probabilities_are_absolute(tiny_pipeline: Any) -> None:
 
 
 def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = cross_attention_layers(tiny_pipeline.unet)[0]
+    layer = attention_layers(tiny_pipeline.unet, "attn2")[0]
     query, key = torch.randn(2, 54, layer.inner_dim), torch.randn(2, 77, layer.inner_dim)
     heads = [layer.head_to_batch_dim(side) for side in (query, key)]
     full = layer.get_attention_scores(*heads).unflatten(0, (2, layer.heads)).sum(1)
@@ -106,7 +106,7 @@ def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatc
 def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
     def heat(*factors: int) -> np.ndarray:
         settings = SETTINGS.model_copy(update={"attention_factors": factors})
-        return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)[0][1][0].values
+        return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)[0][1].heatmaps[0].values
 
     fine, coarse, both = heat(1), heat(2), heat(1, 2)
     np.testing.assert_allclose(both, (fine + coarse) / 2, rtol=1e-4)  # as many layers and heads of each
@@ -129,10 +129,10 @@ def test_everything_is_restored_after_an_exception(tiny_pipeline: Any) -> None:
 
 
 def test_other_attention_processors_stay_in_use(tiny_pipeline: Any) -> None:
-    expected = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1][0].values
+    expected = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1].heatmaps[0].values
     tiny_pipeline.enable_attention_slicing(1)
     kinds = {type(processor) for processor in tiny_pipeline.unet.attn_processors.values()}
-    heat = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1][0].values
+    heat = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1].heatmaps[0].values
     assert kinds == {type(processor) for processor in tiny_pipeline.unet.attn_processors.values()}
     assert kinds == {SlicedAttnProcessor}
     np.testing.assert_allclose(heat, expected, rtol=1e-3)
@@ -141,13 +141,27 @@ def test_other_attention_processors_stay_in_use(tiny_pipeline: Any) -> None:
 def test_a_lora_counts(tiny_pipeline: Any) -> None:
     from peft import LoraConfig
 
-    before = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1][0].values
+    before = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)[0][1].heatmaps[0].values
     config = LoraConfig(r=2, target_modules=["attn2.to_q", "attn2.to_k"], init_lora_weights=False)
     tiny_pipeline.unet.add_adapter(config)
     plain = plain_images(tiny_pipeline, PROMPTS[:1], [3], height=64, width=96)
-    ((image, heatmaps),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)
+    ((image, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS)
     assert (image == plain[0]).all()
-    assert np.abs(heatmaps[0].values - before).max() > 1e-4
+    assert np.abs(attention.heatmaps[0].values - before).max() > 1e-4
+
+
+def test_the_rest_is_the_other_content_words(tiny_pipeline: Any) -> None:
+    """Said as an object, each of the other words has its share of it."""
+    prompt, words = prompt_of("a red car on a road, at night", "red car"), prompt_of("a road at night", "road", "night")
+    images = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    (attention,) = read_attention(tiny_pipeline, images, [prompt])
+    assert attention.num_tokens == 77
+    said = prompt_of(prompt.text, "red car", "road", "night")
+    (every,) = read_attention(tiny_pipeline, images, [said])
+    np.testing.assert_allclose(attention.rest, every.heatmaps[1].values + every.heatmaps[2].values, rtol=1e-3)
+    (nothing,) = read_attention(tiny_pipeline, images, [words])
+    assert (nothing.rest == 0).all()
+    assert nothing.affinity is None
 
 
 def test_bad_prompts_fail_before_anything_is_generated(tiny_pipeline: Any) -> None:
@@ -165,9 +179,9 @@ def test_bad_prompts_fail_before_anything_is_generated(tiny_pipeline: Any) -> No
 def test_a_concept_of_several_vectors_is_attended_as_one_phrase(tiny_pipeline: Any) -> None:
     tiny_pipeline.load_textual_inversion({"<it>": torch.randn(2, TEXT_WIDTH)}, token="<it>")
     prompt = prompt_of("a <it> beside a car", "<it>", "car")
-    ((image, heatmaps),) = generate_with_attention(tiny_pipeline, [prompt], [1], SETTINGS)
+    ((image, attention),) = generate_with_attention(tiny_pipeline, [prompt], [1], SETTINGS)
     assert (image == plain_images(tiny_pipeline, (prompt,), [1], height=64, width=96)[0]).all()
-    assert [heatmap.phrase for heatmap in heatmaps] == ["<it>", "car"]
+    assert [heatmap.phrase for heatmap in attention.heatmaps] == ["<it>", "car"]
 
 
 def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
@@ -181,10 +195,10 @@ def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
     for mask in masks:
         mask[10:40, 30:80] = True
     repainted = generate_with_attention(tiny_pipeline, PROMPTS, [1, 2, 3], SETTINGS, images=images, masks=masks)
-    for (image, heatmaps), old, mask, prompt in zip(repainted, images, masks, PROMPTS, strict=True):
+    for (image, attention), old, mask, prompt in zip(repainted, images, masks, PROMPTS, strict=True):
         assert (image[~mask] == old[~mask]).all()
         assert (image[mask] != old[mask]).any(-1).mean() > 0.9
-        assert [heatmap.values.shape for heatmap in heatmaps] == [(8, 12)] * len(prompt.objects)
+        assert [heatmap.values.shape for heatmap in attention.heatmaps] == [(8, 12)] * len(prompt.objects)
     with pytest.raises(ConfigError, match="60x96 pixels: make both sides multiples of 8"):
         generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, images=[images[0][:60]])
 
@@ -193,24 +207,24 @@ def test_real_images_are_read_alike_alone_and_together(tiny_pipeline: Any) -> No
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size_hw, 3), np.uint8) for size_hw in ((64, 96), (64, 96), (70, 41))]
     together = read_attention(tiny_pipeline, images, PROMPTS)
-    assert [[heatmap.values.shape for heatmap in heatmaps] for heatmaps in together] == [
+    assert [[heatmap.values.shape for heatmap in attention.heatmaps] for attention in together] == [
         [(8, 12)],
         [(8, 12)] * 2,
         [],
     ]
-    for image, prompt, heatmaps in zip(images, PROMPTS, together, strict=True):
+    for image, prompt, attention in zip(images, PROMPTS, together, strict=True):
         (alone,) = read_attention(tiny_pipeline, [image], [prompt])
-        for first, second in zip(alone, heatmaps, strict=True):
+        for first, second in zip(alone.heatmaps, attention.heatmaps, strict=True):
             np.testing.assert_allclose(first.values, second.values, rtol=1e-3)
     (odd,) = read_attention(tiny_pipeline, images[2:], PROMPTS[:1])
-    assert odd[0].values.shape == (9, 5)
+    assert odd.heatmaps[0].values.shape == (9, 5)
 
 
 def test_reading_does_not_depend_on_the_sampler_but_on_the_timesteps(tiny_pipeline: Any) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
     def read(**options: Any) -> np.ndarray:
-        return read_attention(tiny_pipeline, [image], PROMPTS[:1], **options)[0][0].values
+        return read_attention(tiny_pipeline, [image], PROMPTS[:1], **options)[0].heatmaps[0].values
 
     first = read()
     tiny_pipeline.scheduler = DPMSolverMultistepScheduler.from_config(tiny_pipeline.scheduler.config)
@@ -246,20 +260,6 @@ def test_sdxl_unets_are_captured_too() -> None:
     assert [maps.shape for maps in capture.maps()] == [(1, 12, 10)] * 2
     assert capture.counts == {2: 2 * 3, 4: 4 * 2 * 3}  # heads x layers: factor 1 has no attention
     assert all(maps.mean() == pytest.approx(1 / 77, rel=0.2) for maps in capture.maps())
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (np.zeros((4, 5)), "float32"),
-        (np.zeros((1, 4, 5), np.float32), "float32"),
-        (np.full((4, 5), np.nan, np.float32), "finite"),
-        (np.full((4, 5), -0.1, np.float32), "not negative"),
-    ],
-)
-def test_heatmaps_are_checked(values: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Heatmap("car", values)
 
 
 def test_tasks_share_the_models(tiny_pipeline: Any) -> None:

@@ -39,8 +39,8 @@ def trace_with_daam(pipe: Any, num_steps: int) -> Any:
 
 def ours(pipe: Any, num_steps: int) -> tuple[Heatmap, ...]:
     settings = GenerateConfig(height=512, width=512, num_inference_steps=num_steps)
-    ((_, heatmaps),) = generate_with_attention(pipe, [PROMPT], [1], settings)
-    return heatmaps
+    ((_, attention),) = generate_with_attention(pipe, [PROMPT], [1], settings)
+    return attention.heatmaps
 
 
 @pytest.mark.filterwarnings("ignore")

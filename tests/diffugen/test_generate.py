@@ -207,7 +207,7 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     prompt = Prompt("a photo of a tent", (ObjectPhrase("tent", "tent"),))
 
     def read(out: Path) -> list[Any]:
-        return read_photos(pipe, tmp_path / "photos", prompt, out, factors=(1,), provenance={"model": "tiny"})
+        return read_photos(pipe, tmp_path / "photos", prompt, SETTINGS, out, provenance={"model": "tiny"})
 
     (record,) = read(tmp_path / "out")
     assert (record.task, record.provenance) == ("photo", {"model": "tiny", "photo": "tent.png"})

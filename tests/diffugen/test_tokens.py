@@ -13,7 +13,13 @@ from transformers import CLIPTokenizer
 
 from diffugen.config import ConfigError
 from diffugen.prompts import ObjectPhrase, Prompt
-from diffugen.tokens import check_prompt, object_token_indices, phrase_token_indices, prompt_tokens
+from diffugen.tokens import (
+    check_prompt,
+    content_token_indices,
+    object_token_indices,
+    phrase_token_indices,
+    prompt_tokens,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +136,10 @@ def test_on_clips_own_vocabulary() -> None:
     assert phrase_token_indices(clip, "A <grand-piano>, beside a Car!", "car") == [7]
     assert phrase_token_indices(clip, "an art fair, a heart and some art", "art", 1) == [9]
     assert phrase_token_indices(clip, "a zamboni's driver", "zamboni") == [2, 3]
+
+
+def test_content_words_are_those_outside_the_phrases_that_show_something(tokenizer: Any) -> None:
+    prompt = prompt_of("A red car, a skyscraper and a <tent> at the road - 2", "red car")
+    positions = content_token_indices(tokenizer, prompt)
+    ids = tokenizer(prompt.text).input_ids
+    assert tokenizer.decode([ids[index] for index in positions]).replace(" ", "") == "skyscraper<tent>road2"

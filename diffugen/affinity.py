@@ -1,0 +1,87 @@
+"""Reading a UNet's self-attention while it runs: which pixels look at which, without changing what it computes."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffugen.capture import MAX_LOGITS, attention_layers, conditional_rows, map_sizes, tap_queries_and_keys
+from diffugen.config import ConfigError
+
+MAX_AFFINITY_PIXELS = 48 * 48
+"""Most pixels of an affinity map: 20 MiB of float32 per image on the device, 10 MiB of float16 on disk."""
+
+
+class AffinityCapture:
+    """Context manager that accumulates the self-attention of one resolution while a UNet runs.
+
+    What is kept: one float32 [pixels, pixels] sum per image, on the UNet's device; nothing per head, layer or
+    step.
+
+    Args:
+        unet: any UNet2DConditionModel.
+        rows: number of images in a batch.
+        latent_hw: height and width of the latents.
+        factor: the resolution, as the latents' side over the map's side.
+
+    Raises:
+        ConfigError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
+        RuntimeError: as `AttentionCapture`.
+    """
+
+    def __init__(self, unet: nn.Module, rows: int, latent_hw: tuple[int, int], factor: int) -> None:
+        self.unet = unet
+        self.rows = rows
+        self.map_hw = next((size for size, other in map_sizes(latent_hw).values() if other == factor), (1, 1))
+        self.num_pixels = math.prod(self.map_hw)
+        if self.num_pixels > MAX_AFFINITY_PIXELS:
+            raise ConfigError(
+                f"generate.self_attention_factor {factor} makes maps of {self.map_hw[0]}x{self.map_hw[1]} pixels, "
+                f"more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
+            )
+        self.factor = factor
+        self.total: Tensor | None = None
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> AffinityCapture:
+        self._hooks = tap_queries_and_keys(attention_layers(self.unet, "attn1"), self._accumulate)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def maps(self) -> list[np.ndarray]:
+        """For every row, float16 [h, w, h, w]: entry [y, x] is where pixel (y, x) looks, its sum 1."""
+        if self.total is None:
+            raise RuntimeError(f"no self-attention at factor {self.factor} was seen; choose a factor that the UNet has")
+        mean = self.total / self.total.sum(-1, keepdim=True)  # as many heads, layers and steps in every row
+        return list(mean.unflatten(-1, self.map_hw).unflatten(1, self.map_hw).cpu().numpy().astype(np.float16))
+
+    @torch.no_grad()
+    def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
+        if query.shape[1] != self.num_pixels:
+            return
+        looks = summed_attention(layer, conditional_rows(query, self.rows), conditional_rows(key, self.rows))
+        self.total = looks if self.total is None else self.total.add_(looks)
+
+
+def summed_attention(layer: Any, query: Tensor, key: Tensor) -> Tensor:
+    """Attention probabilities of one layer, float32 [rows, queries, keys], summed over its heads.
+
+    Queries are taken in chunks, so that no more than `MAX_LOGITS` logits are held at once.
+    """
+    query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
+    query = layer.norm_q(query) if layer.norm_q is not None else query
+    key = layer.norm_k(key) if layer.norm_k is not None else key
+    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
+    chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
+    return torch.cat([(part @ key).softmax(-1).sum(1) for part in query.split(chunk, dim=2)], dim=1)

@@ -1,0 +1,92 @@
+"""What the attention of one image says: a heatmap per object phrase, and what else labels can be made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffugen.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Where one phrase of one image is attended.
+
+    Attributes:
+        phrase: the words.
+        values: float32 [h, w] at the latents' size, in [0, 1]: the mean attention probability over heads,
+            layers, steps and the phrase's tokens. Never rescaled, so a phrase without an object has a low,
+            flat map.
+
+    Raises:
+        ValueError: the values are not a finite, non-negative float32 [h, w] array.
+    """
+
+    phrase: str
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_map(self.values, f"the heatmap of {self.phrase!r}")
+
+
+@dataclass(frozen=True)
+class ImageAttention:
+    """The attention of one image; at 64x64 latents 16 KiB per map.
+
+    Attributes:
+        heatmaps: one per entry of `prompt.objects`, in their order.
+        rest: float32 [h, w], the summed attention of the prompt's other meaningful words (no articles,
+            prepositions or punctuation): a competitor for the background. Zeros where there are none.
+        num_tokens: how many text tokens, padding included, share a pixel's attention, which is 1 together: 77,
+            or a multiple for long prompts.
+        affinity: float16 [h', w', h', w'] or None: entry [y, x] is a map of where pixel (y, x) looks, its sum
+            1: self-attention, the mean over heads, layers of one resolution, and steps.
+
+    Raises:
+        ValueError: a map is not of its dtype and shape, or not finite, or negative.
+    """
+
+    heatmaps: tuple[Heatmap, ...]
+    rest: np.ndarray
+    num_tokens: int = 77
+    affinity: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _check_map(self.rest, "the rest of the prompt")
+        shapes = {heatmap.values.shape for heatmap in self.heatmaps} | {self.rest.shape}
+        if len(shapes) > 1:
+            raise ValueError(f"the maps of one image have different sizes {sorted(shapes)}")
+        affinity = self.affinity
+        if affinity is not None and (affinity.dtype != np.float16 or affinity.shape != affinity.shape[:2] * 2):
+            raise ValueError(f"affinity must be float16 [h, w, h, w], not {affinity.dtype} {affinity.shape}")
+
+    def save(self, path: Path) -> None:
+        """Write an npz file, atomically and exactly: a run that goes on labels as one that was never killed."""
+        values = np.stack([heatmap.values for heatmap in self.heatmaps]) if self.heatmaps else np.zeros((0, 1, 1), "f4")
+        arrays: dict[str, Any] = {"values": values, "rest": self.rest, "num_tokens": self.num_tokens}
+        if self.affinity is not None:
+            arrays["affinity"] = self.affinity
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path, phrases: Sequence[str]) -> ImageAttention:
+        """Read what `save` wrote; `phrases` are the words of its heatmaps. A file of heatmaps alone will do."""
+        with np.load(path) as file:
+            values = file["values"]
+            rest = file["rest"] if "rest" in file else np.zeros(values.shape[1:], np.float32)
+            num_tokens = int(file["num_tokens"]) if "num_tokens" in file else 77
+            affinity = file.get("affinity", None)
+        heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
+        return cls(heatmaps, rest, num_tokens, affinity)
+
+
+def _check_map(values: np.ndarray, what: str) -> None:
+    if values.ndim != 2 or values.dtype != np.float32:
+        raise ValueError(f"values of {what} must be float32 [h, w], not {values.dtype} {values.shape}")
+    if not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise ValueError(f"values of {what} must be finite and not negative")
