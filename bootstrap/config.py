@@ -152,6 +152,8 @@ def check_files(config: LoopConfig) -> None:
     weights, evaluation = config.detector.base_weights, config.evaluation
     if not weights.is_file():
         raise ConfigError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
+    if weights.suffix == ".onnx":
+        raise ConfigError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
     if config.pool is not None:
         list_images(config.pool.folder)
     if evaluation is None:

@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_label(commands)
     _add_predict(commands)
     _add_export(commands)
+    _add_export_model(commands)
     _add_schema(commands)
     return parser
 
@@ -77,7 +78,7 @@ def _add_label(commands: Any) -> None:
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, or dataset (data.yaml)")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the dataset's folder")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained detector (.pt, .safetensors)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained detector (.pt, .safetensors, .onnx)")
     parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
     parser.add_argument(
         "--embeddings",
@@ -110,7 +111,9 @@ def _add_predict(commands: Any) -> None:
         "diffugen predict photos --weights runs/demo/best.pt --out found",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
-    parser.add_argument("--weights", type=Path, metavar="FILE", required=True, help="detector (.pt, .safetensors)")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", required=True, help="detector (.pt, .safetensors, .onnx)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
     _add_detector_options(parser)
     parser.set_defaults(run=_predict)
@@ -151,6 +154,21 @@ def _add_export(commands: Any) -> None:
         help="masks in the COCO file: run lengths are exact",
     )
     parser.set_defaults(run=_export)
+
+
+def _add_export_model(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "export-model",
+        "write a trained detector as ONNX",
+        "`diffugen predict` and ultralytics read the file as they read the checkpoint; other ONNX runtimes\n"
+        "get YOLOv8-seg's outputs, before non-maximum suppression. Needs `pip install 'diffugen[onnx]'`.",
+        "diffugen export-model runs/demo/best.pt --out best.onnx",
+    )
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="trained detector (.pt, .safetensors)")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the .onnx file")
+    parser.add_argument("--imgsz", type=_size, metavar="PIXELS", help="size it looks at (default: as trained)")
+    parser.set_defaults(run=_export_model)
 
 
 def _add_schema(commands: Any) -> None:
@@ -238,6 +256,12 @@ def _export(arguments: argparse.Namespace) -> None:
         class_names=_names(arguments.classes),
         masks=arguments.masks,
     )
+
+
+def _export_model(arguments: argparse.Namespace) -> None:
+    from diffugen.onnx_export import export_onnx
+
+    print(f"detector: {export_onnx(arguments.weights, arguments.out, imgsz=arguments.imgsz)}")
 
 
 def _schema(arguments: argparse.Namespace) -> None:

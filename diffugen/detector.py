@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "diffugen-detector-1"
 _MAX_DETECTIONS = 100  # per image
-_LOADABLE = (".pt", ".safetensors")
+_LOADABLE = (".pt", ".safetensors", ".onnx")
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def new_detector(class_names: Sequence[str], architecture: str = "yolov8n-seg.ya
 
 
 def load_detector(weights: Path) -> YOLO:
-    """Load a segmenter from .safetensors (as `save_detector` writes it) or an ultralytics .pt (safely).
+    """Load a segmenter from .safetensors (as `save_detector` writes it), an ultralytics .pt (safely) or .onnx.
 
     Raises:
         ConfigError: if the file is missing, of another kind, broken, or no segmentation model.
@@ -77,14 +77,15 @@ def load_detector(weights: Path) -> YOLO:
         raise ConfigError(f"detector weights {weights} do not exist; give the path of a .pt or .safetensors file")
     if weights.suffix not in _LOADABLE:
         raise ConfigError(f"detector weights {weights} must be a file of type {' or '.join(_LOADABLE)}")
-    yolo = _load_safetensors(weights) if weights.suffix == ".safetensors" else _load_checkpoint(weights)
+    loaders = {".safetensors": _load_safetensors, ".onnx": _load_onnx, ".pt": _load_checkpoint}
+    yolo = loaders[weights.suffix](weights)
     if yolo.task != "segment":
         raise ConfigError(f"detector weights {weights} are for the task {yolo.task!r}; give a segmentation model")
     return yolo
 
 
 def _network(yolo: YOLO) -> torch.nn.Module:
-    assert isinstance(yolo.model, torch.nn.Module)  # a str only for models exported to other runtimes
+    assert isinstance(yolo.model, torch.nn.Module)  # a str only for ONNX
     return yolo.model
 
 
@@ -113,6 +114,28 @@ def _load_safetensors(weights: Path) -> YOLO:
     _network(yolo).load_state_dict(state)
     yolo.model.args = {**dict(yolo.model.args), "imgsz": int(metadata.get("imgsz", 640))}
     yolo.ckpt = {"model": yolo.model}  # tells ultralytics' train() that there are weights to start from
+    return yolo
+
+
+def _load_onnx(weights: Path) -> YOLO:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError(
+            f"detector weights {weights} need the package onnxruntime; install 'diffugen[onnx]'"
+        ) from None
+    try:
+        session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+        told = session.get_modelmeta().custom_metadata_map
+        task, size_hw = told["task"], json.loads(told["imgsz"])
+    except Exception as error:  # onnxruntime's errors are no closed list either
+        logger.debug("loading %s failed", weights, exc_info=True)
+        raise ConfigError(
+            f"detector weights {weights} are no ONNX file of a detector ({type(error).__name__}); "
+            "give one that `diffugen export-model` wrote"
+        ) from None
+    yolo = import_ultralytics().YOLO(str(weights), task=task)
+    yolo.overrides["imgsz"] = max(size_hw)
     return yolo
 
 
@@ -180,8 +203,34 @@ def predict(
     return results
 
 
+def embed(
+    yolo: YOLO,
+    images: Sequence[np.ndarray],
+    *,
+    imgsz: int | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+) -> np.ndarray:
+    """What the detector's backbone sees in whole images: its last layer's mean over the pixels, float32 [n, d].
+
+    Args:
+        yolo: from `load_detector`, no ONNX file.
+        images: uint8 [H, W, 3] RGB, of any sizes.
+        imgsz, batch_size, device: as for `predict`.
+    """
+    last = len(_network(yolo).yaml["backbone"]) - 1
+    options = {"imgsz": imgsz or trained_imgsz(yolo), "device": device_name(device), "embed": [last], "verbose": False}
+    rows: list[np.ndarray] = []
+    for start in range(0, len(images), batch_size):
+        bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images[start : start + batch_size]]
+        rows += [row.float().cpu().numpy() for row in yolo.predict(bgr, batch=len(bgr), **options)]
+    return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
 def trained_imgsz(yolo: YOLO) -> int:
     """The image size that a checkpoint says it was trained at, else 640."""
+    if isinstance(yolo.model, str):  # ONNX
+        return int(yolo.overrides["imgsz"])
     args = getattr(yolo.model, "args", {})
     size = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
     return int(size)
