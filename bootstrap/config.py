@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -78,16 +79,24 @@ class RoundsConfig(Strict):
 
 
 class PoolConfig(Strict):
-    """The user's own unlabelled photos as further training images: labelled by attention and filtered in round 0."""
+    """The user's own unlabelled photos as further training images: labelled and filtered anew in every round."""
 
     folder: ConfigPath = Field(description="folder of photos")
     caption: str = Field(min_length=1, description="what they show: 'a photo of a <grand-piano>'")
     objects: dict[str, str] = Field(min_length=1, description="phrase of the caption -> class")
+    repeats: int = Field(1, ge=1, description="how often each photo counts among the training images")
 
     @property
     def prompt(self) -> Prompt:
         phrases = sorted(self.objects.items(), key=lambda item: self.caption.find(item[0]))
         return Prompt(self.caption, tuple(ObjectPhrase(text, name) for text, name in phrases), template=self.caption)
+
+
+class LabelledConfig(Strict):
+    """Images that are labelled already; every round trains on them as well."""
+
+    dataset: ConfigPath = Field(description="dataset folder with a data.yaml")
+    split: str = Field("train", min_length=1, description="split of that dataset")
 
 
 class BaseDetectorConfig(DetectorConfig):
@@ -125,6 +134,7 @@ class LoopConfig(Strict):
     label: AttentionLabelConfig = Field(AttentionLabelConfig(), description="how heatmaps become instances")
     detector: BaseDetectorConfig = Field(description="the detector and its fine-tuning")
     pool: PoolConfig | None = Field(default=None, description="photos to train on besides generated images")
+    labelled: LabelledConfig | None = Field(default=None, description="labelled images to train on as well")
     rounds: RoundsConfig = Field(RoundsConfig(), description="the rounds")
     evaluation: EvaluationConfig | None = Field(None, description="a labelled dataset to report on")
     wandb: WandbConfig = Field(WandbConfig(), description="experiment tracking")
@@ -156,21 +166,27 @@ def check_files(config: LoopConfig) -> None:
         raise ConfigError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
     if config.pool is not None:
         list_images(config.pool.folder)
+    if config.labelled is not None:
+        _check_split("labelled", config.labelled.dataset, config.labelled.split)
     if evaluation is None:
         return
-    if not (evaluation.dataset / "data.yaml").is_file():
-        raise ConfigError(
-            f"setting 'evaluation.dataset': {evaluation.dataset} has no data.yaml; "
-            "give the folder of a labelled dataset, or leave 'evaluation' out"
-        )
-    if evaluation.split not in splits_of(evaluation.dataset):
-        raise ConfigError(
-            f"setting 'evaluation.split' is {evaluation.split!r}, but {evaluation.dataset} has the splits "
-            f"{', '.join(splits_of(evaluation.dataset))}; choose one of them"
-        )
+    _check_split("evaluation", evaluation.dataset, evaluation.split)
     missing = [name for name in config.classes if name not in class_names_of(evaluation.dataset)]
     if missing:
         raise ConfigError(
             f"setting 'evaluation.dataset': {evaluation.dataset} has no class {missing[0]!r}, "
             "which 'classes' names; give a dataset that is labelled with it"
+        )
+
+
+def _check_split(setting: str, dataset: Path, split: str) -> None:
+    if not (dataset / "data.yaml").is_file():
+        raise ConfigError(
+            f"setting '{setting}.dataset': {dataset} has no data.yaml; "
+            f"give the folder of a labelled dataset, or leave '{setting}' out"
+        )
+    if split not in splits_of(dataset):
+        raise ConfigError(
+            f"setting '{setting}.split' is {split!r}, but {dataset} has the splits "
+            f"{', '.join(splits_of(dataset))}; choose one of them"
         )

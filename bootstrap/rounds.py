@@ -19,6 +19,7 @@ from typing import Any
 from bootstrap.config import EvaluationConfig, LoopConfig
 from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
 from bootstrap.labelling import MirroredLabeler
+from bootstrap.review import with_corrections
 from bootstrap.samples import SampleRecord, balance_classes, read_samples
 from bootstrap.stages import (
     finetune_round,
@@ -31,6 +32,7 @@ from bootstrap.stages import (
     write_round_dataset,
 )
 from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
+from bootstrap.training_set import import_labelled
 from diffugen.config import ConfigError, DetectorConfig
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.labelers import AttentionLabeler, DetectorLabeler, Labeler
@@ -96,7 +98,15 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
             seed=config.seed,
         )
         validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
-        dataset = write_round_dataset([*validation, *training_samples(config, run, samples)], config.classes, folder)
+        if config.labelled is not None:
+            import_labelled(config.labelled, config.classes, run.labelled)
+        dataset = write_round_dataset(
+            [*validation, *training_samples(config, run, samples)],
+            config.classes,
+            folder,
+            photo_repeats=config.pool.repeats if config.pool else 1,
+            labelled=run.labelled if config.labelled else None,
+        )
     if not any(sample.split == "train" for sample in samples):
         nothing = "it kept no image, so there was nothing to learn"
         write_json(folder.decision, {**told, "promoted": False, "why": nothing})
@@ -128,12 +138,21 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
 
 
 def training_samples(config: LoopConfig, run: RunFolder, samples: Sequence[SampleRecord]) -> list[SampleRecord]:
-    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count."""
+    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
+
+    What a person has corrected counts in any case, with the corrected labels.
+    """
     own, rounds = _train(samples), config.rounds
-    if rounds.train_on == "all_kept":
-        # the photos of the pool are labelled anew in every round: the last word counts
-        earlier = (_train(read_samples(folder)) for folder in run.complete_rounds())
-        own = [sample for kept in earlier for sample in kept if sample.source.task != "photo"] + own
+    corrections = read_json(run.corrections) if run.corrections.is_file() else {}
+    earlier = [
+        sample
+        for folder in run.complete_rounds()
+        for sample in with_corrections(read_samples(folder), corrections)
+        # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
+        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not _is_photo(sample))
+    ]
+    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and _is_photo(sample)}
+    own = _train(earlier) + [sample for sample in own if not _is_photo(sample) or sample.source.id not in by_person]
     if rounds.max_class_ratio is not None:
         own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
     return own
@@ -270,6 +289,10 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ())
     pool = [config.pool.prompt] if config.pool else []
     for prompt in [*prompts.values(), *pool]:
         check_prompt(reader, prompt)
+
+
+def _is_photo(sample: SampleRecord) -> bool:
+    return sample.source.task == "photo"
 
 
 def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:

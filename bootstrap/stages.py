@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from bootstrap.config import FilterConfig, PoolConfig
 from bootstrap.labelling import judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
+from bootstrap.training_set import labelled_items, sample_items
 from diffugen.config import DetectorConfig, GenerateConfig
-from diffugen.dataset import DatasetItem, write_dataset
+from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
 from diffugen.evaluation import evaluate_detector, label_quality
 from diffugen.generate import GeneratedRecord, generate_batches, read_photos
@@ -96,12 +98,26 @@ def label_round(
     return samples
 
 
-def write_round_dataset(samples: Sequence[SampleRecord], class_names: Sequence[str], folder: RoundFolder) -> Path:
-    """The dataset of the kept ones among samples of this round and others, each in its own split."""
+def write_round_dataset(
+    samples: Sequence[SampleRecord],
+    class_names: Sequence[str],
+    folder: RoundFolder,
+    *,
+    photo_repeats: int = 1,
+    labelled: Path | None = None,
+) -> Path:
+    """The dataset of the kept ones among samples of this round and others, each in its own split.
+
+    Args:
+        samples: of any rounds.
+        class_names: names of the class ids.
+        folder: the round's.
+        photo_repeats: how often each of the pool's photos counts.
+        labelled: a dataset of the same classes that joins the training images.
+    """
     if not folder.dataset.is_dir():
-        kept = (sample for sample in samples if sample.kept)
-        items = (DatasetItem(sample.name, sample.source.image_path, sample.instances, sample.split) for sample in kept)
-        write_dataset(folder.dataset, items, class_names)
+        given = labelled_items(labelled, class_names) if labelled is not None else ()
+        write_dataset(folder.dataset, chain(sample_items(samples, photo_repeats), given), class_names)
     return folder.dataset
 
 

@@ -118,6 +118,14 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def corrections(self) -> Path:
+        return self.path / "corrections.json"
+
+    @property
+    def labelled(self) -> Path:
+        return self.path / "labelled"
+
     def round(self, index: int) -> RoundFolder:
         return RoundFolder(self.path / f"round_{index:02d}")
 

@@ -1,0 +1,80 @@
+"""Review: doubtful samples go out, corrected ones come back into the next round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from round_samples import make_instances
+
+from bootstrap.review import export_review, import_review, main, with_corrections
+from bootstrap.samples import read_samples, write_samples
+from bootstrap.state import RunFolder
+from diffugen.config import ConfigError
+from diffugen.files import read_json, write_json
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_samples: Callable) -> RunFolder:
+    """A run of one round: kept, put aside for review, rejected."""
+    run = RunFolder(tmp_path / "run")
+    samples = make_samples(run.round(0).path, [[0], [0, 1], [1]], {1: "low_iou:piano", 2: "too_few:car"})
+    samples[1] = replace(samples[1], outcome="review")
+    write_samples(run.round(0), samples)
+    write_json(run.round(0).metrics, {"promoted": True})
+    write_json(run.config, {"config": {"classes": ["piano", "car"]}})
+    return run
+
+
+def corrected(tasks: Path) -> Path:
+    """The export of somebody who removed the last region of every task."""
+    values = json.loads(tasks.read_text())
+    for task in values:
+        task["annotations"] = [{"result": task["predictions"][0]["result"][:-1]}]
+    out = tasks.with_name("export.json")
+    out.write_text(json.dumps(values))
+    return out
+
+
+def test_review_goes_out_and_corrections_come_back(run: RunFolder, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.json"
+    assert main(["export", str(run.path), "--out", str(tasks)]) == 0
+    assert [task["data"]["name"] for task in json.loads(tasks.read_text())] == ["r00_000001"]
+    assert tasks.with_suffix(".xml").is_file()
+    before = run.round(0).samples.read_bytes()
+    assert main(["import", str(run.path), str(corrected(tasks))]) == 0
+    assert run.round(0).samples.read_bytes() == before
+    samples = with_corrections(read_samples(run.round(0)), read_json(run.corrections))
+    assert [(sample.labeler, sample.outcome, sample.class_ids) for sample in samples] == [
+        ("attention", "keep", [0]),
+        ("person", "keep", [0]),
+        ("attention", "reject", [1]),
+    ]
+
+
+def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path) -> None:
+    assert export_review(run, tmp_path / "tasks.json", ["review", "reject"]) == 2
+
+
+def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
+    samples = [replace(sample, split="val") for sample in read_samples(run.round(0))]
+    corrections = {sample.name: make_instances([1]).to_json() for sample in samples}
+    assert with_corrections(samples, corrections) == samples
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("{", "no JSON export"), ("{}", "choose the format JSON"), ('[{"data": {"name": "r07_1"}}]', "from the same run")],
+)
+def test_a_wrong_file_is_one_sentence(run: RunFolder, tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "export.json").write_text(content)
+    with pytest.raises(ConfigError, match=sentence):
+        import_review(run, tmp_path / "export.json")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        export_review(RunFolder(tmp_path), tmp_path / "tasks.json")

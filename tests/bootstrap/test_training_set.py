@@ -1,0 +1,47 @@
+"""What a round trains on: photos count several times, images with labels of their own join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from round_samples import CLASSES, make_instances
+
+from bootstrap.config import LabelledConfig
+from bootstrap.stages import write_round_dataset
+from bootstrap.state import RunFolder
+from bootstrap.training_set import import_labelled
+from diffugen.dataset import DatasetItem, read_dataset, write_dataset
+from diffugen.files import read_json
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_photos_count_several_times_and_are_stored_once(tmp_path: Path, make_samples: Callable, repeats: int) -> None:
+    folder = RunFolder(tmp_path / "run").round(0)
+    made = make_samples(folder.path, [[0], [1]])
+    samples = [replace(made[0], source=replace(made[0].source, task="photo")), made[1]]
+    dataset = write_round_dataset(samples, CLASSES, folder, photo_repeats=repeats)
+    files = sorted((dataset / "images" / "train").iterdir())
+    assert len(files) == 1 + repeats
+    assert sum(path.samefile(samples[0].source.image_path) for path in files) == repeats
+    entry = read_json(dataset / "coco" / "train.json")["images"][0]
+    assert entry["provenance"]["labeler"] == "attention" and entry["provenance"]["task"] == "photo"
+
+
+def test_labelled_images_join_every_round_under_the_runs_class_ids(tmp_path: Path, make_samples: Callable) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    items = [DatasetItem("a", image, make_instances([0, 2, 1]), "train")]
+    write_dataset(tmp_path / "theirs", items, ["car", "harp", "piano"])
+    run = RunFolder(tmp_path / "run")
+    config = LabelledConfig(dataset=tmp_path / "theirs", split="train")
+    for index in range(2):
+        import_labelled(config, CLASSES, run.labelled)
+        folder = run.round(index)
+        dataset = write_round_dataset(make_samples(folder.path, [[0]]), CLASSES, folder, labelled=run.labelled)
+        found = {name: instances for name, _, instances in read_dataset(dataset, "train")}
+        assert found["given_a"].class_ids.tolist() == [1, 0]  # the harp is none of the run's classes
+        stored = run.labelled / "images" / "train" / "given_a.png"
+        assert (dataset / "images" / "train" / "given_a.png").samefile(stored)
