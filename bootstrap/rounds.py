@@ -36,7 +36,8 @@ from bootstrap.training_set import import_labelled
 from diffugen.config import ConfigError, DetectorConfig
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.labelers import AttentionLabeler, DetectorLabeler, Labeler
-from diffugen.prompts import Prompt, sample_prompts
+from diffugen.prompts import Prompt
+from diffugen.templates import sample_prompts
 from diffugen.tokens import check_prompt, tokenizers_of
 
 logger = logging.getLogger(__name__)

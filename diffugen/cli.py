@@ -51,9 +51,10 @@ def _add_generate(commands: Any) -> None:
     parser = _add(
         commands,
         "generate",
-        "generate images from prompt templates and label them by cross-attention",
+        "generate images from prompt templates, or variations of images, and label them by cross-attention",
         "Writes OUT/dataset (YOLO-seg and COCO), OUT/samples.jsonl (a line per image: prompt, seed, labels,\n"
-        "whether it was kept and why not), OUT/images and OUT/heatmaps. Given again, it goes on.",
+        "whether it was kept and why not), OUT/images and OUT/heatmaps. Given again, it goes on.\n"
+        "Configs of DiffuGen's first release run as they are.",
         "diffugen generate configs/generate.json --out runs/first --set num_images=100",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config; see `diffugen schema`")
@@ -61,7 +62,10 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: generate.width=768"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print prompts and counts, generate nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, keep nothing")
+    parser.add_argument(
+        "--task", choices=("txt2img", "img2img", "inpaint"), help="one task of a config of DiffuGen's first release"
+    )
     parser.set_defaults(run=_generate)
 
 
@@ -201,12 +205,16 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from diffugen.commands import generate_dataset
-    from diffugen.config import DatasetConfig, load_config
+    from diffugen.dataset_jobs import load_jobs
+    from diffugen.generate_command import generate_dataset
 
-    config = load_config(arguments.config, DatasetConfig, arguments.set)
-    out = arguments.out or Path("runs") / arguments.config.stem
-    generate_dataset(config, out, dry_run=arguments.dry_run)
+    jobs = load_jobs(arguments.config, arguments.set, out=arguments.out, task=arguments.task)
+    for job in jobs:
+        source = getattr(job.config.task, "source", None)
+        if arguments.dry_run and source and not source.exists() and source in (other.out.resolve() for other in jobs):
+            print(f"\n{job.config.task.kind}: starts from {source}, which has to be there first")
+            continue
+        generate_dataset(job.config, job.out, dry_run=arguments.dry_run)
 
 
 def _label(arguments: argparse.Namespace) -> None:
@@ -267,7 +275,7 @@ def _export_model(arguments: argparse.Namespace) -> None:
 def _schema(arguments: argparse.Namespace) -> None:
     import json
 
-    from diffugen.config import DatasetConfig
+    from diffugen.dataset_config import DatasetConfig
 
     print(json.dumps(DatasetConfig.model_json_schema(), indent=2))
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from diffugen.config_errors import ConfigError, SettingError, sentence
-from diffugen.prompt_rules import check_classes, check_prompts
+from diffugen.prompt_rules import check_mode, check_prompts
 
 __all__ = ["ConfigError", "ConfigPath", "SettingError", "Strict", "load_config", "validate"]
 
@@ -67,13 +67,22 @@ def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = 
         ConfigError: one sentence for the first thing that is wrong: its key path, the value, and for an
             unknown key the nearest known name.
     """
-    path = Path(path)
-    values = _read(path)
+    values = read_config(path)
+    for override in overrides:
+        apply_override(values, override)
+    return validate(values, schema, folder=Path(path).parent)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object of a config file, not validated yet.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    values = _read(Path(path))
     if not isinstance(values, dict):
         raise ConfigError(f"config {path} must be a JSON object, not a {type(values).__name__}")
-    for override in overrides:
-        _apply_override(values, override)
-    return validate(values, schema, folder=path.parent)
+    return values
 
 
 def validate(values: dict[str, Any], schema: type[AnyConfig], folder: Path | None = None) -> AnyConfig:
@@ -105,7 +114,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: Any, override: str) -> None:
+def apply_override(values: Any, override: str) -> None:
+    """Change a setting by `dotted.key=value`, see `load_config`."""
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")):
         raise ConfigError(f"--set {override!r} must have the form dotted.key=value")
@@ -140,6 +150,7 @@ class ModelConfig(Strict):
     lora: ConfigPath | None = Field(default=None, description="LoRA weights (.safetensors) to load")
     cpu_offload: bool = Field(default=False, description="keep only the running part on the GPU")
     vae_slicing: bool = Field(default=False, description="decode one image at a time")
+    vae_tiling: bool = Field(default=False, description="decode large images tile by tile")
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +169,7 @@ class TemplateConfig(Strict):
 
     text: str = Field(min_length=1, description="such as 'a photo of a {rare} {place}'")
     weight: float = Field(default=1.0, gt=0, description="how often, relative to the other templates")
+    negative: str | None = Field(default=None, description="its own negative prompt (default: prompts.negative)")
 
 
 def _list_or_weights(values: Any) -> str:
@@ -179,16 +191,22 @@ class PromptsConfig(Strict):
     phrase).
     An attribute slot is a list of values, or a map from value to weight: its words are not labelled. Where it
     stands several times, it has one value. A value may be empty.
+    Three slots need no entry, but a task with a source image: `{source}` is its whole prompt, `{source_time}` its
+    attribute `time` (empty where it has none), `{object}` the words of the object that is repainted.
     """
 
     templates: tuple[TemplateConfig, ...] = Field(min_length=1, description="prompt templates")
-    objects: dict[str, dict[str, tuple[str, ...]]] = Field(description="slot -> class -> phrases")
+    objects: dict[str, dict[str, tuple[str, ...]]] = Field(default={}, description="slot -> class -> phrases")
     attributes: dict[str, AttributeValues] = Field(default={}, description="slot -> values or weights")
     negative: str = Field(default="", description="negative prompt")
+    mode: Literal["sampled", "cartesian"] = Field(
+        default="sampled", description="draw by weight and without repeats, or take every combination"
+    )
 
     @model_validator(mode="after")
     def _rules(self) -> PromptsConfig:
         check_prompts([template.text for template in self.templates], self.objects, self.attributes)
+        check_mode(self.mode, [template.weight for template in self.templates], self.attributes)
         return self
 
     @property
@@ -248,27 +266,3 @@ class DetectorConfig(Strict):
     mosaic: float = Field(default=0.0, ge=0, le=1, description="probability of mosaic augmentation")
     augment: bool = Field(default=True, description="albumentations' blur, noise and colour changes")
     device: str = Field(default="auto", description="'auto', 'cpu', or GPUs such as '0,1'")
-
-
-class DatasetConfig(Strict):
-    """One labelled dataset made by one model: the config of `diffugen generate`."""
-
-    model: ModelConfig
-    prompts: PromptsConfig
-    generate: GenerateConfig = GenerateConfig()
-    label: AttentionLabelConfig = AttentionLabelConfig()
-    classes: tuple[str, ...] = Field(
-        (), description="class names in the order of their ids; empty: as in prompts.objects"
-    )
-    num_images: int = Field(ge=1, description="images to generate")
-    seed: int = Field(default=0, ge=0, description="all randomness follows from it")
-    val_fraction: float = Field(default=0.2, ge=0, lt=1, description="share of the validation split")
-
-    @model_validator(mode="after")
-    def _classes_and_prompts_agree(self) -> DatasetConfig:
-        check_classes(self.classes, self.prompts.objects)
-        return self
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.classes or self.prompts.class_names

@@ -39,6 +39,8 @@ def sentence(error: ValidationError, schema: type[BaseModel], values: Any) -> st
         return f"unknown setting {key!r}; {_suggestion(location, schema)}"
     if problem["type"] == "missing":
         return f"setting {key!r} is missing; add it to the config"
+    if problem["type"].startswith("union_tag_"):
+        return _wrong_tag(problem, key)
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return f"setting {'.'.join([*location, cause.key])!r} {cause.message}"
@@ -48,6 +50,15 @@ def sentence(error: ValidationError, schema: type[BaseModel], values: Any) -> st
     if message.startswith("Input should "):
         return f"setting {key!r} is {_shown(problem['input'])} but {message.removeprefix('Input ')}"
     return f"setting {key!r}: {message[0].lower() + message[1:]} (got {_shown(problem['input'])})"
+
+
+def _wrong_tag(problem: Any, key: str) -> str:
+    """The setting that chooses among several groups of settings is missing or names none of them."""
+    details = problem["ctx"]
+    name = f"{key}.{details['discriminator'].strip(chr(39))}"
+    if problem["type"] == "union_tag_not_found":
+        return f"setting {name!r} is missing; add it, it says what the other settings there mean"
+    return f"setting {name!r} is {_shown(details['tag'])} but should be one of {details['expected_tags']}"
 
 
 def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool) -> list[str]:

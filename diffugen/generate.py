@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -83,6 +83,25 @@ class GeneratedRecord:
         )
 
 
+class Start(Protocol):
+    """What a sample starts from, where it does not start from noise alone."""
+
+    @property
+    def task(self) -> str:
+        """ "img2img" or "inpaint"."""
+
+    @property
+    def strength(self) -> float:
+        """Share of the denoising steps, in (0, 1]; one for all starts of a run."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is recorded about it."""
+
+    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image, uint8 RGB [H, W, 3], and for "inpaint" where it is repainted, bool [H, W]."""
+
+
 def generate_batches(
     pipe: Any,
     prompts: Sequence[Prompt],
@@ -90,6 +109,7 @@ def generate_batches(
     settings: GenerateConfig,
     out: Path,
     *,
+    starts: Sequence[Start] | None = None,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> list[GeneratedRecord]:
@@ -104,6 +124,7 @@ def generate_batches(
         seeds: one per prompt.
         settings: size, steps, guidance, batch size.
         out: folder for images/, heatmaps/ and parts/.
+        starts: what each sample starts from (img2img, inpaint); None: from noise (txt2img).
         progress: show a progress bar.
         provenance: what to record about the model; by default its path.
 
@@ -119,14 +140,15 @@ def generate_batches(
         check_prompt(pipe, prompt)
     model = {"model": str(getattr(pipe, "name_or_path", ""))} if provenance is None else dict(provenance)
     made_with = json.loads(json.dumps(model | settings.model_dump(exclude={"batch_size"})))  # as it will be read back
-    wanted = _plan(prompts, seeds, made_with, Path(out))
+    wanted = _plan(prompts, seeds, starts, made_with, Path(out))
+    start_of = dict(zip((record.id for record in wanted), starts or (), strict=bool(starts)))
     done = _finished(wanted, Path(out))
     pending = [record for record in wanted if record.id not in done]
     batch_size = settings.batch_size
     with tqdm(total=len(wanted), initial=len(done), unit="image", desc="generating", disable=not progress) as bar:
         while pending:
-            batch = pending[:batch_size]
-            if _generate_batch(pipe, batch, settings, Path(out)):
+            batch, inputs = _load_starts(pending[:batch_size], start_of)
+            if _generate_batch(pipe, batch, settings, Path(out), inputs):
                 pending = pending[len(batch) :]
                 bar.update(len(batch))
             else:
@@ -196,8 +218,14 @@ def clear_when_disk_is_full(out: Path) -> Iterator[None]:
 
 
 def _plan(
-    prompts: Sequence[Prompt], seeds: Sequence[int], provenance: dict[str, Any], out: Path
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    starts: Sequence[Start] | None,
+    provenance: dict[str, Any],
+    out: Path,
 ) -> list[GeneratedRecord]:
+    tasks = ["txt2img"] * len(prompts) if starts is None else [start.task for start in starts]
+    parents = [{}] * len(prompts) if starts is None else [start.provenance for start in starts]
     return [
         GeneratedRecord(
             id=f"{number:06d}",
@@ -205,9 +233,10 @@ def _plan(
             heatmap_path=out / "heatmaps" / f"{number:06d}.npz",
             prompt=prompt,
             seed=int(seed),
-            provenance=provenance,
+            task=task,
+            provenance=provenance | json.loads(json.dumps(parent)),
         )
-        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        for number, (prompt, seed, task, parent) in enumerate(zip(prompts, seeds, tasks, parents, strict=True))
     ]
 
 
@@ -230,11 +259,27 @@ def _finished(wanted: Iterable[GeneratedRecord], out: Path) -> set[str]:
     return done
 
 
-def _generate_batch(pipe: Any, batch: Sequence[GeneratedRecord], settings: GenerateConfig, out: Path) -> bool:
+def _load_starts(
+    batch: list[GeneratedRecord], start_of: Mapping[str, Start]
+) -> tuple[list[GeneratedRecord], dict[str, Any]]:
+    """The records that can run together, as only images of one size can, and what they start from."""
+    if not start_of:
+        return batch, {}
+    loaded = [start_of[record.id].load() for record in batch]
+    sizes = [image.shape for image, _ in loaded]
+    alike = next((number for number, size in enumerate(sizes) if size != sizes[0]), len(batch))
+    images, masks = zip(*loaded[:alike], strict=True)
+    inputs = {"images": images, "strength": start_of[batch[0].id].strength}
+    return batch[:alike], inputs | ({"masks": masks} if masks[0] is not None else {})
+
+
+def _generate_batch(
+    pipe: Any, batch: Sequence[GeneratedRecord], settings: GenerateConfig, out: Path, inputs: Mapping[str, Any]
+) -> bool:
     """Generate and write a batch; False when it does not fit into the GPU's memory."""
     try:
         results = generate_with_attention(
-            pipe, [record.prompt for record in batch], [record.seed for record in batch], settings
+            pipe, [record.prompt for record in batch], [record.seed for record in batch], settings, **inputs
         )
     except torch.OutOfMemoryError:
         return False  # the frames that hold the tensors are released with the exception

@@ -67,6 +67,8 @@ def load_pipeline(config: ModelConfig) -> Any:
     _cast(pipe, getattr(torch, config.dtype))
     if config.vae_slicing:
         pipe.vae.enable_slicing()
+    if config.vae_tiling:
+        pipe.vae.enable_tiling()
     pipe.set_progress_bar_config(disable=True)
     if config.cpu_offload:
         pipe.enable_model_cpu_offload(device=device)

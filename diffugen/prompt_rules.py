@@ -12,6 +12,9 @@ from diffugen.config_errors import SettingError
 SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 """A slot of a template, such as `{place}`."""
 
+SOURCE, OBJECT, SOURCE_PREFIX = "source", "object", "source_"
+"""Slots that tell of a source image: its prompt, the words of the object to repaint, one of its attributes."""
+
 Objects = Mapping[str, Mapping[str, Sequence[str]]]
 """slot -> class -> phrases"""
 
@@ -37,8 +40,36 @@ def check_prompts(templates: Sequence[str], objects: Objects, attributes: Mappin
                 raise SettingError(f"{group}.{slot}", f"is in no template; write {{{slot}}} in one or remove it")
 
 
-def check_classes(classes: Sequence[str], objects: Objects) -> None:
+def reserved_slots(text: str, objects: Objects, attributes: Mapping[str, Iterable[str]]) -> list[str]:
+    """The slots of a template that tell of a source image; names that a config defines itself are its own."""
+    free = [slot for slot in SLOT.findall(text) if slot not in objects and slot not in attributes]
+    return [slot for slot in free if slot in (SOURCE, OBJECT) or slot.startswith(SOURCE_PREFIX)]
+
+
+def check_mode(mode: str, weights: Sequence[float], attributes: Mapping[str, Iterable[str]]) -> None:
+    """Check that nothing is weighted where every combination comes once.
+
+    Raises:
+        SettingError: a template or an attribute is.
+    """
+    if mode != "cartesian":
+        return
+    remedy = 'which has no effect where every combination comes; remove it, or set prompts.mode to "sampled"'
+    for number, weight in enumerate(weights):
+        if weight != weights[0]:
+            raise SettingError(f"templates.{number}.weight", f"is {weight}, {remedy}")
+    for slot, values in attributes.items():
+        if isinstance(values, Mapping) and len(set(values.values())) > 1:
+            raise SettingError(f"attributes.{slot}", f"has weights, {remedy.replace('remove it', 'give a list')}")
+
+
+def check_classes(classes: Sequence[str], objects: Objects, *, all_drawn: bool = True) -> None:
     """Check that the listed classes (none: no check) are the ones that have phrases.
+
+    Args:
+        classes: names in the order of their ids.
+        objects: the object slots.
+        all_drawn: every listed class must have phrases; else some may be listed only to keep their ids.
 
     Raises:
         SettingError: if a class is listed twice, has no phrases or is not listed.
@@ -47,7 +78,7 @@ def check_classes(classes: Sequence[str], objects: Objects) -> None:
         raise SettingError("classes", f"lists {repeated!r} twice; keep one of them")
     with_phrases = {name for slot in objects.values() for name in slot}
     for number, name in enumerate(classes):
-        if name not in with_phrases:
+        if all_drawn and name not in with_phrases:
             raise SettingError(
                 f"classes.{number}",
                 f"is {name!r}, for which prompts.objects has no phrases; add some or remove it",
@@ -98,7 +129,10 @@ def _check_template(key: str, text: str, objects: Objects, attributes: Mapping[s
     rest = SLOT.sub("", text)
     if "{" in rest or "}" in rest:
         raise SettingError(key, f"is {text!r}, where a brace belongs to no slot; slots look like {{name}}")
+    reserved = reserved_slots(text, objects, attributes)
     for slot, count in Counter(SLOT.findall(text)).items():
+        if slot in reserved:
+            continue
         if slot not in objects and slot not in attributes:
             near = difflib.get_close_matches(slot, [*objects, *attributes], n=1)
             remedy = f"did you mean {{{near[0]}}}?" if near else "add it to one of them"

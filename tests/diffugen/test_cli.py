@@ -19,10 +19,11 @@ from PIL import Image
 
 from diffugen import detector
 from diffugen.cli import main, run_command
-from diffugen.commands import missing_objects, own_splits, unique_names
+from diffugen.commands import own_splits, unique_names
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, class_names_of, read_dataset, splits_of, write_dataset
 from diffugen.files import read_json, read_jsonl
+from diffugen.generate_command import missing_objects
 from diffugen.instances import Instances
 from diffugen.label_photos import caption_prompt
 from diffugen.prompts import ObjectPhrase, Prompt

@@ -1,54 +1,13 @@
-"""Prompts from templates: exact shares, no repeats, phrases as they stand in the text."""
+"""What is decided per prompt: shares, seeds and splits."""
 
 from __future__ import annotations
-
-import json
-from collections import Counter
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffugen.config import PromptsConfig, validate
-from diffugen.prompts import Prompt, assign_splits, largest_remainder, sample_prompts, sample_seeds
-
-
-def prompts_config(templates: dict[str, float], objects: Any = None, attributes: Any = None) -> PromptsConfig:
-    """A config from template texts with weights."""
-    values: dict[str, Any] = {
-        "templates": [{"text": text, "weight": weight} for text, weight in templates.items()],
-        "objects": objects or {},
-        "attributes": attributes or {},
-        "negative": "blurry",
-    }
-    return validate(values, PromptsConfig)
-
-
-COMMON = {"car": ["red car", "car"], "tent": ["tent"], "bus": ["bus", "coach"]}
-RARE = {"piano": ["<grand-piano>"]}
-PLACES = ["in a city", "in a desert", "on a beach"]
-
-
-def test_prompts_say_what_was_drawn() -> None:
-    config = prompts_config(
-        {"a photo of a {rare} beside a {common} {place}": 1},
-        {"rare": RARE, "common": COMMON},
-        {"place": PLACES},
-    )
-    for prompt in sample_prompts(config, 20, seed=3):
-        rare, common = prompt.objects
-        assert prompt.text == f"a photo of a {rare.text} beside a {common.text} {prompt.attributes['place']}"
-        assert (rare.class_name, rare.text) == ("piano", "<grand-piano>")
-        assert common.text in COMMON[common.class_name]
-        assert prompt.negative_text == "blurry"
-        assert prompt.template == config.templates[0].text
-
-
-def test_prompts_survive_json() -> None:
-    config = prompts_config({"a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES})
-    for prompt in sample_prompts(config, 5, seed=0):
-        assert Prompt.from_json(json.loads(json.dumps(prompt.to_json()))) == prompt
+from diffugen.config import ConfigError
+from diffugen.prompts import Prompt, assign_splits, largest_remainder, sample_seeds, split_groups
 
 
 @pytest.mark.parametrize(
@@ -74,121 +33,6 @@ def test_shares_are_exact_to_one(weights: list[float], num: int) -> None:
     assert sum(counts) == num
     for weight, count in zip(weights, counts, strict=True):
         assert abs(count - weight / sum(weights) * num) < 1 + 1e-6
-
-
-def test_templates_come_by_weight_in_mixed_order() -> None:
-    config = prompts_config({"a {rare}": 3, "a {common}": 1}, {"rare": RARE, "common": COMMON})
-    drawn = [prompt.template for prompt in sample_prompts(config, 40, seed=1)]
-    assert Counter(drawn) == {"a {rare}": 30, "a {common}": 10}
-    assert drawn != sorted(drawn) and drawn != sorted(drawn, reverse=True)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(0, 2**32 - 1))
-def test_no_combination_comes_twice_before_all_have_come(num: int, seed: int) -> None:
-    config = prompts_config({"a {common} and a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES[:2]})
-    counts = Counter(prompt.text for prompt in sample_prompts(config, num, seed))
-    all_texts = {
-        f"a {first} and a {second} {place}"
-        for name, firsts in COMMON.items()
-        for other, seconds in COMMON.items()
-        if other != name
-        for first in firsts
-        for second in seconds
-        for place in PLACES[:2]
-    }
-    assert set(counts) <= all_texts
-    assert max(counts.values()) == -(-num // len(all_texts))
-    if num >= len(all_texts):
-        assert set(counts) == all_texts
-        assert min(counts.values()) == num // len(all_texts)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_classes_are_balanced_whatever_their_number_of_phrases(num: int, seed: int) -> None:
-    """As long as the class with the fewest combinations (a tent in 3 places) still has new ones."""
-    config = prompts_config({"a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES})
-    drawn = Counter(prompt.objects[0].class_name for prompt in sample_prompts(config, num, seed))
-    assert max(drawn.values()) - min(drawn.get(name, 0) for name in COMMON) <= 1
-
-
-def test_a_slot_that_stands_twice_gives_two_classes() -> None:
-    config = prompts_config({"a {common} and a {common}": 1}, {"common": COMMON})
-    for prompt in sample_prompts(config, 30, seed=5):
-        first, second = prompt.objects
-        assert first.class_name != second.class_name
-        assert prompt.text == f"a {first.text} and a {second.text}"
-
-
-def test_a_slot_with_one_class_gives_two_phrases() -> None:
-    config = prompts_config({"a {x} and a {x}": 1}, {"x": {"car": ["red car", "blue car"]}})
-    texts = [prompt.text for prompt in sample_prompts(config, 4, seed=5)]
-    assert Counter(texts) == {"a red car and a blue car": 2, "a blue car and a red car": 2}
-
-
-def test_an_attribute_that_stands_twice_has_one_value() -> None:
-    config = prompts_config({"{place} a {rare} {place}": 1}, {"rare": RARE}, {"place": PLACES})
-    for prompt in sample_prompts(config, 6, seed=0):
-        place = prompt.attributes["place"]
-        assert prompt.text == f"{place} a <grand-piano> {place}"
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        ("a {rare} {gap} at night", "a piano at night"),
-        ("{gap} a {rare} {gap}", "a piano"),
-        ("a {rare} {gap}, at night", "a piano, at night"),
-        ("a {rare}, {gap}, at night", "a piano, at night"),
-        ("a {rare}, {gap}", "a piano"),
-        ("a  {rare}", "a piano"),
-    ],
-)
-def test_an_empty_value_leaves_no_gap(template: str, expected: str) -> None:
-    attributes = {"gap": [""]} if "gap" in template else {}
-    config = prompts_config({template: 1}, {"rare": {"piano": ["piano"]}}, attributes)
-    prompt = sample_prompts(config, 1, seed=0)[0]
-    assert prompt.text == expected
-    assert prompt.attributes == dict.fromkeys(attributes, "")
-
-
-def test_phrases_are_left_as_they_are_beside_an_empty_value() -> None:
-    config = prompts_config({"{gap} {rare} ,": 1}, {"rare": {"piano": ["  piano ,  black "]}}, {"gap": [""]})
-    prompt = sample_prompts(config, 1, seed=0)[0]
-    assert prompt.objects[0].text == "piano , black"
-    assert prompt.text == "piano , black"
-
-
-def test_weighted_values_keep_their_shares() -> None:
-    config = prompts_config(
-        {"a {common} {time} {sky}": 1},
-        {"common": COMMON},
-        {"time": {"by day": 3, "at night": 1}, "sky": {"clear": 1, "dull": 2}},
-    )
-    drawn = sample_prompts(config, 48, seed=9)
-    assert Counter(prompt.attributes["time"] for prompt in drawn) == {"by day": 36, "at night": 12}
-    assert Counter(prompt.attributes["sky"] for prompt in drawn) == {"clear": 16, "dull": 32}
-    pairs = Counter((prompt.attributes["time"], prompt.attributes["sky"]) for prompt in drawn)
-    assert len(pairs) == 4  # the two are drawn independently
-
-
-def test_equal_weights_are_no_weights() -> None:
-    listed = prompts_config({"a {rare} {place}": 1}, {"rare": RARE}, {"place": PLACES})
-    weighted = prompts_config({"a {rare} {place}": 1}, {"rare": RARE}, {"place": dict.fromkeys(PLACES, 2.0)})
-    assert sample_prompts(listed, 7, seed=4) == sample_prompts(weighted, 7, seed=4)
-
-
-def test_templates_without_objects_are_allowed() -> None:
-    config = prompts_config({"an empty road {place}": 1}, {}, {"place": PLACES})
-    assert all(prompt.objects == () for prompt in sample_prompts(config, 3, seed=0))
-
-
-def test_the_seed_decides() -> None:
-    config = prompts_config({"a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES})
-    assert sample_prompts(config, 15, seed=1) == sample_prompts(config, 15, seed=1)
-    assert sample_prompts(config, 15, seed=1) != sample_prompts(config, 15, seed=2)
-    assert sample_prompts(config, 0, seed=1) == []
 
 
 @settings(max_examples=40, deadline=None)
@@ -220,3 +64,25 @@ def test_different_prompts_fill_the_validation_split() -> None:
     assert assign_splits(prompts, 0.2, seed=0).count("val") == 10
     assert assign_splits(prompts, 0.2, seed=0) != assign_splits(prompts, 0.2, seed=1)
     assert "val" not in assign_splits(prompts, 0.0, seed=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 2**32), st.integers(0, 2**40))
+def test_seeds_of_a_range_lie_in_it(few: int, many: int, low: int, seed: int) -> None:
+    few, many = sorted((few, many))
+    seeds = sample_seeds(many, seed, (low, low + 49))
+    assert len(set(seeds)) == many
+    assert all(low <= value <= low + 49 for value in seeds)
+    assert sample_seeds(few, seed, (low, low + 49)) == seeds[:few]
+
+
+def test_a_range_with_too_few_seeds_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"'seed_range' \[5, 7\] has 3 seeds, but 4 images need one each; widen it"):
+        sample_seeds(4, 0, (5, 7))
+
+
+def test_a_group_is_never_divided() -> None:
+    groups = [name for name in "abcdefghij" for _ in range(3)]
+    splits = split_groups(groups, 0.3, seed=2)
+    assert splits.count("val") == 9
+    assert all(len(set(splits[start : start + 3])) == 1 for start in range(0, 30, 3))

@@ -1,0 +1,236 @@
+"""The work behind `diffugen generate`: from a config to images, their labels and the dataset of the good ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from diffugen.config import ConfigError, ModelConfig
+from diffugen.dataset_config import DatasetConfig, Txt2ImgConfig
+from diffugen.files import write_json, write_jsonl
+from diffugen.prompts import Prompt, assign_splits, sample_seeds, split_groups
+from diffugen.templates import draw_per_class, num_combinations, sample_prompts
+
+if TYPE_CHECKING:
+    from diffugen.dataset import DatasetItem
+    from diffugen.generate import GeneratedRecord
+    from diffugen.instances import Instances
+    from diffugen.labelers import Labeler
+    from diffugen.variations import Variation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be generated, sample by sample; the lists are aligned.
+
+    Attributes:
+        class_names: names of the class ids.
+        prompts, seeds, splits: of each sample.
+        variations: what each sample starts from; None for txt2img.
+    """
+
+    class_names: tuple[str, ...]
+    prompts: list[Prompt]
+    seeds: list[int]
+    splits: list[str]
+    variations: list[Variation] | None = None
+
+
+def make_plan(config: DatasetConfig) -> Plan:
+    """Everything that a config decides before the model is loaded.
+
+    Raises:
+        ConfigError: the templates, the counts or the source do not go together.
+    """
+    if not isinstance(config.task, Txt2ImgConfig):
+        return _plan_of_variations(config)
+    prompts = _prompts(config)
+    return Plan(
+        class_names=config.class_names,
+        prompts=prompts,
+        seeds=sample_seeds(len(prompts), config.seed, config.seed_range),
+        splits=assign_splits(prompts, config.val_fraction, config.seed),
+    )
+
+
+def _prompts(config: DatasetConfig) -> list[Prompt]:
+    if config.num_images_per_class:
+        return [draw.prompt() for draw in draw_per_class(config.prompts, config.num_images_per_class, config.seed)]
+    num = config.num_images or num_combinations(config.prompts) * (config.num_images_per_prompt or 1)
+    return sample_prompts(config.prompts, num, config.seed)
+
+
+def _plan_of_variations(config: DatasetConfig) -> Plan:
+    from diffugen.sources import read_sources
+    from diffugen.variations import class_names, plan_variations
+
+    assert not isinstance(config.task, Txt2ImgConfig)
+    sources = read_sources(config.task.source, config.task.words)
+    variations = plan_variations(
+        sources,
+        config.task,
+        config.prompts,
+        size_hw=config.generate.size_hw,
+        num_images=config.num_images,
+        num_images_per_prompt=config.num_images_per_prompt or 1,
+        seed=config.seed,
+    )
+    # A variation goes where its parent is, else near-twins would stand on both sides.
+    drawn = split_groups([item.source.name for item in variations], config.val_fraction, config.seed)
+    return Plan(
+        class_names=class_names(config, sources),
+        prompts=[item.prompt for item in variations],
+        seeds=sample_seeds(len(variations), config.seed, config.seed_range),
+        splits=[item.source.split or split for item, split in zip(variations, drawn, strict=True)],
+        variations=variations,
+    )
+
+
+def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False) -> None:
+    """Generate images, label them by attention and write the dataset of those whose objects were all found.
+
+    Args:
+        config: what to generate.
+        out: gets config.json, images/, heatmaps/, parts/, samples.jsonl and dataset/; what is there is kept.
+        dry_run: print what would be generated, and what it would take, instead.
+    """
+    plan = make_plan(config)
+    _check_learned_tokens(config.model, plan.prompts)
+    if dry_run:
+        from diffugen.estimate import estimate
+
+        print_plan(plan, config)
+        print("estimates:", *estimate(config.model, config.generate, plan.prompts, plan.variations), sep="\n  ")
+        return
+
+    from diffugen.dataset import write_dataset
+    from diffugen.generate import clear_when_disk_is_full, generate_batches
+    from diffugen.pipelines import load_pipeline
+
+    pipe = load_pipeline(config.model)
+    with clear_when_disk_is_full(out):
+        write_json(out / "config.json", config.model_dump(mode="json"))
+    provenance = {"model": config.model.model_dump(mode="json")}
+    records = generate_batches(
+        pipe, plan.prompts, plan.seeds, config.generate, out, starts=plan.variations, provenance=provenance
+    )
+    samples: list[dict[str, Any]] = []
+    with clear_when_disk_is_full(out):
+        items = list(_label_records(records, plan, config, samples))
+        write_jsonl(out / "samples.jsonl", samples)
+        if not items:
+            raise ConfigError(
+                f"not one of {len(samples)} images shows all objects of its prompt; "
+                f"{out / 'samples.jsonl'} says what is missing, and a lower label.score_threshold finds more"
+            )
+        write_dataset(out / "dataset", items, plan.class_names)
+    _print_summary(samples, out)
+
+
+def _label_records(
+    records: Sequence[GeneratedRecord], plan: Plan, config: DatasetConfig, samples: list[dict[str, Any]]
+) -> Iterator[DatasetItem]:
+    """Label each image; append what became of it to `samples`, and yield it if nothing is missing."""
+    from diffugen.dataset import DatasetItem
+    from diffugen.labelers import AttentionLabeler
+    from diffugen.sources import prompt_json
+
+    labeler = AttentionLabeler(plan.class_names, config.label)
+    for number, record in enumerate(tqdm(records, desc="labelling", unit="image")):
+        variation = plan.variations[number] if plan.variations else None
+        instances, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)
+        decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": instances.to_json()}
+        samples.append(record.to_json() | decided)
+        if not reason:
+            made = {"seed": record.seed, "task": record.task, "labeler": labeler.name, **record.provenance}
+            provenance = prompt_json(record.prompt) | made
+            yield DatasetItem(record.id, record.image_path, instances, plan.splits[number], provenance)
+
+
+def label_record(
+    record: GeneratedRecord,
+    variation: Variation | None,
+    labeler: Labeler,
+    class_names: Sequence[str],
+    min_area_fraction: float,
+) -> tuple[Instances, str]:
+    """The labels of a generated image, and what is missing in it (see `missing_objects`).
+
+    Args:
+        record: the image with its heatmaps.
+        variation: what it was made from; None for txt2img.
+        labeler: gives class ids that index `class_names`.
+        class_names: the dataset's classes.
+        min_area_fraction: for inpainting, see `label_inpainted`.
+    """
+    from diffugen.labelers import LabelInput
+    from diffugen.variations import label_inpainted
+
+    attended = labeler.label([LabelInput(record.image(), record.prompt, record.heatmaps())])[0]
+    if variation is None or variation.target is None:
+        return attended, missing_objects(record.prompt, attended, class_names)
+    instances, found = label_inpainted(variation, attended, class_names, min_area_fraction)
+    painted = record.prompt.objects[0].class_name
+    return instances, "" if found or painted not in class_names else f"no {painted} where it was painted"
+
+
+def missing_objects(prompt: Prompt, instances: Instances, class_names: Sequence[str]) -> str:
+    """Which objects of a prompt have no instance, such as "no car, no tent"; empty if none is missing.
+
+    Objects of classes that are not in `class_names` are not looked for.
+    """
+    asked = Counter(phrase.class_name for phrase in prompt.objects if phrase.class_name in class_names)
+    found = Counter(class_names[class_id] for class_id in instances.class_ids)
+    return ", ".join(f"no {name}" if not found[name] else f"too few of {name}" for name in asked - found)
+
+
+def _check_learned_tokens(model: ModelConfig, prompts: Sequence[Prompt]) -> None:
+    """A token that is loaded but never written in a prompt is a typo in one of the two."""
+    if not model.embeddings:
+        return
+    from diffugen.embeddings import read_embedding
+
+    for path in model.embeddings:
+        if not path.is_file():
+            raise ConfigError(
+                f"setting 'model.embeddings': {path} does not exist; give another by "
+                "--set 'model.embeddings=[\"FILE\"]', or [] for none"
+            )
+        for token in read_embedding(path):
+            if not any(token in prompt.text for prompt in prompts):
+                raise ConfigError(
+                    f"setting 'model.embeddings': token {token!r} of {path} is in no prompt; write it "
+                    "into a phrase of prompts.objects or remove the file"
+                )
+
+
+def print_plan(plan: Plan, config: DatasetConfig) -> None:
+    """Print the prompts with their objects, and the numbers of images and objects."""
+    for number, prompt in enumerate(plan.prompts):
+        objects = ", ".join(f"{phrase.text} -> {phrase.class_name}" for phrase in prompt.objects)
+        parent = ""
+        if plan.variations:
+            item = plan.variations[number]
+            target = "" if item.target is None else f", object {item.target}"
+            parent = f"    from {item.source.path}{target}"
+        print(f"{prompt.text}    [{objects or 'no objects'}]{parent}")
+    counts = Counter(phrase.class_name for prompt in plan.prompts for phrase in prompt.objects)
+    height, width = config.generate.size_hw
+    num_texts = len({prompt.text for prompt in plan.prompts})
+    size = "images of the sources' sizes" if config.task.kind == "inpaint" else f"images of {width}x{height} pixels"
+    print(f"\n{len(plan.prompts)} {size}, {num_texts} different prompts")
+    print("objects: " + ", ".join(f"{name} {counts[name]}" for name in plan.class_names))
+    print(f"images without objects: {sum(not prompt.objects for prompt in plan.prompts)}")
+
+
+def _print_summary(samples: Sequence[dict[str, Any]], out: Path) -> None:
+    reasons = Counter(sample["reason"] for sample in samples if not sample["kept"])
+    print(f"kept {len(samples) - reasons.total()} of {len(samples)} images")
+    for reason, count in reasons.most_common():
+        print(f"  {count} rejected: {reason}")
+    print(f"dataset: {out / 'dataset'}\nsamples: {out / 'samples.jsonl'}")
