@@ -173,7 +173,10 @@ def _cast(pipe: Any, dtype: torch.dtype) -> None:
 
 def _unreadable(path: str, error: Exception) -> ConfigError:
     reason = str(error).strip().split("\n")[0].rstrip(".")
-    return ConfigError(f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network")
+    return ConfigError(
+        f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give another "
+        "model, as by --set model.path=MODEL"
+    )
 
 
 def _load_embedding(pipe: Any, path: Path) -> None:
