@@ -24,9 +24,9 @@ from diffugen.detector import load_detector, predict
 from diffugen.evaluation import average_precision
 from diffugen.files import write_json
 from diffugen.instances import Instances
-from diffugen.masks import otsu_mask, upsample
 from diffugen.pipelines import load_pipeline
 from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.thresholding import otsu_mask, upsample
 from diffugen.toyworld import COMMON_KINDS, caption_with_phrases, rarity_table, render, sample_scene
 from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES, with_article
 from diffugen.toyworld.palette import COLOURS

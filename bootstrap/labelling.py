@@ -49,7 +49,7 @@ def label_images(
     with tqdm(total=len(records), desc=description, unit="image") as progress:
         for start in range(0, len(records), LABEL_BATCH):
             batch = records[start : start + LABEL_BATCH]
-            inputs = [LabelInput(record.image(), record.prompt, record.heatmaps()) for record in batch]
+            inputs = [LabelInput(record.image(), record.prompt, record.attention()) for record in batch]
             found = {name: labeler.label(inputs) for name, labeler in labelers.items()}
             labels += [{name: found[name][k].to_json() for name in found} for k in range(len(batch))]
             progress.update(len(batch))

@@ -245,14 +245,18 @@ class GenerateConfig(AttentionConfig):
 class AttentionLabelConfig(Strict):
     """How heatmaps become instances. Sizes are fractions of the image: any resolution is labelled alike."""
 
-    method: Literal["paper"] = Field(default="paper", description="Otsu, erosion, dilation, contours (DiffuGen, 2023)")
-    refine: Literal["none", "grabcut"] = Field(
-        default="none", description="'grabcut' moves the masks' edges to the image's own edges"
+    method: Literal["refined", "paper"] = Field(
+        default="refined",
+        description="'refined': self-attention, competing phrases, GrabCut; 'paper': Otsu, erosion, dilation, contours",
     )
-    erode_fraction: float = Field(default=10 / 512, ge=0, le=0.1, description="erosion radius / sqrt(H * W)")
-    dilate_fraction: float = Field(default=7 / 512, ge=0, le=0.1, description="dilation radius / sqrt(H * W)")
     min_area_fraction: float = Field(default=0.005, ge=0, lt=1, description="smaller components are noise")
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="lower instances are dropped")
+    erode_fraction: float = Field(
+        default=10 / 512, ge=0, le=0.1, description="erosion radius / sqrt(H * W), of method 'paper' only"
+    )
+    dilate_fraction: float = Field(
+        default=7 / 512, ge=0, le=0.1, description="dilation radius / sqrt(H * W), of method 'paper' only"
+    )
 
 
 class DetectorConfig(Strict):

@@ -136,8 +136,8 @@ def _label_records(
     records: Sequence[GeneratedRecord], plan: Plan, config: DatasetConfig, samples: list[dict[str, Any]]
 ) -> Iterator[DatasetItem]:
     """Label each image; append what became of it to `samples`, and yield it if nothing is missing."""
+    from diffugen.attention_labeler import AttentionLabeler
     from diffugen.dataset import DatasetItem
-    from diffugen.labelers import AttentionLabeler
     from diffugen.sources import prompt_json
 
     labeler = AttentionLabeler(plan.class_names, config.label)
@@ -171,7 +171,7 @@ def label_record(
     from diffugen.labelers import LabelInput
     from diffugen.variations import label_inpainted
 
-    attended = labeler.label([LabelInput(record.image(), record.prompt, record.heatmaps())])[0]
+    attended = labeler.label([LabelInput(record.image(), record.prompt, record.attention())])[0]
     if variation is None or variation.target is None:
         return attended, missing_objects(record.prompt, attended, class_names)
     instances, found = label_inpainted(variation, attended, class_names, min_area_fraction)

@@ -88,7 +88,8 @@ def attention_labeler(
     names = list(dict.fromkeys(phrase.class_name for phrase in prompt.objects))
 
     from diffugen.attention import read_attention
-    from diffugen.labelers import AttentionLabeler, LabelInput
+    from diffugen.attention_labeler import AttentionLabeler
+    from diffugen.labelers import LabelInput
     from diffugen.pipelines import load_pipeline
     from diffugen.tokens import check_prompt
 
@@ -99,7 +100,7 @@ def attention_labeler(
 
     def label(image: np.ndarray) -> Instances:
         (attention,) = read_attention(pipe, [_at_most_native(image, pipe)], [prompt])
-        return labeler.label([LabelInput(image=image, prompt=prompt, heatmaps=attention.heatmaps)])[0]
+        return labeler.label([LabelInput(image=image, prompt=prompt, attention=attention)])[0]
 
     return PhotoLabeler(names, label)
 

@@ -1,0 +1,154 @@
+"""The labeler that needs no detector: from the attention of a diffusion model to instances."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from diffugen.config import AttentionLabelConfig
+from diffugen.heatmaps import ImageAttention
+from diffugen.instances import Instances
+from diffugen.labelers import LabelInput
+from diffugen.prompts import ObjectPhrase
+from diffugen.refinement import compete, grabcut, propagate
+from diffugen.scoring import score_component
+from diffugen.thresholding import clean_mask, components, otsu_mask, upsample
+
+WORKING_SIDE = 160
+"""sqrt(H * W) of the image that is refined at most: GrabCut at 512x512 costs a hundred milliseconds and more."""
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    """One phrase of a prompt, at the size at which it is worked on.
+
+    Attributes:
+        heat: float32 [H, W].
+        claim: bool [H, W], the pixels it has won.
+        count: how often the prompt says it, and so how many instances there should be.
+    """
+
+    phrase: ObjectPhrase
+    heat: np.ndarray
+    claim: np.ndarray
+    count: int
+
+
+class AttentionLabeler:
+    """Labels from the attention of a diffusion model.
+
+    Method "refined": heat is spread along self-attention (where that was kept), thresholded by Otsu; phrases of one
+    prompt compete for the pixels that several of them claim; every component becomes an instance, its edges moved
+    to the image's own by GrabCut. Large images are worked on at a reduced size.
+
+    Method "paper": DiffuGen (Shenoda and Kim, 2023): Otsu, erosion, dilation, contours; each phrase by itself.
+
+    In both, the likeliest come first, and a phrase that a prompt lists several times ("a car and a car") has its
+    heatmaps averaged, as models hardly tell such words apart, and its components are its instances.
+
+    Args:
+        class_names: the dataset's classes; objects of other classes compete, but are not labelled.
+        config: the method and its thresholds.
+    """
+
+    name = "attention"
+
+    def __init__(self, class_names: Sequence[str], config: AttentionLabelConfig) -> None:
+        self.class_ids = {name: index for index, name in enumerate(class_names)}
+        self.config = config
+
+    def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+        """One Instances per input, sorted by falling score; without a prompt or attention there are none.
+
+        Raises:
+            ValueError: an input has not one heatmap per object of its prompt.
+        """
+        return [self._label_one(item) for item in inputs]
+
+    def _label_one(self, item: LabelInput) -> Instances:
+        size_hw = (item.image.shape[0], item.image.shape[1])
+        objects = item.prompt.objects if item.prompt is not None else ()
+        heatmaps = item.attention.heatmaps if item.attention is not None else ()
+        if len(objects) != len(heatmaps):
+            raise ValueError(f"{len(heatmaps)} heatmaps for the {len(objects)} objects of {item.prompt}")
+        if item.attention is None or not objects:
+            return Instances.empty(size_hw)
+        find = self._refined if self.config.method == "refined" else self._by_the_paper
+        instances = find(item.image, objects, item.attention)
+        order = np.argsort(-instances.scores, kind="stable")
+        return instances.subset(order[instances.scores[order] >= self.config.score_threshold])
+
+    def _by_the_paper(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
+        found = [Instances.empty(image.shape[:2])]
+        for phrase, heat in _mean_heats(objects, attention).items():
+            values = upsample(heat, image.shape[:2])
+            mask = clean_mask(otsu_mask(values), self.config.erode_fraction, self.config.dilate_fraction)
+            parts = components(mask, self.config.min_area_fraction)
+            item = _Phrase(phrase, values, mask, objects.count(phrase))
+            found.append(self._instances(item, parts, parts, attention.num_tokens))
+        return Instances.concatenate(found)
+
+    def _refined(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
+        small = _at_most(image, WORKING_SIDE)
+        phrases = self._claims(small.shape[:2], objects, attention)
+        found = [Instances.empty(image.shape[:2])]
+        for item in phrases:
+            others = np.any([other.claim for other in phrases if other is not item], axis=0) & ~item.claim
+            parts = components(item.claim, self.config.min_area_fraction) & ~others
+            # colours must not take what other phrases have won
+            refined = np.array([grabcut(small, part) & ~others for part in parts], bool).reshape(parts.shape)
+            found.append(self._instances(item, parts, _enlarged(refined, image.shape[:2]), attention.num_tokens))
+        return Instances.concatenate(found)
+
+    @staticmethod
+    def _claims(size_hw: tuple[int, int], objects: Sequence[ObjectPhrase], attention: ImageAttention) -> list[_Phrase]:
+        counts = Counter(objects)
+        values = np.stack(list(_mean_heats(objects, attention).values()))
+        if attention.affinity is not None:
+            values = propagate(values, attention.affinity)
+        heats = [upsample(heat, size_hw) for heat in values]
+        claims = compete(heats, [otsu_mask(heat) for heat in heats])
+        return [_Phrase(*row) for row in zip(counts, heats, claims, counts.values(), strict=True)]
+
+    def _instances(self, item: _Phrase, parts: np.ndarray, masks: np.ndarray, num_tokens: int) -> Instances:
+        """Scores are of the heat, in the `parts` that it was cut into, whatever has become of their edges."""
+        if item.phrase.class_name not in self.class_ids:
+            return Instances.empty((masks.shape[1], masks.shape[2]))
+        scores = []
+        for index, part in enumerate(parts):
+            siblings = [other for k, other in enumerate(parts[: item.count]) if k != index]
+            ignore = np.any(siblings, axis=0) if item.count > 1 and siblings else None
+            scores.append(score_component(item.heat, part, ignore, 1 / num_tokens))
+        return Instances.from_masks(masks, [self.class_ids[item.phrase.class_name]] * len(masks), scores)
+
+
+def _mean_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> dict[ObjectPhrase, np.ndarray]:
+    """Heat by phrase: the mean over the entries of a prompt's objects that are this phrase."""
+    pairs = list(zip(objects, attention.heatmaps, strict=True))
+    return {
+        phrase: np.mean([heatmap.values for entry, heatmap in pairs if entry == phrase], axis=0)
+        for phrase in dict.fromkeys(objects)
+    }
+
+
+def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+    """The image, shrunk to `side` squared pixels where it has more."""
+    height, width = image.shape[:2]
+    scale = side / np.sqrt(height * width)
+    if scale >= 1:
+        return image
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+
+
+def _enlarged(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Bool masks [n, h, w] at another size [n, H, W], their edges smooth."""
+    if masks.shape[1:] == size_hw:
+        return masks
+    size_wh = size_hw[1], size_hw[0]
+    large = [cv2.resize(mask.astype(np.float32), size_wh, interpolation=cv2.INTER_CUBIC) > 0.5 for mask in masks]
+    return np.array(large, bool).reshape(-1, *size_hw)
