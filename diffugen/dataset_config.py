@@ -57,6 +57,7 @@ class InpaintConfig(SourceTaskConfig):
         default="every", description="one image per labelled object, or for one object of each source image"
     )
     only: tuple[str, ...] = Field(default=(), description="classes whose objects are repainted (default: all)")
+    min_score: float = Field(default=0.2, ge=0, le=1, description="labels that score lower are not repainted, but stay")
     replace: dict[str, tuple[str, ...]] = Field(
         default={}, description="class -> classes of prompts.objects that may take its place (default: any)"
     )

@@ -115,8 +115,8 @@ def plan_variations(
     units = [unit for unit in _units(sources, task, rng) if by_class[unit.class_name].templates]
     if not units:
         raise ConfigError(
-            "setting 'task': no labelled object of the source may be repainted; see task.only and task.replace, and "
-            "whether the source is labelled"
+            "setting 'task': no labelled object of the source may be repainted; see task.only, task.min_score "
+            "and task.replace, and whether the source is labelled"
         )
     chosen = _pair(units, by_class, prompts.mode, num_images, num_images_per_prompt, rng, seed)
     margin = task.margin_fraction if isinstance(task, InpaintConfig) else 0.0
@@ -188,7 +188,8 @@ def _units(
         instances = cut_instances(source.instances)
         names = [source.class_names[class_id] for class_id in instances.class_ids]
         areas = instances.masks.sum(axis=(1, 2))
-        wanted = [i for i, name in enumerate(names) if areas[i] and (not task.only or name in task.only)]
+        believed = (areas > 0) & (instances.scores >= task.min_score)
+        wanted = [i for i, name in enumerate(names) if believed[i] and (not task.only or name in task.only)]
         if wanted and task.target == "largest":
             wanted = [max(wanted, key=lambda i: areas[i])]
         if wanted and task.target == "random":

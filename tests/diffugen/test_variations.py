@@ -128,6 +128,13 @@ def test_objects_can_be_chosen(task: dict[str, Any], expected: list[tuple[str, i
     assert [(item.source.name, item.target) for item in items] == expected
 
 
+def test_objects_of_low_score_are_not_repainted() -> None:
+    labels = Instances.from_masks(instances(0, 1).masks, [0, 1], [0.1, 0.9])
+    items = plan([source("a", BY_DAY, labels)], inpaint(), BUS)
+    assert [item.target for item in items] == [1]
+    assert len(plan([source("a", BY_DAY, labels)], inpaint(min_score=0.0), BUS)) == 2
+
+
 def test_one_object_of_each_image_by_chance() -> None:
     sources = [source(str(number), BY_DAY, instances(0, 1, 0)) for number in range(30)]
     items = plan(sources, inpaint(target="random"), BUS, seed=1)
