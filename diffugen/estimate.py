@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PNG_BYTES_PER_PIXEL = 1.8
 """Mean of 20 photos of COCO written as PNG (nine in ten of them between 1.2 and 2.5)."""
 
-HEAT_BYTES = 4
-"""float32, as if compression gained nothing."""
+HEAT_BYTES, AFFINITY_BYTES = 4, 2
+"""float32 and float16, as if compression gained nothing."""
 
 NUM_TRIAL_STEPS = 3
 
@@ -64,7 +64,9 @@ def estimate(
     Raises:
         ConfigError: a prompt does not fit the model.
     """
-    lines = [f"disk: about {_size(disk_bytes(settings, prompts))} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, heat)"]
+    lines = [
+        f"disk: about {_size(disk_bytes(settings, prompts))} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"
+    ]
     if not is_here(config):
         return [*lines, f"time and memory: unknown, as model.path {config.path!r} is not on this machine"]
 
@@ -95,18 +97,21 @@ def estimate(
 
 
 def disk_bytes(settings: GenerateConfig, prompts: Sequence[Prompt]) -> float:
-    """Bytes of the images and heatmaps; the dataset links the images."""
+    """Bytes of the images and their attention, at latents of an eighth of the sides; a dataset links its images."""
     num_pixels = settings.height * settings.width
     num_maps = sum(len(prompt.objects) + 1 for prompt in prompts)
-    return len(prompts) * num_pixels * PNG_BYTES_PER_PIXEL + num_maps * num_pixels / 64 * HEAT_BYTES
+    heat = num_maps * num_pixels / 64 * HEAT_BYTES
+    if settings.self_attention_factor is not None:
+        heat += len(prompts) * (num_pixels / 64 / settings.self_attention_factor**2) ** 2 * AFFINITY_BYTES
+    return len(prompts) * num_pixels * PNG_BYTES_PER_PIXEL + heat
 
 
 def memory_bytes(pipe: Any, config: ModelConfig, settings: GenerateConfig) -> tuple[int, int]:
     """Bytes of GPU memory for weights, and for activations where they are most.
 
     That is in the widest layers at full size: the decoder's last block, or the UNet's first, whose transformer's
-    hidden layer is eight times as wide as the block. Attention itself is computed without its matrix. Against a count of
-    the live tensors of Stable Diffusion 1.5 at 512x512 this is 17 % too much for the decoder, 8 % for the UNet.
+    hidden layer is eight times as wide as the block. Attention itself is computed without its matrix. For Stable
+    Diffusion 1.5 at 512x512 this is 17 % above a count of the live tensors for the decoder, 8 % for the UNet.
     """
     parts = [part for part in pipe.components.values() if hasattr(part, "parameters")]
     sizes = [sum(weight.numel() * weight.element_size() for weight in part.parameters()) for part in parts]

@@ -29,6 +29,8 @@ def test_disk_is_reckoned_per_image_and_object() -> None:
     one = disk_bytes(SETTINGS, PROMPTS[1:2])
     assert one == pytest.approx(64 * 96 * 1.8 + 64 * 96 / 64 * 4)
     assert disk_bytes(SETTINGS, PROMPTS[:2]) == pytest.approx(2 * one + 64 * 96 / 64 * 4)
+    watched = SETTINGS.model_copy(update={"self_attention_factor": 2})
+    assert disk_bytes(watched, PROMPTS[1:2]) == pytest.approx(one + (4 * 6) ** 2 * 2)
     twice = SETTINGS.model_copy(update={"height": 128})
     assert disk_bytes(twice, PROMPTS) == pytest.approx(2 * disk_bytes(SETTINGS, PROMPTS))
 
