@@ -271,3 +271,16 @@ def test_the_real_config_loads(here: Path, caplog: pytest.LogCaptureFixture) -> 
     assert {prompt.objects for prompt in plan.prompts} == {(ObjectPhrase("piano", "piano"),)}
     assert plan.class_names[-1] == "piano"
     assert "label_model" in caplog.text
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
+def test_the_real_config_runs_with_the_toy_pipeline(here: Path) -> None:
+    shutil.copy(REAL, here / "theirs.json")
+    toy = Path(__file__).parents[2] / "diffugen" / "toyworld" / "weights" / "pipeline"
+    options = [f"model.path={toy}", "model.device=cpu", "steps=2", "image_size.width=128", "image_size.height=64"]
+    options += ["txt2img.image_count=2", "txt2img.negative_prompt=blurry"]  # theirs is longer than one encoder reads
+    assert main(["generate", "theirs.json", *(word for option in options for word in ("--set", option))]) == 0
+    samples = read_jsonl(here / "datasets_output" / "piano-road-no-txtinv" / "txt2img" / "samples.jsonl")
+    assert len(samples) == 2
+    assert all(sample["prompt"]["objects"] == [{"text": "piano", "class_name": "piano"}] for sample in samples)
+    assert all(9092091 <= sample["seed"] <= 9982091 for sample in samples)
