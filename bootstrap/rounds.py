@@ -290,7 +290,7 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ())
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
     pool = [config.pool.prompt] if config.pool else []
     for prompt in [*prompts.values(), *pool]:
-        check_prompt(reader, prompt)
+        check_prompt(reader, prompt, config.generate.attend)
 
 
 def _is_photo(sample: SampleRecord) -> bool:

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffugen.capture import MAX_LOGITS, attention_layers, conditional_rows, map_sizes, tap_queries_and_keys
+from diffugen.capture import (
+    MAX_LOGITS,
+    attention_layers,
+    conditional_rows,
+    map_sizes,
+    split_heads,
+    tap_queries_and_keys,
+)
 from diffugen.config import ConfigError
 
 MAX_AFFINITY_PIXELS = 48 * 48
@@ -79,9 +86,8 @@ def summed_attention(layer: Any, query: Tensor, key: Tensor) -> Tensor:
 
     Queries are taken in chunks, so that no more than `MAX_LOGITS` logits are held at once.
     """
-    query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
-    query = layer.norm_q(query) if layer.norm_q is not None else query
-    key = layer.norm_k(key) if layer.norm_k is not None else key
-    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
+    query, key = split_heads(layer, query, key)
+    key = key.transpose(-1, -2) * layer.scale
     chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
-    return torch.cat([(part @ key).softmax(-1).sum(1) for part in query.split(chunk, dim=2)], dim=1)
+    parts = [(part @ key).softmax(-1, dtype=torch.float32).sum(1) for part in query.split(chunk, dim=2)]
+    return torch.cat(parts, dim=1)

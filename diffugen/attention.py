@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -14,13 +14,14 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 
-from diffugen.affinity import AffinityCapture
 from diffugen.capture import DAAM_FACTORS, AttentionCapture
 from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
 from diffugen.heatmaps import Heatmap, ImageAttention
 from diffugen.pipelines import as_task
+from diffugen.prompt_batches import groups_alike, text_inputs
 from diffugen.prompts import Prompt
-from diffugen.tokens import check_prompt, content_token_indices, object_token_indices
+from diffugen.tokens import check_prompt
+from diffugen.watch import watch
 
 __all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "ImageAttention", "generate_with_attention", "read_attention"]
 
@@ -38,11 +39,15 @@ def generate_with_attention(
 ) -> list[tuple[np.ndarray, ImageAttention]]:
     """Generate one batch of images together with the heatmaps of their object phrases.
 
+    Prompts that are longer than the text encoder reads, or have weights, are encoded by compel; others exactly as
+    the plain pipeline does it. The two kinds, and prompts of different lengths, run one after the other, so that
+    no image depends on what else is in its batch.
+
     Args:
         pipe: a Stable Diffusion or SDXL text-to-image pipeline.
-        prompts: one per image.
+        prompts: one per image; for several images of one prompt, repeat it.
         seeds: one per image; each image has its own generator on the CPU.
-        settings: size, steps, guidance. With `images` the size is theirs.
+        settings: size, steps, guidance, and what of the attention is kept. With `images` the size is theirs.
         on_step: called after every denoising step with its index.
         images: uint8 RGB [H, W, 3] to start from (img2img), all of one size, the sides multiples of the VAE's
             factor.
@@ -55,27 +60,31 @@ def generate_with_attention(
         batch; and its attention, with one Heatmap per entry of `prompt.objects`.
 
     Raises:
-        ConfigError: before anything is generated: a phrase is not in its prompt, a prompt would be cut, or
-            sizes do not fit.
+        ConfigError: before anything is generated: a phrase is not in its prompt, or sizes do not fit.
     """
     counts = [len(values) for values in (seeds, images, masks) if values is not None]
     if counts != [len(prompts)] * len(counts):
         raise ValueError(f"one seed, image and mask per prompt: {len(prompts)} prompts, but {counts}")
     for prompt in prompts:
-        check_prompt(pipe, prompt)
-    scale = pipe.vae_scale_factor
-    size_hw = settings.size_hw if images is None else _common_size(images, scale)
+        check_prompt(pipe, prompt, settings.attend)
+    groups = groups_alike(pipe, prompts, settings)
+    if len(groups) > 1:
+        results: dict[int, tuple[np.ndarray, ImageAttention]] = {}
+        for group in groups:
+            starts = {"images": _pick(images, group), "masks": _pick(masks, group), "strength": strength}
+            part = (pipe, _pick(prompts, group), _pick(seeds, group), settings)
+            results |= zip(group, generate_with_attention(*part, on_step=on_step, **starts), strict=True)
+        return [results[index] for index in range(len(prompts))]
+    size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
-    negatives = [prompt.negative_text for prompt in prompts]
-    latent_hw = size_hw[0] // scale, size_hw[1] // scale
-    with _watch(pipe, prompts, latent_hw, settings) as attention:
+    latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
+    with watch(pipe, prompts, latent_hw, settings) as attention:
         output = as_task(pipe, task)(
-            prompt=[prompt.text for prompt in prompts],
-            negative_prompt=negatives if any(negatives) else None,
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             callback_on_step_end=_step_callback(on_step),
+            **text_inputs(pipe, prompts),
             **inputs,
         )
     pixels = [np.array(image.convert("RGB")) for image in output.images]
@@ -115,7 +124,7 @@ def read_attention(
         Per image its attention, with one Heatmap per entry of `prompt.objects`, at the size of its latents.
 
     Raises:
-        ConfigError: a phrase is not in its caption, a caption would be cut, or a timestep is out of range.
+        ConfigError: a phrase is not in its caption, or a timestep is out of range.
     """
     if len(images) != len(prompts):
         raise ValueError(f"one prompt per image: {len(images)} images, {len(prompts)} prompts")
@@ -123,71 +132,37 @@ def read_attention(
     if not timesteps or not all(0 <= step < limit for step in timesteps):
         raise ConfigError(f"timesteps {list(timesteps)} must be one or more numbers from 0 to {limit - 1}")
     for prompt in prompts:
-        check_prompt(pipe, prompt)
-    read: list[ImageAttention] = []
-    for _, group in itertools.groupby(zip(images, prompts, strict=True), key=lambda pair: pair[0].shape):
-        same_size = list(group)
-        for start in range(0, len(same_size), batch_size):
-            batch = same_size[start : start + batch_size]
-            read += _read_batch(pipe, batch, timesteps, seed, settings)
-    return read
+        check_prompt(pipe, prompt, settings.attend)
+    prompts = [replace(prompt, negative_text="") for prompt in prompts]  # the negative half does not run
+    results: dict[int, ImageAttention] = {}
+    for group in groups_alike(pipe, prompts, settings, [image.shape for image in images]):
+        for start in range(0, len(group), batch_size):
+            part = group[start : start + batch_size]
+            read = _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
+            results |= zip(part, read, strict=True)
+    return [results[index] for index in range(len(images))]
 
 
 def _read_batch(
     pipe: Any,
-    batch: Sequence[tuple[np.ndarray, Prompt]],
+    images: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
+    settings: AttentionConfig,
     timesteps: Sequence[int],
     seed: int,
-    settings: AttentionConfig,
 ) -> list[ImageAttention]:
-    """`read_attention` for images of one size."""
-    prompts = [prompt for _, prompt in batch]
-    pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image, _ in batch])
+    """`read_attention` for images of one size and prompts of one length."""
+    pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image in images])
     latents = _encode_images(pipe, pixels)
-    conditions = _encode_prompts(pipe, [prompt.text for prompt in prompts], pixels.shape[1:3])
+    conditions = _unet_conditions(pipe, prompts, pixels.shape[1:3])
     generator = torch.Generator("cpu").manual_seed(seed)
     latent_hw = latents.shape[2], latents.shape[3]
-    with _watch(pipe, prompts, latent_hw, settings) as attention:
+    with watch(pipe, prompts, latent_hw, settings) as attention:
         for step in timesteps:
             noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
             noisy = _noised(pipe.scheduler.config, latents, noise, step)
             pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
     return attention()
-
-
-@contextmanager
-def _watch(
-    pipe: Any,
-    prompts: Sequence[Prompt],
-    latent_hw: tuple[int, int],
-    settings: AttentionConfig,
-) -> Iterator[Callable[[], list[ImageAttention]]]:
-    """Look at the attention while the block runs the UNet; afterwards the yielded function gives it."""
-    objects = [object_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
-    contents = [content_token_indices(pipe.tokenizer, prompt) for prompt in prompts]
-    token_indices = [[*phrases, content] for phrases, content in zip(objects, contents, strict=True)]
-    cross = AttentionCapture(pipe.unet, token_indices, latent_hw, factors=settings.attention_factors)
-    own = (
-        nullcontext()
-        if settings.self_attention_factor is None
-        else AffinityCapture(pipe.unet, len(prompts), latent_hw, settings.self_attention_factor)
-    )
-
-    def attention() -> list[ImageAttention]:
-        affinities = own.maps() if isinstance(own, AffinityCapture) else [None] * len(prompts)
-        rows = zip(prompts, cross.maps(), contents, affinities, strict=True)
-        return [
-            ImageAttention(
-                heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
-                rest=rest * len(content),  # the capture gives means
-                num_tokens=cross.num_tokens,
-                affinity=affinity,
-            )
-            for prompt, (*heats, rest), content, affinity in rows
-        ]
-
-    with cross, own:
-        yield attention
 
 
 def _noised(config: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
@@ -216,20 +191,25 @@ def _safe_precision(vae: Any) -> Iterator[Any]:
             vae.to(dtype)
 
 
-def _encode_prompts(pipe: Any, texts: list[str], size_hw: tuple[int, int]) -> dict[str, Any]:
+def _unet_conditions(pipe: Any, prompts: Sequence[Prompt], size_hw: tuple[int, int]) -> dict[str, Any]:
     """The UNet's text conditions, without a negative half."""
     device = pipe._execution_device  # where the models run, also when they are offloaded
+    texts = {name: value for name, value in text_inputs(pipe, prompts).items() if not name.startswith("negative_")}
     embeds, _, *pooled = pipe.encode_prompt(
-        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        **{"prompt": None} | texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if getattr(pipe.unet.config, "addition_embed_type", None) != "text_time":
         return {"encoder_hidden_states": embeds}
     # SDXL is also told the pooled caption, and the size and crop: the image as it is, uncropped
-    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(texts), -1)
+    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(prompts), -1)
     return {
         "encoder_hidden_states": embeds,
         "added_cond_kwargs": {"text_embeds": pooled[0], "time_ids": sizes},
     }
+
+
+def _pick(values: Sequence[Any] | None, indices: Sequence[int]) -> Any:
+    return None if values is None else [values[index] for index in indices]
 
 
 def _task_inputs(

@@ -38,6 +38,8 @@ class AttentionCapture:
         token_indices: for every row of the batch, for every phrase, the positions of its tokens.
         latent_hw: height and width of the latents.
         factors: resolutions to keep, as the latents' side over the map's side (a power of two).
+        text: another text to attend than the one that the UNet is given, [rows, tokens, width] as its text
+            encoder makes it. Its keys are made once per layer and kept.
 
     Raises:
         RuntimeError: a hooked layer sees a batch that is neither the rows nor twice the rows (with guidance
@@ -52,16 +54,19 @@ class AttentionCapture:
         latent_hw: tuple[int, int],
         *,
         factors: Sequence[int] = DAAM_FACTORS,
+        text: Tensor | None = None,
     ) -> None:
         self.unet = unet
         self.latent_hw = latent_hw
         self.num_phrases = [len(phrases) for phrases in token_indices]
-        self.positions, self.weights = _token_table(token_indices)
+        self.token_indices = token_indices
+        self.weights: Tensor | None = None  # as many tokens as the text has: known once the UNet runs
         self.map_hw = map_sizes(latent_hw)
         self.factors = frozenset(factors)
+        self.text = text
+        self._text_keys: dict[Any, Tensor] = {}
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = defaultdict(int)
-        self.num_tokens = 0  # of the text, padding included; known once the UNet has run
         self._hooks: list[Any] = []
 
     def __enter__(self) -> AttentionCapture:
@@ -74,6 +79,11 @@ class AttentionCapture:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of the text share the attention, padding included; 0 before the UNet has run."""
+        return 0 if self.weights is None else self.weights.shape[1]
 
     def maps(self) -> list[np.ndarray]:
         """For every row, float32 [num_phrases, h, w] at the latents' size: mean attention probabilities.
@@ -101,14 +111,18 @@ class AttentionCapture:
         if factor not in self.factors or not any(self.num_phrases):
             return
         rows = len(self.num_phrases)
-        query, key = conditional_rows(query, rows), conditional_rows(key, rows)
-        if self.positions.device != query.device:  # once: copying to a GPU in every layer would stall it
-            self.positions, self.weights = self.positions.to(query.device), self.weights.to(query.device)
-        heat = phrase_attention(layer, query, key, self.positions, self.weights)
-        heat = heat.unflatten(-1, map_hw)
-        self.num_tokens = key.shape[1]
+        query = conditional_rows(query, rows)
+        key = conditional_rows(key, rows) if self.text is None else self._text_key(layer)
+        if self.weights is None:  # once: copying to a GPU in every layer would stall it
+            self.weights = _token_weights(self.token_indices, key.shape[1]).to(query.device)
+        heat = phrase_attention(layer, query, key, self.weights).unflatten(-1, map_hw)
         self.sums[factor] = self.sums[factor].add_(heat) if factor in self.sums else heat
         self.counts[factor] += layer.heads
+
+    def _text_key(self, layer: Any) -> Tensor:
+        if layer not in self._text_keys:
+            self._text_keys[layer] = layer.to_k(self.text)  # its hook has no query then, and stays quiet
+        return self._text_keys[layer]
 
     def _map_size(self, num_pixels: int) -> tuple[tuple[int, int], int]:
         if num_pixels not in self.map_hw:
@@ -165,52 +179,47 @@ def conditional_rows(batch: Tensor, rows: int) -> Tensor:
     return batch[-rows:]
 
 
-def phrase_attention(layer: Any, query: Tensor, key: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
     """Attention probabilities of phrases, summed over heads.
 
     Args:
         layer: the attention module: its number of heads, its scale, its query and key norms.
         query: [rows, pixels, heads * dim], the projected image.
         key: [rows, tokens, heads * dim], the projected text.
-        positions: int64 [rows, T], the tokens that any phrase of the row needs.
-        weights: float32 [rows, T, phrases], each column the mean over one phrase's tokens.
+        weights: float32 [rows, tokens, phrases], each column the mean over one phrase's tokens.
 
     Returns:
-        float32 [rows, phrases, pixels]. The softmax runs over all tokens, but only the wanted ones are
-        exponentiated a second time; pixels are taken in chunks, so that memory stays below `MAX_LOGITS` (a
-        few copies).
+        float32 [rows, phrases, pixels]. The softmax is in float32, over all tokens. Pixels are taken in chunks, so
+        that memory stays below `MAX_LOGITS` (a few copies).
     """
+    query, key = split_heads(layer, query, key)
+    key = key.transpose(-1, -2) * layer.scale
+    chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
+    parts = [
+        (pixels @ key).softmax(-1, dtype=torch.float32).sum(1) @ weights  # [rows, pixels, phrases]
+        for pixels in query.split(chunk, dim=2)
+    ]
+    return torch.cat(parts, dim=1).transpose(-1, -2)
+
+
+def split_heads(layer: Any, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Query and key of an attention module as [rows, heads, pixels or tokens, dim], after its norms."""
     query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
     query = layer.norm_q(query) if layer.norm_q is not None else query
     key = layer.norm_k(key) if layer.norm_k is not None else key
-    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
-    rows, heads, _, num_tokens = key.shape
-    chunk = max(1, MAX_LOGITS // (rows * heads * num_tokens))
-    parts = []
-    for pixels in query.split(chunk, dim=2):
-        logits = pixels @ key  # [rows, heads, pixels, tokens]
-        normaliser = logits.logsumexp(-1, keepdim=True)
-        wanted = positions[:, None, None].expand(*logits.shape[:-1], -1)
-        probabilities = (logits.gather(-1, wanted) - normaliser).exp_().sum(1)
-        parts.append((probabilities @ weights).transpose(-1, -2))
-    return torch.cat(parts, dim=-1)
+    return query, key
 
 
-def _token_table(token_indices: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
-    """The tokens of every row, int64 [rows, T], and the phrases' means over them, float32 [rows, T, phrases].
+def _token_weights(token_indices: Sequence[Sequence[Sequence[int]]], num_tokens: int) -> Tensor:
+    """The phrases' means over the tokens, float32 [rows, tokens, phrases].
 
-    Rows with fewer tokens or phrases than others are padded with weight 0.
+    Phrases without a token, and rows with fewer phrases than others, have weight 0.
     """
-    columns = [sorted({index for phrase in phrases for index in phrase}) for phrases in token_indices]
-    num_columns = max(map(len, columns), default=0)
-    num_phrases = max(map(len, token_indices), default=0)
-    positions = torch.zeros(len(columns), num_columns, dtype=torch.int64)
-    weights = torch.zeros(len(columns), num_columns, num_phrases)
-    for row, (wanted, phrases) in enumerate(zip(columns, token_indices, strict=True)):
-        positions[row, : len(wanted)] = torch.tensor(wanted, dtype=torch.int64)
+    weights = torch.zeros(len(token_indices), num_tokens, max(map(len, token_indices), default=0))
+    for row, phrases in enumerate(token_indices):
         for column, phrase in enumerate(phrases):
-            weights[row, [wanted.index(index) for index in phrase], column] = 1 / max(1, len(phrase))
-    return positions, weights
+            weights[row, list(phrase), column] = 1 / max(1, len(phrase))
+    return weights
 
 
 def map_sizes(latent_hw: tuple[int, int]) -> dict[int, tuple[tuple[int, int], int]]:

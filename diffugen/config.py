@@ -223,6 +223,11 @@ class AttentionConfig(Strict):
         min_length=1,
         description="resolutions of attention that count: the latents' side over the map's (default: DAAM's)",
     )
+    attend: Literal["tokens", "class_prompt"] = Field(
+        default="tokens",
+        description="what is attended: the phrases' tokens in the prompt, or a text of the phrases alone, which then "
+        "need not be in the prompt",
+    )
     self_attention_factor: Literal[1, 2, 4, 8] | None = Field(
         default=None, description="also keep self-attention of this one resolution (latents' side over the map's)"
     )

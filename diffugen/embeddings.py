@@ -4,6 +4,7 @@
 - DiffuGen's first release: a `.pt` file `{"<token>": [dim]}`.
 - A1111: a `.pt` file with `string_to_param`, or a `.safetensors` file with `emb_params`; the token is the
   name that the file gives, or else the file's own.
+- SDXL: a file with `clip_l` and `clip_g`, one for each of its text encoders; the token is the file's name.
 Nothing is unpickled except tensors and plain containers.
 """
 
@@ -35,11 +36,31 @@ def read_embedding(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: the file does not exist, cannot be read safely, or is in no known format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"embedding file {path} does not exist; give the path of a learned_embeds.safetensors")
-    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    return {token: _rows(path, token, value) for token, value in _by_token(path, values).items()}
+    return {token: _rows(path, token, value) for token, value in _by_token(path, _read(path)).items()}
+
+
+def read_sdxl_embedding(path: Path) -> tuple[str, Tensor, Tensor]:
+    """The embedding of a file for SDXL.
+
+    Returns:
+        The token, which is the file's name; and its float32 [num_vectors, dim] for the first and the second
+        text encoder, as many vectors of each.
+
+    Raises:
+        ConfigError: the file does not exist, cannot be read safely, or is not for SDXL.
+    """
+    values = _read(path)
+    if set(values) != {"clip_l", "clip_g"}:
+        raise ConfigError(
+            f"embedding file {path} does not hold clip_l and clip_g, one for each of SDXL's text encoders; "
+            "give one that was learned with SDXL"
+        )
+    first, second = (_rows(path, name, values[name]) for name in ("clip_l", "clip_g"))
+    if len(first) != len(second):
+        raise ConfigError(
+            f"embedding file {path} has {len(first)} vectors in clip_l but {len(second)} in clip_g; learn it again"
+        )
+    return Path(path).stem, first, second
 
 
 def write_embedding(path: Path, embeddings: Mapping[str, Tensor]) -> None:
@@ -52,6 +73,13 @@ def write_embedding(path: Path, embeddings: Mapping[str, Tensor]) -> None:
     tensors = {token: value.detach().to("cpu", torch.float32).contiguous() for token, value in embeddings.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"embedding file {path} does not exist; give the path of a learned_embeds.safetensors")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def estimate(
     except ConfigError as error:
         return [*lines, f"time and memory: unknown, as {error}"]
     for prompt in prompts:
-        check_prompt(pipe, prompt)
+        check_prompt(pipe, prompt, settings.attend)
     trial = run_trial(pipe, prompts, settings, starts)
     num_steps = max(1, int(settings.num_inference_steps * (starts[0].strength if starts else 1)))
     seconds = trial.total_seconds(len(prompts), num_steps)

@@ -137,7 +137,7 @@ def generate_batches(
     if len(prompts) != len(seeds):
         raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
     for prompt in prompts:
-        check_prompt(pipe, prompt)
+        check_prompt(pipe, prompt, settings.attend)
     model = {"model": str(getattr(pipe, "name_or_path", ""))} if provenance is None else dict(provenance)
     made_with = json.loads(json.dumps(model | settings.model_dump(exclude={"batch_size"})))  # as it will be read back
     wanted = _plan(prompts, seeds, starts, made_with, Path(out))

@@ -24,9 +24,10 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from diffugen.config import ConfigError, ModelConfig
-from diffugen.embeddings import read_embedding
+from diffugen.embeddings import read_embedding, read_sdxl_embedding
 
 logger = logging.getLogger(__name__)
 
@@ -180,19 +181,28 @@ def _unreadable(path: str, error: Exception) -> ConfigError:
 
 
 def _load_embedding(pipe: Any, path: Path) -> None:
-    """Add the learned tokens of a file to the tokenizer and the text encoder."""
-    size = pipe.text_encoder.get_input_embeddings().weight.shape[1]
-    known = pipe.tokenizer.get_vocab()
-    for token, rows in read_embedding(path).items():
-        if rows.shape[1] != size:
-            raise ConfigError(
-                f"model.embeddings: {token!r} in {path} has {rows.shape[1]} dimensions, but the text encoder "
-                f"of this model has {size}; give an embedding that was learned with this model"
-            )
-        if token in known:
-            raise ConfigError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
-        pipe.load_textual_inversion({token: rows[0] if len(rows) == 1 else rows}, token=token)
-        logger.info("learned token %s (%d vectors) from %s", token, len(rows), path)
+    """Add the learned tokens of a file to the tokenizer and the text encoder, or to both of SDXL's."""
+    if getattr(pipe, "text_encoder_2", None) is None:
+        for token, rows in read_embedding(path).items():
+            _add_token(pipe, path, token, rows, pipe.tokenizer, pipe.text_encoder)
+        return
+    token, first, second = read_sdxl_embedding(path)
+    _add_token(pipe, path, token, first, pipe.tokenizer, pipe.text_encoder)
+    _add_token(pipe, path, token, second, pipe.tokenizer_2, pipe.text_encoder_2)
+
+
+def _add_token(pipe: Any, path: Path, token: str, rows: Tensor, tokenizer: Any, text_encoder: Any) -> None:
+    size = text_encoder.get_input_embeddings().weight.shape[1]
+    if rows.shape[1] != size:
+        raise ConfigError(
+            f"model.embeddings: {token!r} in {path} has {rows.shape[1]} dimensions, but the text encoder "
+            f"of this model has {size}; give an embedding that was learned with this model"
+        )
+    if token in tokenizer.get_vocab():
+        raise ConfigError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
+    value = rows[0] if len(rows) == 1 else rows
+    pipe.load_textual_inversion({token: value}, token=token, tokenizer=tokenizer, text_encoder=text_encoder)
+    logger.info("learned token %s (%d vectors) from %s", token, len(rows), path)
 
 
 def _load_lora(pipe: Any, path: Path) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from diffugen.config import ConfigError
+from diffugen.prompt_encoding import expand_placeholders, fragment_positions, parse_weights, without_weights
 from diffugen.prompts import Prompt
 
 WORD_END = "</w>"
 """CLIP's BPE marks the last piece of every word with this."""
-
-NUM_LEADING_TOKENS = 1
-"""An encoded CLIP prompt begins with one start token."""
 
 FUNCTION_WORDS = frozenset(
     "a an the and or but of in on at by to from with without near beside behind under over above below between "
@@ -30,21 +29,21 @@ def phrase_token_indices(tokenizer: Any, text: str, phrase: str, occurrence: int
 
     Args:
         tokenizer: a CLIP tokenizer, with the placeholders of learned concepts added.
-        text: the prompt as the user wrote it; placeholders of several vectors are expanded here.
-        phrase: consecutive words of it; letter case does not matter.
+        text: the prompt as the user wrote it; placeholders of several vectors are expanded here, weights left out.
+        phrase: consecutive words of it; letter case and weights do not matter.
         occurrence: which one, counted from 0, where the phrase stands in the prompt several times.
 
     Returns:
-        Consecutive positions, the start token being position 0.
+        Rising positions among the tokens that the UNet attends to, the start token being position 0.
 
     Raises:
-        ConfigError: the phrase (or that occurrence) is not in the prompt, or the prompt would be cut.
+        ConfigError: the phrase (or that occurrence) is not in the prompt.
     """
     tokens = prompt_tokens(tokenizer, text)
     matches = list(_matches(tokenizer, tokens, phrase))
     if occurrence >= len(matches):
         raise _missing_phrase(text, phrase, len(matches))
-    return _positions(matches[occurrence])
+    return _positions(tokenizer, text, [matches[occurrence]])[0]
 
 
 def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
@@ -55,10 +54,10 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     Objects that are not listed in that order are looked for anywhere, the longest first.
 
     Returns:
-        One list of consecutive positions per entry of `prompt.objects`; the start token is position 0.
+        One list of rising positions per entry of `prompt.objects`, see `phrase_token_indices`.
 
     Raises:
-        ConfigError: a phrase is not in the prompt as often as it is listed, or the prompt would be cut.
+        ConfigError: a phrase is not in the prompt as often as it is listed.
     """
     tokens = prompt_tokens(tokenizer, prompt.text)
     candidates = [list(_matches(tokenizer, tokens, phrase.text)) for phrase in prompt.objects]
@@ -72,7 +71,7 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
             f"prompt {prompt.text!r} has no separate words for each of its object phrases {phrases}; "
             "write every object as often as it is listed"
         )
-    return [_positions(span) for span in spans]
+    return _positions(tokenizer, prompt.text, spans)
 
 
 def content_token_indices(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -82,60 +81,57 @@ def content_token_indices(tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     tokens = prompt_tokens(tokenizer, prompt.text)
     taken = {index for span in object_token_indices(tokenizer, prompt) for index in span}
-    content = []
+    words = []
     for word in _words(tokenizer, tokens):
         text = "".join(tokens[index] for index in word).replace(WORD_END, "")
-        if text not in FUNCTION_WORDS and any(letter.isalnum() for letter in text):
-            content += [index for index in _positions(word) if index not in taken]
-    return content
+        if _has_content(text):
+            words.append(word)
+    return [index for span in _positions(tokenizer, prompt.text, words) for index in span if index not in taken]
+
+
+def class_prompt(prompt: Prompt) -> list[str]:
+    """The words to attend instead of the prompt's own: each of its phrases, then its other content words together.
+
+    A phrase that is listed several times stands there once.
+    """
+    phrases = list(dict.fromkeys(without_weights(phrase.text) for phrase in prompt.objects))
+    taken = {word.lower() for phrase in phrases for word in phrase.split()}
+    words = (word.strip(",.;:!?()\"'") for word in without_weights(prompt.text).split())
+    rest = [word for word in words if _has_content(word.lower()) and word.lower() not in taken]
+    return [*phrases, " ".join(dict.fromkeys(rest))]
 
 
 def prompt_tokens(tokenizer: Any, text: str) -> list[str]:
-    """The tokens of a prompt between the start and the end token, placeholders of several vectors expanded.
-
-    Raises:
-        ConfigError: the prompt is longer than the text encoder reads, so its end would be cut.
-    """
-    tokens = _expand(tokenizer, tokenizer.tokenize(text))
-    limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    if len(tokens) > limit:
-        raise ConfigError(
-            f"prompt {text!r} has {len(tokens)} tokens, but the text encoder reads only {limit} and would "
-            "cut the rest; shorten the prompt"
-        )
-    return tokens
+    """The tokens of a prompt between start and end, weights left out, placeholders of several vectors expanded."""
+    fragments = (expand_placeholders(tokenizer, tokenizer.tokenize(words)) for words, _ in parse_weights(text))
+    return list(itertools.chain.from_iterable(fragments))
 
 
-def check_prompt(pipe: Any, prompt: Prompt) -> None:
-    """Check that a pipeline can read the whole prompt, and that every object phrase is in it.
+def check_prompt(pipe: Any, prompt: Prompt, attend: str = "tokens") -> None:
+    """Check that a pipeline can read the prompt, and that every object phrase is in it.
 
     Cheap: call it before anything is generated.
 
+    Args:
+        pipe: the pipeline, or anything with its tokenizers.
+        prompt: the prompt.
+        attend: with "class_prompt" the phrases need not be in the prompt.
+
     Raises:
-        ConfigError: a phrase is not in the prompt, or the prompt or its negative would be cut.
+        ConfigError: a phrase is not in the prompt, or the weights of the prompt or its negative are not understood.
     """
+    parse_weights(prompt.negative_text)
     for tokenizer in tokenizers_of(pipe):
-        object_token_indices(tokenizer, prompt)
-        prompt_tokens(tokenizer, prompt.negative_text)
+        if attend == "tokens":
+            object_token_indices(tokenizer, prompt)
+        elif not all(prompt_tokens(tokenizer, phrase.text) for phrase in prompt.objects):
+            raise ConfigError(f"an object phrase of the prompt {prompt.text!r} has no words; write some")
 
 
 def tokenizers_of(pipe: Any) -> list[Any]:
     """The tokenizers of a pipeline: one, or two for SDXL, which place the words alike."""
     found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
     return [tokenizer for tokenizer in found if tokenizer is not None]
-
-
-def _expand(tokenizer: Any, tokens: list[str]) -> list[str]:
-    """Replace `<x>` by `<x> <x>_1 <x>_2 ...` as far as the tokenizer knows them, as diffusers does."""
-    added = tokenizer.added_tokens_encoder
-    expanded = []
-    for token in tokens:
-        expanded.append(token)
-        vector = 1
-        while token in added and f"{token}_{vector}" in added:
-            expanded.append(f"{token}_{vector}")
-            vector += 1
-    return expanded
 
 
 def _words(tokenizer: Any, tokens: list[str]) -> Iterator[range]:
@@ -149,7 +145,7 @@ def _words(tokenizer: Any, tokens: list[str]) -> Iterator[range]:
 
 def _matches(tokenizer: Any, tokens: list[str], phrase: str) -> Iterator[range]:
     """Spans of `tokens` that are the phrase's words; they do not overlap."""
-    wanted = _expand(tokenizer, tokenizer.tokenize(phrase))
+    wanted = prompt_tokens(tokenizer, phrase)
     added = tokenizer.added_tokens_encoder
     start = 0
     while wanted and start + len(wanted) <= len(tokens):
@@ -186,8 +182,15 @@ def _spans_longest_first(candidates: list[list[range]]) -> list[range] | None:
     return [spans[index] for index in range(len(candidates))]
 
 
-def _positions(span: range) -> list[int]:
-    return [index + NUM_LEADING_TOKENS for index in span]
+def _positions(tokenizer: Any, text: str, spans: Iterable[range]) -> list[list[int]]:
+    """Spans of the prompt's tokens -> positions among what the UNet attends to."""
+    by_fragment = fragment_positions(tokenizer, [words for words, _ in parse_weights(text)])
+    positions = list(itertools.chain.from_iterable(by_fragment))
+    return [[positions[index] for index in span] for span in spans]
+
+
+def _has_content(word: str) -> bool:
+    return word not in FUNCTION_WORDS and any(letter.isalnum() for letter in word)
 
 
 def _missing_phrase(text: str, phrase: str, count: int) -> ConfigError:

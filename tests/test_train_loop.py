@@ -237,8 +237,8 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("model.path=./nothing", "model.path"),
         ("evaluation.dataset=nothing", "'evaluation.dataset'"),
         (
-            'prompts.templates.0.text="a photo of a {rare} {time}' + " at night" * 80 + '"',
-            "shorten the prompt",
+            'prompts.templates.0.text=("a photo of a {rare} {time}", "a road++ at night").and()',
+            "uses more of compel than weights",
         ),
     ],
 )

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 CAPTIONS = (
     "a photo of a red car on a road at night",
@@ -18,6 +25,9 @@ CAPTIONS = (
 
 TEXT_WIDTH = 32
 """Dimensions of the tiny text encoder's embeddings."""
+
+TEXT_WIDTH_2 = 48
+"""Dimensions of the second text encoder's embeddings, in the tiny SDXL pipeline."""
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -47,19 +57,7 @@ def build_pipeline() -> StableDiffusionPipeline:
     it."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    text_encoder = CLIPTextModel(_text_config(tokenizer, TEXT_WIDTH))
     unet = UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(16, 32),
@@ -70,17 +68,9 @@ def build_pipeline() -> StableDiffusionPipeline:
         cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=4,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
     sharpen_attention(unet)
     pipe = StableDiffusionPipeline(
-        vae=vae.eval(),
+        vae=_build_vae().eval(),
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
         unet=unet.eval(),
@@ -93,6 +83,69 @@ def build_pipeline() -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def build_sdxl_pipeline() -> StableDiffusionXLPipeline:
+    """A random StableDiffusionXLPipeline: two text encoders of different widths, pooled conditions, several
+    transformer blocks per level, unequal numbers of heads, no attention at the latents' own size."""
+    torch.manual_seed(0)
+    tokenizer, tokenizer_2 = build_tokenizer(), build_tokenizer()
+    tokenizer_2.pad_token = "!"  # as SDXL has it
+    second = _text_config(tokenizer, TEXT_WIDTH_2, num_hidden_layers=2, projection_dim=16)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=(2, 2, 4),
+        transformer_layers_per_block=(1, 1, 2),
+        cross_attention_dim=TEXT_WIDTH + TEXT_WIDTH_2,
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+    )
+    sharpen_attention(unet)
+    pipe = StableDiffusionXLPipeline(
+        vae=_build_vae().eval(),
+        text_encoder=CLIPTextModel(_text_config(tokenizer, TEXT_WIDTH, num_hidden_layers=2)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(second).eval(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=unet.eval(),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _build_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+    )
+
+
+def _text_config(tokenizer: CLIPTokenizer, width: int, num_hidden_layers: int = 1, **options: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **options,
+    )
 
 
 def sharpen_attention(unet: UNet2DConditionModel, gain: float = 3.0) -> None:

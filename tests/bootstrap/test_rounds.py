@@ -136,10 +136,10 @@ def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
         check_prompts(loop_config(), tiny_pipeline, ("<harp>",))
 
 
-def test_a_prompt_that_would_be_cut_is_an_error(tiny_pipeline: Any) -> None:
-    long = "a photo of a {rare} " + "at night " * 40
-    config = loop_config(templates=[{"text": long}, {"text": "a photo of a {common} {time}"}])
-    with pytest.raises(ConfigError, match="shorten the prompt"):
+def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
+    odd = '("a photo of a {rare}++ at night", "a road").blend(1, 1)'
+    config = loop_config(templates=[{"text": odd}, {"text": "a photo of a {common} {time}"}])
+    with pytest.raises(ConfigError, match="uses more of compel than weights"):
         check_prompts(config, tiny_pipeline, ("<piano>",))
 
 

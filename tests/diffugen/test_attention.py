@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
 
 from diffugen.attention import AttentionCapture, generate_with_attention, read_attention
 from diffugen.capture import attention_layers, phrase_attention
-from diffugen.config import ConfigError, GenerateConfig
+from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
 from diffugen.pipelines import as_task
 from diffugen.prompts import ObjectPhrase, Prompt
 
@@ -96,11 +96,12 @@ def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatc
     query, key = torch.randn(2, 54, layer.inner_dim), torch.randn(2, 77, layer.inner_dim)
     heads = [layer.head_to_batch_dim(side) for side in (query, key)]
     full = layer.get_attention_scores(*heads).unflatten(0, (2, layer.heads)).sum(1)
-    positions, weights = torch.tensor([[3, 4], [7, 7]]), torch.tensor([[[0.5], [0.5]], [[1.0], [0.0]]])
+    weights = torch.zeros(2, 77, 1)
+    weights[0, [3, 4]], weights[1, 7] = 0.5, 1.0
     expected = torch.stack([full[0, :, [3, 4]].mean(-1), full[1, :, 7]])[:, None]
     for limit in (2**24, 2000):  # the second takes the pixels in chunks
         monkeypatch.setattr("diffugen.capture.MAX_LOGITS", limit)
-        torch.testing.assert_close(phrase_attention(layer, query, key, positions, weights), expected)
+        torch.testing.assert_close(phrase_attention(layer, query, key, weights), expected)
 
 
 def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
@@ -203,6 +204,42 @@ def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
         generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, images=[images[0][:60]])
 
 
+def test_several_images_of_one_prompt_are_the_plain_pipelines(tiny_pipeline: Any) -> None:
+    plain = plain_images(tiny_pipeline, PROMPTS[:2], [1, 2, 3, 4], height=64, width=96, num_images_per_prompt=2)
+    prompts = [prompt for prompt in PROMPTS[:2] for _ in range(2)]
+    results = generate_with_attention(tiny_pipeline, prompts, [1, 2, 3, 4], SETTINGS)
+    assert all((image == expected).all() for (image, _), expected in zip(results, plain, strict=True))
+    rows = [[[5, 6]], [[5, 6]]]
+    with AttentionCapture(tiny_pipeline.unet, rows, (8, 12)) as capture:
+        plain_images(tiny_pipeline, PROMPTS[:1], [1, 2], height=64, width=96, num_images_per_prompt=2)
+    for maps, (_, attention) in zip(capture.maps(), results, strict=False):
+        np.testing.assert_allclose(maps[0], attention.heatmaps[0].values, rtol=1e-3)
+
+
+def test_a_class_prompt_is_attended_without_changing_the_image(tiny_pipeline: Any) -> None:
+    settings = SETTINGS.model_copy(update={"attend": "class_prompt"})
+    prompts = [PROMPTS[0], prompt_of("a road at night", "grand piano", "tent", "tent")]
+    plain = generate_with_attention(tiny_pipeline, [PROMPTS[0], prompt_of("a road at night")], [5, 6], SETTINGS)
+    results = generate_with_attention(tiny_pipeline, prompts, [5, 6], settings)
+    for (image, attention), (expected, _), prompt in zip(results, plain, prompts, strict=True):
+        assert (image == expected).all()
+        assert [heatmap.phrase for heatmap in attention.heatmaps] == [phrase.text for phrase in prompt.objects]
+        assert attention.rest.max() > 0
+    piano, tent, again = (heatmap.values for heatmap in results[1][1].heatmaps)
+    assert (tent == again).all() and np.abs(piano - tent).max() > 1e-4
+
+
+def test_a_class_prompt_equals_a_caption_of_the_same_words(tiny_pipeline: Any) -> None:
+    """Read from an image whose caption is the class prompt itself, the two ways are one."""
+    images = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    caption = prompt_of("red car tent night", "red car", "tent")
+    (by_tokens,) = read_attention(tiny_pipeline, images, [caption])
+    (by_class,) = read_attention(tiny_pipeline, images, [caption], AttentionConfig(attend="class_prompt"))
+    for first, second in zip(by_tokens.heatmaps, by_class.heatmaps, strict=True):
+        np.testing.assert_allclose(first.values, second.values, rtol=1e-3)
+    np.testing.assert_allclose(by_tokens.rest, by_class.rest, rtol=1e-3)
+
+
 def test_real_images_are_read_alike_alone_and_together(tiny_pipeline: Any) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size_hw, 3), np.uint8) for size_hw in ((64, 96), (64, 96), (70, 41))]
@@ -234,32 +271,6 @@ def test_reading_does_not_depend_on_the_sampler_but_on_the_timesteps(tiny_pipeli
     assert np.abs(read(seed=1) - first).max() > 1e-5
     with pytest.raises(ConfigError, match=r"timesteps \[1000\] must be one or more numbers from 0 to 999"):
         read(timesteps=(1000,))
-
-
-def test_sdxl_unets_are_captured_too() -> None:
-    """Several transformer blocks per level, pooled conditions, unequal numbers of heads."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        block_out_channels=(16, 32, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=(2, 2, 4),
-        transformer_layers_per_block=(1, 1, 2),
-        cross_attention_dim=48,
-        norm_num_groups=4,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=16 + 6 * 8,
-    )
-    conditions = {"text_embeds": torch.randn(2, 16), "time_ids": torch.ones(2, 6)}
-    rows = [[[2, 3]], [[5]]]
-    with AttentionCapture(unet, rows, (12, 10)) as capture, torch.no_grad():
-        unet(torch.randn(2, 4, 12, 10), 10, torch.randn(2, 77, 48), added_cond_kwargs=conditions)
-    assert [maps.shape for maps in capture.maps()] == [(1, 12, 10)] * 2
-    assert capture.counts == {2: 2 * 3, 4: 4 * 2 * 3}  # heads x layers: factor 1 has no attention
-    assert all(maps.mean() == pytest.approx(1 / 77, rel=0.2) for maps in capture.maps())
 
 
 def test_tasks_share_the_models(tiny_pipeline: Any) -> None:

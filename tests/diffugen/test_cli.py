@@ -163,7 +163,8 @@ def test_generate_names_mistakes(config_path: Path, tmp_path: Path, capsys: pyte
     assert error("--set", "generate.hieght=64") == "unknown setting 'generate.hieght'; did you mean 'height'?"
     assert "setting 'num_images' is 0 but should be greater" in error("--set", "num_images=0")
     assert "model.path" in error("--set", "model.path=./gone")
-    assert "reads only" in error("--set", f"prompts.templates.1.text=a {{common}} {{time}} {'very ' * 90}nice")
+    odd = '("a {common} {time}", "a road++ at night").blend(1, 1)'
+    assert "more of compel than weights" in error("--set", f"prompts.templates.1.text={odd}")
     assert not (tmp_path / "out" / "images").exists()
     assert "does not exist" in error_of(capsys, main(["generate", str(tmp_path / "gone.json")]))
 

@@ -116,8 +116,8 @@ def test_all_prompts_are_checked_before_anything_is_generated(pipe: Any, tmp_pat
     bad = Prompt("a red car", (ObjectPhrase("bus", "bus"),))
     with pytest.raises(ConfigError, match="'bus'"):
         run(pipe, tmp_path / "a", [*PROMPTS[:2], bad])
-    with pytest.raises(ConfigError, match="shorten"):
-        run(pipe, tmp_path / "b", [PROMPTS[0], Prompt("road " * 100)])
+    with pytest.raises(ConfigError, match="write only word"):
+        run(pipe, tmp_path / "b", [PROMPTS[0], Prompt('("a road++ at night", "a tent").blend(1, 1)')])
     assert list(tmp_path.iterdir()) == []
 
 

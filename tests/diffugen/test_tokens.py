@@ -15,6 +15,7 @@ from diffugen.config import ConfigError
 from diffugen.prompts import ObjectPhrase, Prompt
 from diffugen.tokens import (
     check_prompt,
+    class_prompt,
     content_token_indices,
     object_token_indices,
     phrase_token_indices,
@@ -110,21 +111,50 @@ def test_expansion_equals_the_pipelines(tiny_pipeline: Any) -> None:
     assert prompt_tokens(tiny_pipeline.tokenizer, text) == tiny_pipeline.tokenizer.tokenize(converted)
 
 
-def test_nothing_is_cut_silently(tiny_pipeline: Any) -> None:
-    fits = prompt_of("car " * 75, "car")
-    check_prompt(tiny_pipeline, fits)
-    with pytest.raises(ConfigError, match="76 tokens, but the text encoder reads only 75"):
-        check_prompt(tiny_pipeline, prompt_of("car " * 76, "car"))
-    with pytest.raises(ConfigError, match="76 tokens"):
-        check_prompt(tiny_pipeline, Prompt("a car", negative_text="car " * 76))
+def test_nothing_is_cut(tiny_pipeline: Any) -> None:
+    """A long prompt goes on in further chunks, each with a start and an end token of its own."""
+    check_prompt(tiny_pipeline, prompt_of("car " * 75 + "tent", "tent"))
+    tokenizer = tiny_pipeline.tokenizer
+    assert phrase_token_indices(tokenizer, "car " * 74 + "tent", "tent") == [75]
+    assert phrase_token_indices(tokenizer, "car " * 75 + "tent", "tent") == [78]
+    assert phrase_token_indices(tokenizer, "car " * 150 + "tent", "tent") == [155]
+    assert phrase_token_indices(tokenizer, "car " * 74 + "skyscraper", "skyscraper")[0] == 78  # words stay whole
     with pytest.raises(ConfigError, match="'tent' is not in the prompt 'a car'"):
         check_prompt(tiny_pipeline, prompt_of("a car", "tent"))
 
 
-def test_the_vectors_of_a_placeholder_count_towards_the_limit(tokenizer: Any) -> None:
-    prompt_tokens(tokenizer, "<grand-piano> " * 25)
-    with pytest.raises(ConfigError, match="78 tokens"):
-        prompt_tokens(tokenizer, "<grand-piano> " * 26)
+def test_the_vectors_of_a_placeholder_count(tokenizer: Any) -> None:
+    assert phrase_token_indices(tokenizer, "<grand-piano> " * 25 + "car", "car") == [78]
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "expected"),
+    [
+        ("a red++ car on a road", "red car", [2, 3]),
+        ("a (red car:1.4) on a road", "red car", [2, 3]),
+        ("a (red car:1.4) on a road", "road", [6]),
+        ("a ((red:1.2) car:0.8) on a road", "red car", [2, 3]),
+        ("a red car (on a road)", "road", [7]),  # a bracket without weights is a token
+        ("a (red car)1.4 on a (road)", "road", [6]),
+        ("a <grand-piano>++ at night", "<grand-piano>", [2, 3, 4]),
+        ("a <grand-piano>++ at night", "<grand-piano>++", [2, 3, 4]),
+        ("a car++ and a car--", "car", [2]),
+    ],
+)
+def test_weights_are_no_words(tokenizer: Any, text: str, phrase: str, expected: list[int]) -> None:
+    assert phrase_token_indices(tokenizer, text, phrase) == expected
+
+
+def test_a_class_prompt_is_the_phrases_and_the_other_content_words() -> None:
+    prompt = prompt_of("A (red car:1.4) and a red car, beside a tent++ at night.", "red car", "red car", "<piano>")
+    assert class_prompt(prompt) == ["red car", "<piano>", "tent night"]
+    assert class_prompt(prompt_of("a road")) == ["road"]
+
+
+def test_a_class_prompt_needs_no_phrase_in_the_prompt(tiny_pipeline: Any) -> None:
+    check_prompt(tiny_pipeline, prompt_of("a car", "tent"), "class_prompt")
+    with pytest.raises(ConfigError, match="has no words"):
+        check_prompt(tiny_pipeline, prompt_of("a car", " "), "class_prompt")
 
 
 @pytest.mark.skipif("DIFFUGEN_TEST_DATA" not in os.environ, reason="DIFFUGEN_TEST_DATA has no folder clip_tokenizer")
