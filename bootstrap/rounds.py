@@ -35,8 +35,9 @@ from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link
 from bootstrap.training_set import import_labelled
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError, DetectorConfig
+from diffugen.detector_labeler import DetectorLabeler
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
-from diffugen.labelers import DetectorLabeler, Labeler
+from diffugen.labelers import Labeler
 from diffugen.prompts import Prompt
 from diffugen.templates import sample_prompts
 from diffugen.tokens import check_prompt, tokenizers_of

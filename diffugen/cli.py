@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffugen.cli_labels import add_evaluate, add_export, add_label, add_predict
+from diffugen.cli_options import add_command, image_size
 from diffugen.command_line import run_command
-from diffugen.config_errors import ConfigError
 
 __all__ = ["build_parser", "main", "run_command"]
 
@@ -24,31 +25,22 @@ def build_parser() -> argparse.ArgumentParser:
     """All subcommands and their help."""
     parser = argparse.ArgumentParser(
         prog="diffugen",
-        description="Labelled images from diffusion models: generate, label, predict, convert.",
+        description="Labelled images from diffusion models: generate, label, predict, measure, convert.",
         epilog="`diffugen COMMAND --help` explains each command, with an example.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_generate(commands)
-    _add_label(commands)
-    _add_predict(commands)
-    _add_export(commands)
+    add_label(commands)
+    add_predict(commands)
+    add_evaluate(commands)
+    add_export(commands)
     _add_export_model(commands)
     _add_schema(commands)
     return parser
 
 
-def _add(commands: Any, name: str, summary: str, details: str, example: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper() + summary[1:]}.\n\n{details}",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def _add_generate(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands,
         "generate",
         "generate images from prompt templates, or variations of images, and label them by cross-attention",
@@ -69,99 +61,8 @@ def _add_generate(commands: Any) -> None:
     parser.set_defaults(run=_generate)
 
 
-def _add_label(commands: Any) -> None:
-    parser = _add(
-        commands,
-        "label",
-        "label a folder of photos or a dataset, by a detector or by attention",
-        "Give either --weights (a trained detector) or --model with --object (a diffusion model looks for\n"
-        "the words in the image, by cross-attention).\n"
-        "Writes a dataset (YOLO-seg and COCO) to OUT; the images are copied.",
-        "diffugen label photos --weights runs/demo/best.pt --out labelled\n"
-        '  diffugen label photos --model MODEL_FOLDER --object "grand-piano=grand piano" --out labelled',
-    )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, or dataset (data.yaml)")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the dataset's folder")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained detector (.pt, .safetensors, .onnx)")
-    parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
-    parser.add_argument(
-        "--embeddings",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="learned token for --model",
-    )
-    parser.add_argument(
-        "--object",
-        action="append",
-        default=[],
-        metavar="CLASS=WORDS",
-        help="what --model looks for; repeatable",
-    )
-    parser.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
-    parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
-    _add_detector_options(parser)
-    parser.set_defaults(run=_label)
-
-
-def _add_predict(commands: Any) -> None:
-    parser = _add(
-        commands,
-        "predict",
-        "find objects on a folder of images with a trained detector",
-        "Writes OUT/overlays (what was found, drawn on the images), OUT/masks (16-bit PNG: 0 is background,\n"
-        "k the k-th object) and OUT/instances.json (classes, scores, boxes, masks as COCO run lengths).",
-        "diffugen predict photos --weights runs/demo/best.pt --out found",
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", required=True, help="detector (.pt, .safetensors, .onnx)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
-    _add_detector_options(parser)
-    parser.set_defaults(run=_predict)
-
-
-def _add_detector_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    group = parser.add_argument_group("options of the detector")
-    group.add_argument("--classes", metavar="A,B", help="only these, in this order (default: all it knows)")
-    group.add_argument(
-        "--score-threshold",
-        type=_fraction,
-        default=0.25,
-        metavar="S",
-        help="drop lower scores (default: 0.25)",
-    )
-    group.add_argument("--imgsz", type=_size, metavar="PIXELS", help="size it looks at (default: as trained)")
-
-
-def _add_export(commands: Any) -> None:
-    parser = _add(
-        commands,
-        "export",
-        "convert a dataset between YOLO-seg and COCO",
-        "Reads a YOLO-seg folder (data.yaml) or a COCO JSON file. The written folder has both forms:\n"
-        "data.yaml with labels/ for `yolo segment train`, and coco/<split>.json for COCO's tools.",
-        "diffugen export instances_val.json --images val --out converted --masks polygon",
-    )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="YOLO-seg folder, or COCO JSON file")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of the converted dataset")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
-    parser.add_argument("--split", default="train", metavar="NAME", help="split of a COCO file (default: train)")
-    parser.add_argument("--classes", metavar="A,B", help="only these classes, in this order (default: all)")
-    parser.add_argument(
-        "--masks",
-        choices=("rle", "polygon"),
-        default="rle",
-        help="masks in the COCO file: run lengths are exact",
-    )
-    parser.set_defaults(run=_export)
-
-
 def _add_export_model(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands,
         "export-model",
         "write a trained detector as ONNX",
@@ -171,12 +72,12 @@ def _add_export_model(commands: Any) -> None:
     )
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="trained detector (.pt, .safetensors)")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the .onnx file")
-    parser.add_argument("--imgsz", type=_size, metavar="PIXELS", help="size it looks at (default: as trained)")
+    parser.add_argument("--imgsz", type=image_size, metavar="PIXELS", help="size it looks at (default: as trained)")
     parser.set_defaults(run=_export_model)
 
 
 def _add_schema(commands: Any) -> None:
-    parser = _add(
+    parser = add_command(
         commands,
         "schema",
         "print the JSON schema of the config of `diffugen generate`",
@@ -184,24 +85,6 @@ def _add_schema(commands: Any) -> None:
         "diffugen schema > generate.schema.json",
     )
     parser.set_defaults(run=_schema)
-
-
-def _size(text: str) -> int:
-    value = int(text)
-    if value < 32 or value % 32:
-        raise argparse.ArgumentTypeError(f"{text} must be a multiple of 32")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1")
-    return value
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -215,55 +98,6 @@ def _generate(arguments: argparse.Namespace) -> None:
             print(f"\n{job.config.task.kind}: starts from {source}, which has to be there first")
             continue
         generate_dataset(job.config, job.out, dry_run=arguments.dry_run)
-
-
-def _label(arguments: argparse.Namespace) -> None:
-    from diffugen.label_photos import attention_labeler, detector_labeler, label_images
-
-    if (arguments.weights is None) == (arguments.model is None):
-        raise ConfigError("label needs either --weights (a detector) or --model (a diffusion model); give one of them")
-    if arguments.weights is not None:
-        labeler = detector_labeler(
-            arguments.weights,
-            _names(arguments.classes),
-            arguments.score_threshold,
-            arguments.imgsz,
-            arguments.device,
-        )
-    elif arguments.classes is not None:
-        raise ConfigError("--classes is for --weights; name the classes of --model in --object CLASS=WORDS")
-    else:
-        labeler = attention_labeler(
-            arguments.model, arguments.embeddings, arguments.object, arguments.prompt, arguments.device
-        )
-    label_images(arguments.source, arguments.out, labeler, split=arguments.split)
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    from diffugen.commands import predict_folder
-
-    predict_folder(
-        arguments.folder,
-        arguments.out,
-        arguments.weights,
-        class_names=_names(arguments.classes),
-        score_threshold=arguments.score_threshold,
-        imgsz=arguments.imgsz,
-        device=arguments.device,
-    )
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from diffugen.commands import export_dataset
-
-    export_dataset(
-        arguments.source,
-        arguments.out,
-        images=arguments.images,
-        split=arguments.split,
-        class_names=_names(arguments.classes),
-        masks=arguments.masks,
-    )
 
 
 def _export_model(arguments: argparse.Namespace) -> None:

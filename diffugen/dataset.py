@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,27 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 
 from .config import ConfigError
+from .dataset_items import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
 from .files import atomic_path, read_json
-from .formats import coco, yolo
-from .images import read_image, write_image
+from .formats import coco, imagefolder, voc, yolo
+from .images import read_image, stores_as_it_is
 from .instances import Instances
 from .prompts import Prompt
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+__all__ = [
+    "DatasetItem",
+    "Sample",
+    "class_names_of",
+    "is_dataset",
+    "own_splits",
+    "read_dataset",
+    "read_items",
+    "renumbered",
+    "splits_of",
+    "write_dataset",
+]
+
+_Labelled = tuple[Path, Instances | Callable[[tuple[int, int]], Instances], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -68,17 +82,6 @@ class Sample:
             raise ValueError(f"reason={self.reason!r} with kept={self.kept}; a sample is kept or has a reason")
 
 
-@dataclass(frozen=True)
-class DatasetItem:
-    """One labelled image to write; `image` is its file (stored once, then linked) or uint8 [H, W, 3] RGB."""
-
-    name: str
-    image: Path | np.ndarray
-    instances: Instances
-    split: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
 def write_dataset(
     out: Path,
     items: Iterable[DatasetItem],
@@ -102,9 +105,9 @@ def write_dataset(
     with atomic_path(Path(out)) as folder:
         documents: dict[str, dict[str, Any]] = {split: _document(class_names) for split in ("train", "val")}
         for item in items:
-            _check(item, len(class_names))
+            check_item(item, class_names)
             document = documents.setdefault(item.split, _document(class_names))
-            file_name = _write_image(folder, item, link_images)
+            file_name = store_image(folder / "images" / item.split, item, link=link_images)
             _write_text(folder / "labels" / item.split / f"{item.name}.txt", yolo.to_lines(item.instances))
             _add_to_document(document, item, file_name, segmentation)
         for split, document in documents.items():
@@ -117,18 +120,38 @@ def write_dataset(
         )
 
 
+def is_dataset(root: Path) -> bool:
+    """Whether a folder is a dataset in any layout that `read_dataset` reads."""
+    return (Path(root) / "data.yaml").is_file() or _other_layout(Path(root)) is not None
+
+
 def class_names_of(root: Path) -> list[str]:
-    """The class names of a dataset folder (its data.yaml) or a COCO JSON file, in the order of their ids."""
+    """The class names of a dataset in any format that `read_dataset` reads, in the order of their ids."""
     root = Path(root)
     if root.suffix == ".json":
         return coco.names_of(_read_document(root))
+    if layout := _other_layout(root):
+        return layout.class_names_of(root)
     names = _read_yaml(root)["names"]
     return [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [str(name) for name in names]
 
 
 def splits_of(root: Path) -> list[str]:
-    """The splits that a dataset folder's data.yaml names."""
+    """The splits that a dataset folder names."""
+    if layout := _other_layout(Path(root)):
+        return layout.splits_of(root)
     return [split for split in ("train", "val", "test") if _read_yaml(Path(root)).get(split)]
+
+
+def own_splits(root: Path) -> list[str]:
+    """The splits of a dataset folder, each folder of images once (where `val` only stands in as `train`)."""
+    names = splits_of(root)
+    if _other_layout(Path(root)):
+        return names
+    folders = {name: json.dumps(_read_yaml(Path(root))[name]) for name in names}
+    by_fit = sorted(names, key=lambda name: not folders[name].strip('"').endswith(name))
+    chosen = {folders[name]: name for name in reversed(by_fit)}  # the best fit is the last to write
+    return [name for name in names if name in chosen.values()]
 
 
 def read_dataset(
@@ -137,8 +160,9 @@ def read_dataset(
     """Read name, image uint8 [H, W, 3] RGB and instances, one image at a time.
 
     Args:
-        root: a COCO JSON file, or a folder with a data.yaml: its masks come from coco/<split>.json where that
-            exists, since they are exact there, else from YOLO labels (no file: an image without objects).
+        root: a COCO JSON file, or a folder: in YOLO's layout (data.yaml; its masks come from coco/<split>.json
+            where that exists, since they are exact there, else from YOLO labels, where no file says an image
+            without objects), in PASCAL VOC's, or an imagefolder with metadata.jsonl.
         split: "train", "val" or "test"; of no effect for a COCO JSON file.
         class_names: which classes to read, in which order; None means all, in the dataset's own.
         images: for a COCO JSON file: the folder of its images, else the file's own folder.
@@ -146,25 +170,62 @@ def read_dataset(
     Raises:
         ConfigError: if the dataset, the split or an image is missing or broken.
     """
-    root = Path(root)
-    if root.suffix == ".json":
-        yield from _read_coco(root, Path(images or root.parent), class_names or class_names_of(root))
-        return
-    names = class_names_of(root)
-    folder = _image_folder(root, split)
-    if (root / "coco" / f"{split}.json").exists():
-        yield from _read_coco(root / "coco" / f"{split}.json", folder, class_names or names)
-        return
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES):
+    for path, image, instances, _ in _read(Path(root), split, class_names, images):
+        yield path.stem, image, instances
+
+
+def read_items(
+    root: Path, split: str, class_names: Sequence[str] | None = None, *, images: Path | None = None
+) -> Iterator[tuple[DatasetItem, np.ndarray]]:
+    """Like `read_dataset`, but ready to be written again, with provenance; the image uint8 [H, W, 3] beside it.
+
+    Items name the image's file where every reader sees its pixels as we do, so that it is stored as it is.
+    """
+    for path, image, instances, provenance in _read(Path(root), split, class_names, images):
+        stored = path if stores_as_it_is(path) else image
+        yield DatasetItem(path.stem, stored, instances, split, provenance), image
+
+
+def _read(
+    root: Path, split: str, class_names: Sequence[str] | None, images: Path | None
+) -> Iterator[tuple[Path, np.ndarray, Instances, dict[str, Any]]]:
+    """Each image's file, pixels, instances and provenance."""
+    for path, labels, provenance in _labels(root, split, class_names, images):
         image = read_image(path)
-        instances = _read_yolo(_label_path(path), image.shape[:2])
-        yield path.stem, image, renumbered(instances, names, class_names or names)
+        instances = labels(image.shape[:2]) if callable(labels) else labels
+        if image.shape[:2] != instances.size_hw:
+            raise ConfigError(f"{path} is {image.shape[:2]}, but its label in {root} says {instances.size_hw}")
+        yield path, image, instances, provenance
+
+
+def _labels(root: Path, split: str, class_names: Sequence[str] | None, images: Path | None) -> Iterator[_Labelled]:
+    """Each image's file, its instances (YOLO's need the image's size) and its provenance."""
+    if root.suffix == ".json":
+        yield from _read_coco(root, Path(images or root.parent), class_names)
+    elif imagefolder.is_dataset(root):
+        yield from imagefolder.read(root, split, class_names or imagefolder.class_names_of(root))
+    elif voc.is_dataset(root):
+        names = voc.class_names_of(root)
+        for path, instances in voc.read(root, split):
+            yield path, renumbered(instances, names, class_names or names), {}
+    elif (root / "coco" / f"{split}.json").exists():
+        folder = _image_folder(root, split)
+        yield from _read_coco(root / "coco" / f"{split}.json", folder, class_names or class_names_of(root))
+    else:
+        names = class_names_of(root)
+        for path in sorted(p for p in _image_folder(root, split).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+            yield path, functools.partial(_read_yolo, _label_path(path), names, class_names or names), {}
+
+
+def _other_layout(root: Path) -> Any:
+    """The module of a folder's layout; None for YOLO's, which is also what a folder without any is taken for."""
+    return next((layout for layout in (imagefolder, voc) if layout.is_dataset(root)), None)
 
 
 def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequence[str]) -> Instances:
     """The instances whose class is in `new_names`, their class ids indexing those."""
     if len(instances) and instances.class_ids.max() >= len(old_names):
-        raise ConfigError(f"class id {instances.class_ids.max()} has no name in data.yaml, which has {len(old_names)}")
+        raise ConfigError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
     index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
     kept = instances.subset(np.array([class_id in index for class_id in instances.class_ids], bool))
     class_ids = np.array([index[class_id] for class_id in kept.class_ids], np.int64)
@@ -173,36 +234,6 @@ def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequen
 
 def _document(class_names: Sequence[str]) -> dict[str, Any]:
     return {"info": {}, "images": [], "annotations": [], "categories": coco.categories(class_names)}
-
-
-def _check(item: DatasetItem, num_classes: int) -> None:
-    if not item.name or Path(item.name).name != item.name or Path(item.split).name != item.split:
-        raise ValueError(f"name={item.name!r}, split={item.split!r}: both must be plain file names")
-    if len(item.instances) and not 0 <= item.instances.class_ids.min() <= item.instances.class_ids.max() < num_classes:
-        raise ValueError(f"{item.name}: class ids {item.instances.class_ids} must lie in [0, {num_classes})")
-
-
-def _write_image(folder: Path, item: DatasetItem, link: bool) -> str:
-    suffix = item.image.suffix if isinstance(item.image, Path) else ".png"
-    target = folder / "images" / item.split / f"{item.name}{suffix}"
-    if (folder / "labels" / item.split / f"{item.name}.txt").exists():
-        raise ValueError(f"name={item.name!r} comes twice in the split {item.split!r}; names must be unique")
-    if isinstance(item.image, Path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(item.image, target, link)
-    else:
-        write_image(target, item.image)
-    return target.name
-
-
-def _link_or_copy(source: Path, target: Path, link: bool) -> None:
-    if link:
-        try:
-            os.link(source, target)
-            return
-        except OSError:  # another file system, or one without links
-            pass
-    shutil.copyfile(source, target)
 
 
 def _write_text(path: Path, lines: Sequence[str]) -> None:
@@ -261,19 +292,16 @@ def _label_path(image_path: Path) -> Path:
     return Path(f"{before}{os.sep}labels{os.sep}{after}").with_suffix(".txt")
 
 
-def _read_yolo(path: Path, size_hw: tuple[int, int]) -> Instances:
+def _read_yolo(path: Path, names: Sequence[str], class_names: Sequence[str], size_hw: tuple[int, int]) -> Instances:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     try:
-        return yolo.from_lines(lines, size_hw)
+        instances = yolo.from_lines(lines, size_hw)
     except ValueError as error:
         raise ConfigError(f"label file {path}: {error}") from None
+    return renumbered(instances, names, class_names)
 
 
-def _read_coco(path: Path, images: Path, class_names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, Instances]]:
-    for entry, instances in coco.read(_read_document(path), class_names):
-        image = read_image(images / entry["file_name"])
-        if image.shape[:2] != instances.size_hw:
-            raise ConfigError(
-                f"{images / entry['file_name']} is {image.shape[:2]}, but {path} says {instances.size_hw}"
-            )
-        yield Path(entry["file_name"]).stem, image, instances
+def _read_coco(path: Path, images: Path, class_names: Sequence[str] | None) -> Iterator[_Labelled]:
+    document = _read_document(path)
+    for entry, instances in coco.read(document, class_names or coco.names_of(document)):
+        yield images / entry["file_name"], instances, entry.get("provenance") or {}

@@ -92,6 +92,13 @@ class DatasetConfig(Strict):
     seed_range: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(lt=2**63)]] | None = Field(
         default=None, description="least and greatest seed of an image (default: 0 and 2**32 - 1)"
     )
+    drop_duplicates: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of a perceptual hash's bits in which an image may differ from an earlier one and still "
+        "be left out as its near-duplicate (0.06 is a good one); null: keep all",
+    )
     val_fraction: float = Field(
         default=0.2, ge=0, lt=1, description="share of the validation split; source datasets keep their own splits"
     )

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
+from .batching import map_batches
+from .class_maps import class_index
 from .config import ConfigError, DetectorConfig
 from .files import atomic_path
 from .instances import Instances
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FORMAT = "diffugen-detector-1"
-_MAX_DETECTIONS = 100  # per image
+_MAX_DETECTIONS = 100  # per image, as COCO counts
 _LOADABLE = (".pt", ".safetensors", ".onnx")
 
 
@@ -167,8 +169,12 @@ def predict(
     batch_size: int = 16,
     device: str = "auto",
     iou: float = 0.7,
+    multi_label: bool = False,
 ) -> list[Instances]:
-    """Detect objects; masks come at the images' own size.
+    """Detect objects; masks come at the images' own size, boxes as the detector says them.
+
+    What is found in an image does not depend on its neighbours: only images of one size share a batch, so that
+    each is padded to its own shape (ultralytics pads a mixed batch to squares).
 
     Args:
         yolo: from `load_detector`.
@@ -181,26 +187,43 @@ def predict(
         batch_size: images at a time; halved when the GPU runs out of memory.
         device: as in `DetectorConfig`.
         iou: overlapping boxes of one class above this are one object.
+        multi_label: a box counts for every class whose score suffices, not for the best alone; average precision
+            is measured so. Detectors without non-maximum suppression have their own way, and keep it.
     """
-    index = _class_index(yolo.names, class_names, class_map or {})
+    index = class_index(yolo.names, class_names, class_map)
     options = {
         "conf": score_threshold,
         "iou": iou,
         "imgsz": imgsz or trained_imgsz(yolo),
         "device": device_name(device),
+        "predictor": _predictor(multi_label),
     }
-    results: list[Instances] = []
-    while len(results) < len(images):
-        batch = images[len(results) : len(results) + batch_size]
-        try:
-            results += _predict_batch(yolo, batch, index, options)
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            torch.cuda.empty_cache()
-            logger.warning("out of GPU memory: predicting %d images at a time", batch_size)
-    return results
+    return map_batches(images, batch_size, lambda batch: _predict_batch(yolo, batch, index, options))
+
+
+@functools.cache
+def _predictor(multi_label: bool) -> type:
+    """ultralytics' predictor of segmenters, which keeps the best class of a box; its validator keeps all."""
+    import_ultralytics()
+    from ultralytics.models.yolo.segment import SegmentationPredictor
+    from ultralytics.utils.nms import non_max_suppression
+
+    class MultiLabelPredictor(SegmentationPredictor):
+        def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: list[np.ndarray]) -> list[Any]:
+            protos = preds[0][1] if isinstance(preds[0], tuple) else preds[1]
+            boxes = non_max_suppression(
+                preds[0],
+                self.args.conf,
+                self.args.iou,
+                self.args.classes,
+                multi_label=True,
+                max_det=self.args.max_det,
+                nc=len(self.model.names),
+                end2end=getattr(self.model, "end2end", False),
+            )
+            return self.construct_results(boxes, img, orig_imgs, protos=protos)
+
+    return MultiLabelPredictor if multi_label else SegmentationPredictor
 
 
 def embed(
@@ -220,11 +243,17 @@ def embed(
     """
     last = len(_network(yolo).yaml["backbone"]) - 1
     options = {"imgsz": imgsz or trained_imgsz(yolo), "device": device_name(device), "embed": [last], "verbose": False}
-    rows: list[np.ndarray] = []
-    for start in range(0, len(images), batch_size):
-        bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images[start : start + batch_size]]
-        rows += [row.float().cpu().numpy() for row in yolo.predict(bgr, batch=len(bgr), **options)]
+
+    def run(batch: list[np.ndarray]) -> list[np.ndarray]:
+        return [row.float().cpu().numpy() for row in yolo.predict(_bgr(batch), batch=len(batch), **options)]
+
+    rows = map_batches(images, batch_size, run)
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def _bgr(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """As ultralytics takes arrays."""
+    return [np.ascontiguousarray(image[..., ::-1]) for image in images]
 
 
 def trained_imgsz(yolo: YOLO) -> int:
@@ -236,32 +265,13 @@ def trained_imgsz(yolo: YOLO) -> int:
     return int(size)
 
 
-def _class_index(
-    model_names: Mapping[int, str], class_names: Sequence[str], class_map: Mapping[str, str]
-) -> dict[int, int]:
-    """From the model's class ids to positions in `class_names`."""
-    unknown = [target for target in class_map.values() if target not in class_names]
-    if unknown:
-        raise ConfigError(
-            f"class_map: {unknown[0]!r} is none of the classes {', '.join(class_names)}; correct or add it"
-        )
-    absent = [source for source in class_map if source not in model_names.values()]
-    if absent:
-        raise ConfigError(
-            f"class_map: the detector has no class {absent[0]!r}; it has {', '.join(model_names.values())}"
-        )
-    mapped = {i: class_map.get(name, name) for i, name in model_names.items()}
-    return {i: class_names.index(name) for i, name in mapped.items() if name in class_names}
-
-
 def _predict_batch(
     yolo: YOLO, images: Sequence[np.ndarray], index: dict[int, int], options: dict[str, Any]
 ) -> list[Instances]:
-    bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]  # ultralytics takes arrays as BGR
     found = yolo.predict(
-        bgr,
+        _bgr(images),
         classes=sorted(index) or [-1],
-        batch=len(bgr),
+        batch=len(images),
         retina_masks=True,
         max_det=_MAX_DETECTIONS,
         verbose=False,

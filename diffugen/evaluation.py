@@ -112,18 +112,34 @@ def label_quality(
         "num_truth", "num_pred"; the same again for each class in "classes". What has no instances to divide
         by is None.
     """
-    totals: dict[int, list[float]] = {}  # class -> [sum of IoU, matched at 0.5, predicted, true]
+    totals = LabelTotals()
     for pred, truth in pairs:
+        totals.add(pred, truth)
+    return totals.quality(class_names)
+
+
+class LabelTotals:
+    """The sums behind `label_quality`, for those who see the images of a dataset only once."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[float]] = {}  # class -> [sum of IoU, matched at 0.5, predicted, true]
+
+    def add(self, pred: Instances, truth: Instances) -> None:
+        """Count one image."""
         any_overlap = match_instances(pred, truth, iou_threshold=0.0)
         for class_id in np.union1d(pred.class_ids, truth.class_ids).tolist():
             ious = any_overlap.ious[truth.class_ids[any_overlap.pairs[:, 1]] == class_id]
             counts = (pred.class_ids == class_id).sum(), (truth.class_ids == class_id).sum()
-            row = totals.setdefault(class_id, [0.0, 0.0, 0.0, 0.0])
+            row = self._rows.setdefault(class_id, [0.0, 0.0, 0.0, 0.0])
             for i, value in enumerate((ious.sum(), (ious >= 0.5).sum(), *counts)):
                 row[i] += float(value)
-    everything = np.array(list(totals.values())).reshape(-1, 4).sum(axis=0).tolist()
-    names = {i: class_names[i] if class_names else str(i) for i in totals}
-    return _quality(everything) | {"classes": {names[i]: _quality(totals[i]) for i in sorted(totals)}}
+
+    def quality(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+        """The figures, as `label_quality` returns them."""
+        everything = np.array(list(self._rows.values())).reshape(-1, 4).sum(axis=0).tolist()
+        names = {i: class_names[i] if class_names else str(i) for i in self._rows}
+        classes = {names[i]: _quality(self._rows[i]) for i in sorted(self._rows)}
+        return _quality(everything) | {"classes": classes}
 
 
 def _quality(row: Sequence[float]) -> dict[str, float | int | None]:
@@ -150,19 +166,19 @@ def average_precision(
         "mean" (over the classes that have true instances) and each class name -> "mask_map50",
         "mask_map50_95", "box_map50", "box_map50_95"; None where there is no true instance.
     """
-    return _average_precision(zip(predictions, truths, strict=True), class_names)
+    return average_precision_of(zip(predictions, truths, strict=True), class_names)
 
 
-def _average_precision(
+def average_precision_of(
     pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
+    """Like `average_precision`, of pairs (predicted, true)."""
     found, true = _document(class_names), _document(class_names)
     for image_id, (pred, truth) in enumerate(pairs, start=1):
         for document, instances in ((found, pred), (true, truth)):
             height, width = instances.size_hw
             document["images"].append({"id": image_id, "height": height, "width": width})
-            first_id = len(document["annotations"]) + 1
-            document["annotations"] += coco.annotations_of(instances, image_id=image_id, first_id=first_id)
+            document["annotations"] += _annotations(instances, image_id, len(document["annotations"]) + 1)
     measured = {kind: _precision(true, found, iou_type) for kind, iou_type in (("mask", "segm"), ("box", "bbox"))}
     table: dict[str, dict[str, float | None]] = {name: {} for name in ("mean", *class_names)}
     for kind, precision in measured.items():
@@ -176,6 +192,15 @@ def _average_precision(
             for name, value in zip(class_names, values, strict=True):
                 table[name][key] = float(value) if value >= 0 else None
     return table
+
+
+def _annotations(instances: Instances, image_id: int, first_id: int) -> list[dict[str, Any]]:
+    """COCO annotations with the instances' own boxes: a detector's box is not that of its mask."""
+    instances = instances.subset(instances.masks.any(axis=(1, 2)))
+    annotations = coco.annotations_of(instances, image_id=image_id, first_id=first_id)
+    for annotation, (x1, y1, x2, y2) in zip(annotations, instances.xyxy.tolist(), strict=True):
+        annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    return annotations
 
 
 def _document(class_names: Sequence[str]) -> dict[str, Any]:
@@ -228,14 +253,30 @@ def evaluate_detector(
     if absent:
         raise ConfigError(f"class {absent[0]!r} is not labelled in {dataset_root}; measure classes that it has")
     yolo = load_detector(weights)
+    truths = ((image, truth) for _, image, truth in read_dataset(dataset_root, split, class_names))
+    pairs = detector_pairs(yolo, truths, class_names=class_names, imgsz=imgsz, batch_size=batch_size, device=device)
+    return average_precision_of(pairs, class_names)
 
-    def pairs() -> Iterator[tuple[Instances, Instances]]:
-        images = read_dataset(dataset_root, split, class_names)
-        while batch := list(islice(images, batch_size)):
-            found = predict(
-                yolo, [image for _, image, _ in batch], class_names=class_names,
-                score_threshold=AP_SCORE_THRESHOLD, imgsz=imgsz, batch_size=batch_size, device=device,
-            )  # fmt: skip
-            yield from zip(found, (truth for _, _, truth in batch), strict=True)
 
-    return _average_precision(pairs(), class_names)
+def detector_pairs(
+    yolo: Any, truths: Iterable[tuple[np.ndarray, Instances]], *, batch_size: int = 16, **options: Any
+) -> Iterator[tuple[Instances, Instances]]:
+    """What a detector finds, down to its weakest detections, beside the truth.
+
+    Args:
+        yolo: from `load_detector`.
+        truths: image uint8 [H, W, 3] RGB and its true instances; taken a batch at a time.
+        batch_size: images at a time.
+        options: of `predict`.
+    """
+    images = iter(truths)
+    while batch := list(islice(images, batch_size)):
+        found = predict(
+            yolo,
+            [image for image, _ in batch],
+            score_threshold=AP_SCORE_THRESHOLD,
+            multi_label=True,
+            batch_size=batch_size,
+            **options,
+        )
+        yield from zip(found, (truth for _, truth in batch), strict=True)

@@ -138,12 +138,16 @@ def _label_records(
     """Label each image; append what became of it to `samples`, and yield it if nothing is missing."""
     from diffugen.attention_labeler import AttentionLabeler
     from diffugen.dataset import DatasetItem
+    from diffugen.near_duplicates import SeenImages
     from diffugen.sources import prompt_json
 
+    seen = None if config.drop_duplicates is None else SeenImages(config.drop_duplicates)
     labeler = AttentionLabeler(plan.class_names, config.label)
     for number, record in enumerate(tqdm(records, desc="labelling", unit="image")):
         variation = plan.variations[number] if plan.variations else None
         instances, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)
+        if not reason and seen is not None and (twin := seen.twin(record.id, record.image())):
+            reason = f"near-duplicate of {twin}"
         decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": instances.to_json()}
         samples.append(record.to_json() | decided)
         if not reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from diffugen.files import atomic_path
 from diffugen.instances import Instances
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+_COMMON_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_EXIF_ORIENTATION = 0x0112
 
 # Okabe and Ito's palette, which colour-blind people can tell apart
 PALETTE = (
@@ -57,6 +61,19 @@ def read_image(path: Path) -> np.ndarray:
         raise ConfigError(
             f"image {path} cannot be read (not a readable image: {_first_line(error)}); replace or remove it"
         ) from None
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file: its stem, or with its suffix where another file (a.jpg, a.png) has the same."""
+    stems = Counter(path.stem for path in paths)
+    return [path.stem if stems[path.stem] == 1 else path.name.replace(".", "_") for path in paths]
+
+
+def stores_as_it_is(path: Path) -> bool:
+    """Whether everybody reads an image file's pixels as `read_image` does: a common format, not turned by its
+    metadata."""
+    with Image.open(path) as image:
+        return path.suffix.lower() in _COMMON_SUFFIXES and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -17,15 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen import detector
 from diffugen.cli import main, run_command
-from diffugen.commands import own_splits, unique_names
 from diffugen.config import ConfigError
-from diffugen.dataset import DatasetItem, class_names_of, read_dataset, splits_of, write_dataset
+from diffugen.dataset import DatasetItem, class_names_of, own_splits, read_dataset, read_items, splits_of, write_dataset
 from diffugen.files import read_json, read_jsonl
 from diffugen.generate_command import missing_objects
+from diffugen.images import unique_names
 from diffugen.instances import Instances
-from diffugen.label_photos import caption_prompt
+from diffugen.photo_attention import caption_prompt
 from diffugen.prompts import ObjectPhrase, Prompt
 
 SIZE_HW = (40, 64)
@@ -88,8 +87,10 @@ def found_by_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Instances], 
         def predict(model: Any, images: list[np.ndarray], **options: Any) -> list[Instances]:
             return [instances for _ in images]
 
-        monkeypatch.setattr(detector, "load_detector", lambda _: SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"}))
-        monkeypatch.setattr(detector, "predict", predict)
+        model = SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"})
+        for module in ("detector_labeler", "predict_folder"):
+            monkeypatch.setattr(f"diffugen.{module}.load_detector", lambda _: model)
+            monkeypatch.setattr(f"diffugen.{module}.predict", predict)
 
     return put
 
@@ -101,11 +102,11 @@ def test_help_is_quick_and_needs_no_manual() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "[]"
-    for command in ("generate", "label", "predict", "export", "schema"):
+    for command in ("generate", "label", "predict", "evaluate", "export", "schema"):
         assert command in printed
 
 
-@pytest.mark.parametrize("command", ["generate", "label", "predict", "export", "schema"])
+@pytest.mark.parametrize("command", ["generate", "label", "predict", "evaluate", "export", "schema"])
 def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
@@ -152,6 +153,16 @@ def test_generate_writes_samples_and_a_dataset(
     before = (out / "samples.jsonl").read_bytes()
     assert main(["generate", str(config_path), "--out", str(out)]) == 0
     assert (out / "samples.jsonl").read_bytes() == before
+
+
+def test_generate_can_drop_near_duplicates(config_path: Path, tmp_path: Path) -> None:
+    """With every bit allowed to differ, each image is a twin of the first that was kept."""
+    out = tmp_path / "out"
+    assert main(["generate", str(config_path), "--out", str(out), "--set", "drop_duplicates=1.0"]) == 0
+    samples = read_jsonl(out / "samples.jsonl")
+    (kept,) = [sample["id"] for sample in samples if sample["kept"]]
+    dropped = [sample["reason"] for sample in samples if sample["reason"].startswith("near-duplicate")]
+    assert dropped and set(dropped) == {f"near-duplicate of {kept}"}
 
 
 def test_generate_names_mistakes(config_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,16 +266,18 @@ def test_label_a_folder_by_a_detector(photos: Path, tmp_path: Path, found_by_det
     assert (photos / "b.jpg").stat().st_nlink == 1  # the user's own file is copied, not linked
 
 
-def test_label_a_dataset_keeps_its_splits(tmp_path: Path, found_by_detector: Any) -> None:
-    items = [DatasetItem(f"{part}0", picture(0), box_instances(0), part) for part in ("train", "val")]
+def test_label_a_dataset_keeps_its_splits_and_provenance(tmp_path: Path, found_by_detector: Any) -> None:
+    told = {"prompt": "a dog", "seed": 3, "labeler": "attention"}
+    items = [DatasetItem(f"{part}0", picture(0), box_instances(0), part, told) for part in ("train", "val")]
     write_dataset(tmp_path / "data", items, ["dog"])
     found_by_detector(box_instances(1, 2))
     out = tmp_path / "labelled"
     assert main(["label", str(tmp_path / "data"), "--weights", "best.pt", "--out", str(out)]) == 0
     for part in ("train", "val"):
-        [(name, _, instances)] = read_dataset(out, part)
-        assert name == f"{part}0"
-        assert instances.class_ids.tolist() == [1, 2]
+        [(item, _)] = read_items(out, part)
+        assert item.name == f"{part}0"
+        assert item.instances.class_ids.tolist() == [1, 2]
+        assert item.provenance == told | {"labeler": "detector"}
 
 
 def test_label_a_folder_by_attention(photos: Path, tmp_path: Path, tiny_pipeline_dir: Path) -> None:
@@ -281,12 +294,15 @@ def test_label_names_mistakes(photos: Path, tmp_path: Path, capsys: pytest.Captu
     def error(*options: str) -> str:
         return error_of(capsys, main(["label", str(photos), "--out", str(tmp_path / "out"), *options]))
 
-    assert "give one of them" in error()
-    assert "give one of them" in error("--weights", "a.pt", "--model", "b")
+    assert "(a diffusion model); give one" in error()
+    assert "(a diffusion model); give one" in error("--weights", "a.pt", "--model", "b")
+    assert "(a diffusion model); give one" in error("--weights", "a.pt", "--mask2former", "b")
     assert "at least one --object" in error("--model", "b")
     assert "--object 'car=' has no words" in error("--model", "b", "--object", "car=")
     assert "lacks the words 'red car'" in error("--model", "b", "--object", "car=red car", "--prompt", "a bus")
-    assert "--classes is for --weights" in error("--model", "b", "--object", "car", "--classes", "car")
+    assert "--classes and --map are for --weights" in error("--model", "b", "--object", "car", "--classes", "car")
+    assert "--map 'car' is not of the form" in error("--weights", "a.pt", "--map", "car")
+    assert "Mask2Former gone cannot be loaded" in error("--mask2former", "gone")
     assert "gone.pt" in error("--weights", str(tmp_path / "gone.pt"))
 
 

@@ -204,7 +204,7 @@ def test_a_coco_entry_of_another_size_is_refused(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     write_image(tmp_path / "d/images/val/c.png", np.zeros((40, 24, 3), np.uint8))
     path.write_text(json.dumps(document))
-    with pytest.raises(ConfigError, match=r"is \(40, 24\), but .* says \(24, 40\)"):
+    with pytest.raises(ConfigError, match=r"is \(40, 24\), but its label in .* says \(24, 40\)"):
         list(read_dataset(tmp_path / "d", "val"))
 
 

@@ -163,12 +163,45 @@ def test_classes_that_nobody_asked_for_are_dropped(tuned: Path) -> None:
     ("class_map", "message"),
     [
         ({"car": "lorry"}, "'lorry' is none of the classes"),
-        ({"ship": "car"}, "the detector has no class 'ship'"),
+        ({"ship": "car"}, "the model has no class 'ship'"),
     ],
 )
 def test_class_maps_must_fit_both_sides(tuned: Path, class_map: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         predict(load_detector(tuned), [], class_names=["car"], class_map=class_map)
+
+
+def assert_equal(found: Instances, expected: Instances) -> None:
+    np.testing.assert_array_equal(found.masks, expected.masks)
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_what_is_found_does_not_depend_on_the_neighbours(tuned: Path) -> None:
+    """In a batch of several sizes ultralytics pads every image to a square, and finds other things."""
+    yolo = load_detector(tuned)
+    images = [item.image for item in squares(3, ["a"])]
+    mixed = [images[0], images[1][:30], images[2], images[1][:, :40]]
+    options = {"class_names": ["tent", "car"], "score_threshold": 0.001, "imgsz": 96, "device": "cpu"}
+    together = predict(yolo, mixed, **options)
+    alone = [predict(yolo, [image], **options)[0] for image in mixed]
+    assert min(len(instances) for instances in alone) > 0
+    for found, expected in zip(together, alone, strict=True):
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("architecture", ["yolov8n-seg.yaml", "yolo11n-seg.yaml", "yolo26n-seg.yaml"])
+def test_a_box_can_count_for_several_classes(architecture: str) -> None:
+    """Untrained segmenters of three generations, which think all classes equally likely."""
+    torch.manual_seed(0)
+    yolo = new_detector(["car", "tent"], architecture)
+    image = squares(1, ["a"])[0].image
+    options = {"class_names": ["tent", "car"], "score_threshold": 0.001, "imgsz": 64, "device": "cpu"}
+    (every,) = predict(yolo, [image], multi_label=True, **options)
+    (best,) = predict(yolo, [image], **options)  # the same model, switched back
+    assert best.size_hw == every.size_hw == SIZE_HW
+    assert len(every) == 2 * len(best) > 0
+    assert set(every.class_ids) == {0, 1} and len(set(best.class_ids)) == 1
 
 
 def test_the_batch_is_halved_when_memory_runs_out(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +241,9 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_that_cannot_be_used_are_told_in_a_sentence(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="do not exist"):
         load_detector(tmp_path / "yolov8n-seg.pt")  # which ultralytics would fetch
-    (tmp_path / "w.onnx").write_bytes(b"x")
+    (tmp_path / "w.bin").write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"must be a file of type \.pt or \.safetensors"):
-        load_detector(tmp_path / "w.onnx")
+        load_detector(tmp_path / "w.bin")
     (tmp_path / "w.safetensors").write_bytes(b"x")
     with pytest.raises(ConfigError, match="no safetensors file"):
         load_detector(tmp_path / "w.safetensors")

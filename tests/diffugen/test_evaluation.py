@@ -5,7 +5,7 @@ import pytest
 
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, write_dataset
-from diffugen.detector import new_detector, save_detector
+from diffugen.detector import load_detector, new_detector, save_detector
 from diffugen.evaluation import (
     average_precision,
     box_iou,
@@ -145,3 +145,33 @@ def test_evaluating_a_detector(tmp_path: Path) -> None:
     assert table["piano"]["mask_map50"] < 0.1 and table["car"]["mask_map50"] is None  # untrained; no car in truth
     with pytest.raises(ConfigError, match="'dog' is not labelled"):
         evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", ["dog"], imgsz=64, device="cpu")
+
+
+def test_a_detectors_own_boxes_are_measured() -> None:
+    truth = boxes((10, 5, 30, 25), classes=[0])
+    mask = truth.masks.copy()
+    mask[0, :, 20:] = False  # half of the object, in a box around the whole of it
+    found = Instances(mask, truth.xyxy, truth.class_ids, truth.scores)
+    table = average_precision([found], [truth], NAMES[:1])
+    assert table["piano"]["box_map50_95"] == pytest.approx(1)
+    assert table["piano"]["mask_map50_95"] == pytest.approx(0.1)  # IoU 0.5: right at the first threshold only
+
+
+def test_ultralytics_own_validation_agrees(tmp_path: Path) -> None:
+    """Square scenes, so that both sides see the same pixels; theirs scores masks at a quarter of the size."""
+    import diffugen.toyworld
+    from diffugen.toyworld import COMMON_KINDS
+    from diffugen.toyworld.scenes_dataset import write_scenes
+
+    weights = Path(diffugen.toyworld.__file__).parent / "weights" / "detector.safetensors"
+    names = list(COMMON_KINDS)
+    write_scenes(tmp_path / "scenes", 40, 41_000_000, names, split="val", progress=False)
+    ours = evaluate_detector(weights, tmp_path / "scenes", names, split="val", imgsz=128, device="cpu")["mean"]
+    theirs = load_detector(weights).val(
+        data=str(tmp_path / "scenes" / "data.yaml"), imgsz=128, batch=8, rect=False, device="cpu", workers=0,
+        plots=False, verbose=False, project=str(tmp_path / "val"),
+    )  # fmt: skip
+    assert ours["box_map50"] == pytest.approx(theirs.box.map50, abs=0.015)
+    assert ours["box_map50_95"] == pytest.approx(theirs.box.map, abs=0.02)
+    assert ours["mask_map50"] == pytest.approx(theirs.seg.map50, abs=0.03)
+    assert ours["mask_map50_95"] > theirs.seg.map - 0.02

@@ -1,0 +1,77 @@
+"""From the classes that a model knows to those of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffugen.config_errors import ConfigError
+
+_NUM_SHOWN = 10  # class names in a message; COCO has 80
+
+
+def class_index(
+    model_names: Mapping[int, str], class_names: Sequence[str], class_map: Mapping[str, str] | None = None
+) -> dict[int, int]:
+    """From the model's class ids to positions in `class_names`; classes that lead nowhere are not in it.
+
+    Args:
+        model_names: the model's class ids and names.
+        class_names: the dataset's.
+        class_map: from the model's names to `class_names`, many to one; names that are not in it keep their own.
+
+    Raises:
+        ConfigError: the map names a class that one of the two sides does not have.
+    """
+    class_map = class_map or {}
+    for source, target in class_map.items():
+        if target not in class_names:
+            raise ConfigError(f"class_map: {target!r} is none of the classes {_shown(class_names)}; correct or add it")
+        if source not in model_names.values():
+            raise ConfigError(
+                f"class_map: the model has no class {source!r}; it has {_shown(list(model_names.values()))}"
+            )
+    mapped = {i: class_map.get(name, name) for i, name in model_names.items()}
+    return {i: class_names.index(name) for i, name in mapped.items() if name in class_names}
+
+
+def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
+    """The map that a command line writes as `MODEL=DATASET`, such as `truck=car`.
+
+    Raises:
+        ConfigError: an entry has another form, or a class of the model comes twice.
+    """
+    class_map: dict[str, str] = {}
+    for entry in entries:
+        source, equals, target = (part.strip() for part in entry.partition("="))
+        if not (source and equals and target):
+            raise ConfigError(f"--map {entry!r} is not of the form MODEL_CLASS=DATASET_CLASS")
+        if source in class_map:
+            raise ConfigError(f"--map gives the class {source!r} twice; a model's class can become only one")
+        class_map[source] = target
+    return class_map
+
+
+def mapped_classes(
+    model_names: Mapping[int, str], wanted: Sequence[str] | None, class_map: Mapping[str, str], model: str
+) -> list[str]:
+    """The dataset's classes: those wanted; else, with a map, its targets; else all that the model knows.
+
+    Args:
+        model_names: the model's class ids and names.
+        wanted: names to look for, in this order.
+        class_map: from the model's names to the dataset's.
+        model: what to call it in a message.
+
+    Raises:
+        ConfigError: neither the model nor the map has a wanted class.
+    """
+    known = [model_names[index] for index in sorted(model_names)]
+    reachable = {name for name in known if name not in class_map} | set(class_map.values())
+    for name in wanted or ():
+        if name not in reachable:
+            raise ConfigError(f"--classes: {model} does not know {name!r}; its classes are {_shown(known)}")
+    return list(wanted or dict.fromkeys(class_map.values()) or known)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
