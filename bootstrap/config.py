@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -82,14 +83,40 @@ class PoolConfig(Strict):
     """The user's own unlabelled photos as further training images: labelled and filtered anew in every round."""
 
     folder: ConfigPath = Field(description="folder of photos")
-    caption: str = Field(min_length=1, description="what they show: 'a photo of a <grand-piano>'")
-    objects: dict[str, str] = Field(min_length=1, description="phrase of the caption -> class")
+    captions: tuple[str, ...] = Field(
+        min_length=1,
+        description="what they show: 'a photo of a <grand-piano>'; several, with words for similar things, where the "
+        "model knows no word for the object: what they agree on counts",
+    )
+    objects: dict[str, str] = Field(min_length=1, description="phrase of a caption -> class")
     repeats: int = Field(1, ge=1, description="how often each photo counts among the training images")
 
+    @model_validator(mode="after")
+    def _captions_agree(self) -> PoolConfig:
+        shown = [[phrase.class_name for phrase in prompt.objects] for prompt in self.prompts]
+        for number, classes in enumerate(shown):
+            if not classes or classes != shown[0]:
+                raise SettingError(
+                    f"captions.{number}",
+                    f"names {classes or 'no class'}, but captions must name the same classes in one order, the first "
+                    f"{shown[0] or 'at least one'}; write a phrase of pool.objects for each into it",
+                )
+        return self
+
     @property
-    def prompt(self) -> Prompt:
-        phrases = sorted(self.objects.items(), key=lambda item: self.caption.find(item[0]))
-        return Prompt(self.caption, tuple(ObjectPhrase(text, name) for text, name in phrases), template=self.caption)
+    def prompts(self) -> list[Prompt]:
+        """A prompt per caption, its objects in the order of its words."""
+        return [Prompt(text, self._objects_in(text), template=text) for text in self.captions]
+
+    def _objects_in(self, text: str) -> tuple[ObjectPhrase, ...]:
+        """The phrases that stand in a caption; the words of "red car" are no further "car"."""
+        found = {}
+        for phrase in sorted(self.objects, key=len, reverse=True):
+            place = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
+            if place:
+                found[place.start()] = ObjectPhrase(phrase, self.objects[phrase])
+                text = text[: place.start()] + "\0" * len(phrase) + text[place.end() :]
+        return tuple(found[start] for start in sorted(found))
 
 
 class LabelledConfig(Strict):

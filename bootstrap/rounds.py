@@ -289,7 +289,7 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ())
         for tokenizer in tokenizers:
             tokenizer.add_tokens(list(new_tokens))
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
-    pool = [config.pool.prompt] if config.pool else []
+    pool = config.pool.prompts if config.pool else []
     for prompt in [*prompts.values(), *pool]:
         check_prompt(reader, prompt, config.generate.attend)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
 from diffugen.config import ConfigError, GenerateConfig
 from diffugen.files import read_jsonl, write_jsonl
+from diffugen.heatmaps import geometric_mean
 from diffugen.images import list_images, read_image, write_png
 from diffugen.prompts import Prompt
 from diffugen.tokens import check_prompt
@@ -157,20 +158,26 @@ def generate_batches(
 
 
 def read_photos(
-    pipe: Any, folder: Path, prompt: Prompt, settings: GenerateConfig, out: Path, *, provenance: Mapping[str, Any]
+    pipe: Any,
+    folder: Path,
+    prompts: Sequence[Prompt],
+    settings: GenerateConfig,
+    out: Path,
+    *,
+    provenance: Mapping[str, Any],
 ) -> list[GeneratedRecord]:
-    """Read the attention of a folder's photos with one caption for all: samples like generated ones, task "photo".
+    """Read the attention of a folder's photos with the same captions for all: samples of the task "photo".
 
     Args:
         pipe: the pipeline that looks at them.
         folder: the photos; they are copied into `out`, so that it stands by itself.
-        prompt: the caption, with the objects to look for.
+        prompts: captions, each with the same objects in words of its own; the readings are averaged.
         settings: what of the attention counts and is kept.
         out: folder for images/ and heatmaps/; `parts/photos.jsonl` comes last, and where it is nothing is done.
         provenance: what to record about the model.
 
     Raises:
-        ConfigError: a photo cannot be read, or the caption does not fit the model.
+        ConfigError: a photo cannot be read, or a caption does not fit the model.
     """
     part = Path(out) / "parts" / "photos.jsonl"
     if part.is_file():
@@ -178,20 +185,20 @@ def read_photos(
     records = []
     for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
         image = read_image(path)
-        (attention,) = read_attention(pipe, [image], [prompt], settings, seed=number)
+        readings = read_attention(pipe, [image] * len(prompts), prompts, settings, seed=number)
         name = f"photo_{number:04d}"
         record = GeneratedRecord(
             id=name,
             image_path=Path(out) / "images" / f"{name}.png",
             heatmap_path=Path(out) / "heatmaps" / f"{name}.npz",
-            prompt=prompt,
+            prompt=prompts[0],
             seed=number,
             task="photo",
-            provenance={**provenance, "photo": path.name},
+            provenance={**provenance, "photo": path.name, "captions": [prompt.text for prompt in prompts]},
         )
         with clear_when_disk_is_full(Path(out)):
             write_png(record.image_path, image)
-            attention.save(record.heatmap_path)
+            geometric_mean(readings).save(record.heatmap_path)
         records.append(record)
     write_jsonl(part, [record.to_json() for record in records])
     return records

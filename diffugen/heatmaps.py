@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffugen.files import atomic_path
+
+_TINY = 1e-6
+"""Far below an even share of attention; keeps logarithms finite."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,24 @@ class ImageAttention:
             affinity = file.get("affinity", None)
         heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
         return cls(heatmaps, rest, num_tokens, affinity)
+
+
+def geometric_mean(readings: Sequence[ImageAttention]) -> ImageAttention:
+    """One attention from several readings of an image, each with its own words for the same objects.
+
+    An object that no word of the model names is found by what many words agree on: a pixel is hot if all attend to it.
+
+    Args:
+        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens` and affinity are the
+            first one's.
+    """
+    first = readings[0]
+    if len(readings) == 1:
+        return first
+    logs = [np.log([heatmap.values + _TINY for heatmap in reading.heatmaps]) for reading in readings]
+    means = np.exp(np.mean(logs, axis=0)).astype(np.float32)
+    heatmaps = tuple(replace(heatmap, values=mean) for heatmap, mean in zip(first.heatmaps, means, strict=True))
+    return replace(first, heatmaps=heatmaps, rest=np.mean([reading.rest for reading in readings], axis=0))
 
 
 def _check_map(values: np.ndarray, what: str) -> None:

@@ -98,3 +98,24 @@ def test_the_evaluation_set_must_fit_the_run(tmp_path: Path) -> None:
     config = validate(changed(evaluation__dataset="other_names"), LoopConfig, folder=tmp_path)
     with pytest.raises(ConfigError, match="has no class 'car'"):
         check_files(config)
+
+
+POOL = {"folder": "photos", "objects": {"bench": "piano", "car": "piano", "red car": "car"}}
+
+
+def test_a_pool_has_a_prompt_per_caption_with_objects_in_the_order_of_its_words() -> None:
+    captions = ["a red car behind a bench", "a red car and another car"]
+    valid = validate(changed(pool=POOL | {"captions": captions}), LoopConfig)
+    assert valid.pool is not None
+    assert [[phrase.text for phrase in prompt.objects] for prompt in valid.pool.prompts] == [
+        ["red car", "bench"],
+        ["red car", "car"],
+    ]
+    captions[1] = "a car and a red car"
+    with pytest.raises(ConfigError, match=r"'pool.captions.1' names .*same classes in one order"):
+        validate(changed(pool=POOL | {"captions": captions}), LoopConfig)
+
+
+def test_a_phrase_is_found_as_a_word_only() -> None:
+    with pytest.raises(ConfigError, match=r"'pool.captions.0' names no class"):
+        validate(changed(pool=POOL | {"captions": ["a photo of a scarf and workbenches"]}), LoopConfig)

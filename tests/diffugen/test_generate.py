@@ -204,13 +204,15 @@ def test_heatmap_files_are_never_unpickled(finished: Path, tmp_path: Path) -> No
 def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
     write_png(tmp_path / "photos" / "tent.png", pixels)
-    prompt = Prompt("a photo of a tent", (ObjectPhrase("tent", "tent"),))
+    prompts = [Prompt(f"a photo of a {word}", (ObjectPhrase(word, "tent"),)) for word in ("tent", "car")]
 
     def read(out: Path) -> list[Any]:
-        return read_photos(pipe, tmp_path / "photos", prompt, SETTINGS, out, provenance={"model": "tiny"})
+        return read_photos(pipe, tmp_path / "photos", prompts, SETTINGS, out, provenance={"model": "tiny"})
 
     (record,) = read(tmp_path / "out")
-    assert (record.task, record.provenance) == ("photo", {"model": "tiny", "photo": "tent.png"})
+    captions = ["a photo of a tent", "a photo of a car"]
+    assert (record.task, record.prompt) == ("photo", prompts[0])
+    assert record.provenance == {"model": "tiny", "photo": "tent.png", "captions": captions}
     assert (record.image() == pixels).all()
     assert record.heatmaps()[0].values.shape == (6, 10)
     before = contents(tmp_path / "out")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffugen.heatmaps import Heatmap, ImageAttention
+from diffugen.heatmaps import Heatmap, ImageAttention, geometric_mean
 
 RNG = np.random.default_rng(0)
 
@@ -63,3 +63,15 @@ def test_a_file_of_heatmaps_alone_will_do(tmp_path: Path) -> None:
     read = ImageAttention.load(tmp_path / "a.npz", ["car"])
     np.testing.assert_array_equal(read.heatmaps[0].values, values[0])
     assert (read.rest == 0).all() and read.rest.shape == (4, 5)
+
+
+def test_readings_agree_only_where_all_are_hot() -> None:
+    hot, cold = np.full((4, 5), 0.09, np.float32), np.full((4, 5), 0.01, np.float32)
+    first = ImageAttention((Heatmap("bench", hot), Heatmap("car", cold)), cold)
+    second = ImageAttention((Heatmap("house", cold), Heatmap("bus", cold)), hot)
+    mean = geometric_mean([first, second])
+    assert [heatmap.phrase for heatmap in mean.heatmaps] == ["bench", "car"]
+    np.testing.assert_allclose(mean.heatmaps[0].values, 0.03, rtol=1e-3)
+    np.testing.assert_allclose(mean.heatmaps[1].values, 0.01, rtol=1e-3)
+    np.testing.assert_allclose(mean.rest, 0.05, rtol=1e-6)
+    assert geometric_mean([first]) is first
