@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, class_names_of, own_splits, read_items, write_dataset
+from diffugen.files import clear_when_disk_is_full
 from diffugen.formats import coco, imagefolder, voc
-from diffugen.generate import clear_when_disk_is_full
 from diffugen.near_duplicates import SeenImages
 
 FORMATS = ("yolo", "voc", "imagefolder")

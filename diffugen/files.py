@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from diffugen.config_errors import ConfigError
 
 
 @contextmanager
@@ -63,3 +66,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     # not splitlines(): that also splits at line separators inside a text
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
+
+
+@contextmanager
+def clear_when_disk_is_full(out: Path) -> Iterator[None]:
+    """Turn "no space left" into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"no space left for {out}; free some, and the same command goes on, or choose another folder"
+        ) from None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
 from diffugen.config import ConfigError, GenerateConfig
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.files import clear_when_disk_is_full, read_jsonl, write_jsonl
 from diffugen.heatmaps import geometric_mean
 from diffugen.images import list_images, read_image, write_png
 from diffugen.prompts import Prompt
@@ -209,19 +207,6 @@ def load_generated(out: Path) -> list[GeneratedRecord]:
     parts = sorted((Path(out) / "parts").glob("batch_*.jsonl"))
     records = [GeneratedRecord.from_json(value, Path(out)) for part in parts for value in read_jsonl(part)]
     return sorted(records, key=lambda record: record.id)
-
-
-@contextmanager
-def clear_when_disk_is_full(out: Path) -> Iterator[None]:
-    """Turn "no space left" into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ConfigError(
-            f"no space left for {out}; free some, and the same command goes on, or choose another folder"
-        ) from None
 
 
 def _plan(

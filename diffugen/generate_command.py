@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError, ModelConfig
 from diffugen.dataset_config import DatasetConfig, Txt2ImgConfig
-from diffugen.files import write_json, write_jsonl
+from diffugen.files import clear_when_disk_is_full, write_json, write_jsonl
 from diffugen.prompts import Prompt, assign_splits, sample_seeds, split_groups
 from diffugen.templates import draw_per_class, num_combinations, sample_prompts
 
@@ -109,7 +109,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         return
 
     from diffugen.dataset import write_dataset
-    from diffugen.generate import clear_when_disk_is_full, generate_batches
+    from diffugen.generate import generate_batches
     from diffugen.pipelines import load_pipeline
 
     pipe = load_pipeline(config.model)

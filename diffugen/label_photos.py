@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, is_dataset, own_splits, read_items, write_dataset
-from diffugen.generate import clear_when_disk_is_full
+from diffugen.files import clear_when_disk_is_full
 from diffugen.images import list_images, read_image, stores_as_it_is, unique_names
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler, LabelInput

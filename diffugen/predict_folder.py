@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from diffugen.class_maps import mapped_classes
 from diffugen.detector import load_detector, predict
-from diffugen.files import write_json
-from diffugen.generate import clear_when_disk_is_full
+from diffugen.files import clear_when_disk_is_full, write_json
 from diffugen.images import draw_instances, index_map, list_images, read_image, unique_names, write_png
 
 
