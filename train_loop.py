@@ -53,6 +53,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     """Run a whole loop in the folder `out`, or go on with it; returns the folder."""
     # Seconds of imports, which a typo in the config should not have to wait for.
+    from bootstrap.checksums import check_rounds
     from bootstrap.report import write_report
     from bootstrap.rounds import run_rounds
     from bootstrap.tracking import Tracker
@@ -60,15 +61,17 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     run = RunFolder((out or Path("runs") / config.name).resolve())
     with run.locked():
         run.check_resumable(config)
+        check_rounds(run)
         pipe = prepare_pipeline(config, run)
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
-        for row in run_rounds(config, pipe, run):
+        photos = config.concept.photos if config.concept else None
+        for row in run_rounds(config, pipe, run, photos=photos):
             print(describe(row, config.rare_classes))
             tracker.log_round(row, config.classes)
             rows.append(row)
-            write_report(run, config, photos=config.concept.photos if config.concept else None)
+            write_report(run, config, photos=photos)
         tracker.finish(rows)
     print(summary(rows, run))
     return run

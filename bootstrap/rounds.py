@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bootstrap.config import EvaluationConfig, LoopConfig
+from bootstrap.config import LoopConfig
 from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
 from bootstrap.labelling import MirroredLabeler
+from bootstrap.measures import flatten, report_round
 from bootstrap.review import with_corrections
 from bootstrap.samples import SampleRecord, balance_classes, read_samples
 from bootstrap.stages import (
@@ -34,7 +34,7 @@ from bootstrap.stages import (
 from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
 from bootstrap.training_set import import_labelled
 from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import ConfigError, DetectorConfig
+from diffugen.config import ConfigError
 from diffugen.detector_labeler import DetectorLabeler
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.labelers import Labeler
@@ -44,17 +44,17 @@ from diffugen.tokens import check_prompt, tokenizers_of
 
 logger = logging.getLogger(__name__)
 
-Scores = dict[str, dict[str, float | None]]
-"""What `evaluate_detector` returns: class name or "mean" -> metric -> value."""
 
-
-def run_rounds(config: LoopConfig, pipe: Any, run: RunFolder) -> Iterator[dict[str, Any]]:
+def run_rounds(
+    config: LoopConfig, pipe: Any, run: RunFolder, *, photos: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
     Args:
         config: the loop's settings; checked already (`check_files`, `check_prompts`).
         pipe: a text-to-image pipeline that knows every word of the prompts.
         run: the run folder; this process holds its lock.
+        photos: folder of the concept's photos, which the report compares generated images with.
 
     Raises:
         ConfigError: round 0 kept too little to train on.
@@ -65,7 +65,7 @@ def run_rounds(config: LoopConfig, pipe: Any, run: RunFolder) -> Iterator[dict[s
         folder = run.round(index)
         if not folder.complete:
             play_round(blind, pipe, run, folder)
-            report_round(folder, config.evaluation, config.classes, config.rare_classes, config.detector)
+            report_round(folder, config, pipe, photos)
         publish(run)
         yield read_json(folder.metrics)
         reason = stop_reason(read_jsonl(run.metrics), config.rounds.patience)
@@ -168,64 +168,6 @@ def validation_scores(
     measured = measure(weights, run.round(0).dataset, "val", config.classes, config.detector)
     agreement = validation_agreement(validation, detector_labeler(weights, config))
     return {**flatten(measured, "val", config.rare_classes), AGREEMENT: agreement}
-
-
-def report_round(
-    folder: RoundFolder,
-    evaluation: EvaluationConfig | None,
-    class_names: Sequence[str],
-    rare_classes: Sequence[str],
-    detector: DetectorConfig,
-) -> None:
-    """Measure a round whose decision has been made, and complete it by writing `metrics.json`.
-
-    The evaluation set with its truth is read here and nowhere else.
-    """
-    truth: dict[str, float] = {}
-    if evaluation is not None and folder.weights.is_file():
-        with folder.timed("evaluate"):
-            scores = measure(folder.weights, evaluation.dataset, evaluation.split, class_names, detector)
-            truth = flatten(scores, "test", rare_classes)
-    row = {
-        "round": folder.index,
-        **summarise_samples(read_samples(folder)),
-        **read_json(folder.decision),
-        **truth,
-        "seconds": read_json(folder.seconds),
-    }
-    write_json(folder.metrics, row)
-
-
-def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
-    """A round's counts by outcome and reason, its labeler, and the mean agreement of the two labelers."""
-    outcomes = Counter(sample.outcome for sample in samples)
-    agreements = [sample.agreement for sample in samples if sample.agreement is not None]
-    labelers = sorted({sample.labeler for sample in samples})
-    return {
-        "labeler": labelers[0] if len(labelers) == 1 else "mixed",
-        "num_generated": len(samples),
-        "num_kept": outcomes["keep"],
-        "num_rejected": outcomes["reject"],
-        "num_review": outcomes["review"],
-        "rejected": dict(sorted(Counter(sample.reason for sample in samples if sample.outcome == "reject").items())),
-        "label_agreement": sum(agreements) / len(agreements) if agreements else None,
-    }
-
-
-def flatten(scores: Scores, prefix: str, rare_classes: Sequence[str]) -> dict[str, float]:
-    """`evaluate_detector`'s result as flat keys; what could not be measured is left out.
-
-    `<prefix>/<metric>` is for the rare classes (their mean, where there are several),
-    `<prefix>/<class>/<metric>` for each class, `<prefix>/mean/<metric>` for the mean over all.
-    """
-    flat: dict[str, float] = {}
-    for metric in scores["mean"]:
-        rare = [value for name in rare_classes if (value := scores[name][metric]) is not None]
-        if rare:
-            flat[f"{prefix}/{metric}"] = sum(rare) / len(rare)
-    for name, values in scores.items():
-        flat |= {f"{prefix}/{name}/{metric}": value for metric, value in values.items() if value is not None}
-    return flat
 
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:

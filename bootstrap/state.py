@@ -73,6 +73,10 @@ class RoundFolder:
         return self.path / "metrics.json"
 
     @property
+    def checksums(self) -> Path:
+        return self.path / "checksums.json"
+
+    @property
     def complete(self) -> bool:
         return self.metrics.is_file()
 

@@ -55,8 +55,9 @@ class Tracker:
         self.config, self.run = config, run
         self.enabled = config.mode != "disabled"
         self._folder = run.path / "wandb"
-        self._state: dict[str, Any] = {"id": "", "rounds": [], "finished": False}
+        self._state: dict[str, Any] = {"id": "", "rounds": [], "artifacts_of": None}
         self._wandb: Any = None
+        self._online = False
 
     @_never_fails
     def start(self, config: Strict) -> None:
@@ -83,6 +84,8 @@ class Tracker:
             dir=str(self._folder),
             config=config.model_dump(mode="json"),
         )
+        self._online = mode == "online"
+        self._wandb.define_metric("*", step_metric="round")
 
     @_never_fails
     def log_round(self, row: dict[str, Any], class_names: Sequence[str]) -> None:
@@ -90,8 +93,9 @@ class Tracker:
         if self._wandb is None or row["round"] in self._state["rounds"]:
             return
         samples = _choose(read_samples(self.run.round(row["round"])), NUM_TABLE_IMAGES)
-        # Without step=: W&B drops rows whose step is not above its own count.
-        self._wandb.log({**_flat(row), "samples": _table(samples, row["round"], class_names)})
+        tables = {"samples": _table(samples, row["round"], class_names), **_attribute_tables(row)}
+        # The round is the step, so that the files of an offline run that was resumed go together.
+        self._wandb.log({**_flat(row), **tables}, step=row["round"], commit=True)
         self._remember(rounds=[*self._state["rounds"], row["round"]])
 
     @_never_fails
@@ -99,21 +103,27 @@ class Tracker:
         """Log the dataset and the checkpoint as artifacts, and close the W&B run."""
         if self._wandb is None:
             return
+        best = [row for row in rows if row["promoted"]][-1]
+        if self._state["artifacts_of"] != best["round"]:
+            self._log_artifacts(best)
+            self._wandb.summary.update({"best_round": best["round"]})
+            self._remember(artifacts_of=best["round"])
+        self._wandb.finish()
+
+    def _log_artifacts(self, best: dict[str, Any]) -> None:
+        """The promoted round's dataset and checkpoint, the latter with what it was trained on."""
         import wandb
 
-        if not self._state["finished"]:
-            best = [row for row in rows if row["promoted"]][-1]
-            lineage = {"round": best["round"], "trained_on": f"{self.run.path.name}-dataset"}
-            dataset = wandb.Artifact(f"{self.run.path.name}-dataset", type="dataset", metadata={"round": best["round"]})
-            dataset.add_dir(str(self.run.dataset), policy="immutable")
-            # Offline W&B cannot link artifacts, so the lineage is metadata.
-            checkpoint = wandb.Artifact(f"{self.run.path.name}-best", type="model", metadata={**lineage, **_flat(best)})
-            checkpoint.add_file(str(self.run.best), policy="immutable")
-            self._wandb.log_artifact(dataset)
-            self._wandb.log_artifact(checkpoint)
-            self._wandb.summary.update({"best_round": best["round"]})
-            self._remember(finished=True)
-        self._wandb.finish()
+        name = self.run.path.name
+        dataset = wandb.Artifact(f"{name}-dataset", type="dataset", metadata={"round": best["round"]})
+        dataset.add_dir(str(self.run.dataset), policy="immutable")
+        lineage = {"dataset": dataset.name, "dataset_digest": dataset.digest}
+        checkpoint = wandb.Artifact(f"{name}-best", type="model", metadata={**lineage, **_flat(best)})
+        checkpoint.add_file(str(self.run.best), policy="immutable")
+        logged = self._wandb.log_artifact(dataset)
+        if self._online:  # offline there is nothing to link with: the lineage is metadata alone
+            self._wandb.use_artifact(logged.wait())
+        self._wandb.log_artifact(checkpoint)
 
     def _remember(self, **changes: Any) -> None:
         self._state |= changes
@@ -121,11 +131,33 @@ class Tracker:
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as `group/name`."""
+    """Nested values as `group/name`, without those that could not be measured."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return {key: value for key, value in flat.items() if value is not None}
+
+
+def _attribute_tables(row: dict[str, Any]) -> dict[str, Any]:
+    """What the filter kept, and how good the detector is, by the values of attributes."""
+    balance = [
+        {"slot": slot, "value": value, **counts, "p_value": table["p_value"]}
+        for slot, table in row.get("balance", {}).items()
+        for value, counts in table["values"].items()
+    ]
+    detector = [
+        {"slot": slot, "value": value, **scores}
+        for slot, values in row.get("test/by_attribute", {}).items()
+        for value, scores in values.items()
+    ]
+    return {name: _rows_table(rows) for name, rows in (("balance", balance), ("by_attribute", detector)) if rows}
+
+
+def _rows_table(rows: Sequence[dict[str, Any]]) -> Any:
+    import wandb
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
 
 
 def _choose(samples: Sequence[SampleRecord], number: int) -> list[SampleRecord]:

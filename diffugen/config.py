@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -35,9 +36,20 @@ class Strict(BaseModel):
     def _numbers_are_not_bools(cls, values: Any) -> Any:
         """pydantic would take true for 1."""
         for name, field in cls.model_fields.items():
-            if field.annotation in (int, float) and isinstance(values, Mapping) and isinstance(values.get(name), bool):
+            given = values.get(name) if isinstance(values, Mapping) else None
+            if isinstance(given, bool) and _is_number(field.annotation):
                 raise SettingError(name, f"is {json.dumps(values[name])} but should be a number")
         return values
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting is a number, one of some numbers, or null."""
+    options = get_args(annotation) or (annotation,)
+    return any(option in (int, float) or type(option) is int or _is_number_choice(option) for option in options)
+
+
+def _is_number_choice(option: Any) -> bool:
+    return any(type(choice) is int for choice in get_args(option))
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
@@ -45,7 +57,15 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     base = (info.context or {}).get("folder")
     if base is None or not isinstance(value, str | Path):
         return value
-    return (Path(base) / Path(value).expanduser()).resolve()
+    return _beside(base, value)
+
+
+def _beside(folder: Path, path: str | Path) -> Path:
+    """The absolute path of one that is given relative to a folder, or to somebody's home."""
+    try:
+        return (Path(folder) / Path(path).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # an unknown user's home, a null byte, a loop of links
+        raise ValueError(f"{str(path)!r} is no path ({str(error).rstrip('.')}); give another") from None
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
@@ -100,7 +120,9 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"config {path} does not exist; give the path of a JSON config") from None
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}; give the path of a JSON config") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
         raise ConfigError(f"config {path} is not valid JSON: {error}") from None
 
 
@@ -160,8 +182,13 @@ class ModelConfig(Strict):
         folder = (info.context or {}).get("folder")
         if not isinstance(path, str) or folder is None:
             return values
-        local = path.startswith((".", "/", "~")) or path.endswith(".safetensors") or (Path(folder) / path).exists()
-        return {**values, "path": str((Path(folder) / Path(path).expanduser()).resolve())} if local else values
+        # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
+        beside = os.path.exists(os.path.join(folder, path))
+        local = beside or path.startswith((".", "/", "~")) or path.endswith(".safetensors")
+        try:
+            return {**values, "path": str(_beside(folder, path))} if local else values
+        except ValueError as error:
+            raise SettingError("path", f"is wrong: {error}") from None
 
 
 class TemplateConfig(Strict):

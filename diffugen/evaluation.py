@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -22,6 +22,8 @@ from .instances import Instances
 
 AP_SCORE_THRESHOLD = 0.001  # average precision needs the weak detections too
 _MAX_DETECTIONS = 100  # per image, as COCO counts
+
+Group = TypeVar("Group", bound=Hashable)
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -173,13 +175,29 @@ def average_precision_of(
     pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Like `average_precision`, of pairs (predicted, true)."""
+    return _table(*_documents(pairs, class_names), class_names)
+
+
+def _documents(
+    pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """COCO documents of what is true and what was found; images are numbered from 1."""
     found, true = _document(class_names), _document(class_names)
     for image_id, (pred, truth) in enumerate(pairs, start=1):
         for document, instances in ((found, pred), (true, truth)):
             height, width = instances.size_hw
             document["images"].append({"id": image_id, "height": height, "width": width})
             document["annotations"] += _annotations(instances, image_id, len(document["annotations"]) + 1)
-    measured = {kind: _precision(true, found, iou_type) for kind, iou_type in (("mask", "segm"), ("box", "bbox"))}
+    return true, found
+
+
+def _table(
+    true: dict[str, Any], found: dict[str, Any], class_names: Sequence[str], image_ids: Sequence[int] | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Average precision by class, over some of the images or over all."""
+    measured = {
+        kind: _precision(true, found, iou_type, image_ids) for kind, iou_type in (("mask", "segm"), ("box", "bbox"))
+    }
     table: dict[str, dict[str, float | None]] = {name: {} for name in ("mean", *class_names)}
     for kind, precision in measured.items():
         per_class = {
@@ -207,12 +225,16 @@ def _document(class_names: Sequence[str]) -> dict[str, Any]:
     return {"info": {}, "images": [], "annotations": [], "categories": coco.categories(class_names)}
 
 
-def _precision(truth: dict[str, Any], found: dict[str, Any], iou_type: str) -> np.ndarray:
+def _precision(
+    truth: dict[str, Any], found: dict[str, Any], iou_type: str, image_ids: Sequence[int] | None = None
+) -> np.ndarray:
     """Precision [IoU thresholds 0.5 to 0.95, recalls 0 to 1, classes]; -1 where a class has no truth."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluator = COCOeval(_indexed(truth), _indexed(found), iou_type)
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.params.maxDets = [_MAX_DETECTIONS]
+        if image_ids is not None:
+            evaluator.params.imgIds = list(image_ids)
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval["precision"][:, :, :, 0, 0]
@@ -249,13 +271,47 @@ def evaluate_detector(
     Raises:
         ConfigError: if a class is not one of the dataset's, or the dataset or weights are missing or broken.
     """
+    whole = evaluate_groups(
+        weights, dataset_root, class_names, {}, split=split, imgsz=imgsz, device=device, batch_size=batch_size
+    )
+    return whole[None]
+
+
+def evaluate_groups(
+    weights: Path,
+    dataset_root: Path,
+    class_names: Sequence[str],
+    groups: Mapping[Group, Collection[str]],
+    *,
+    split: str = "test",
+    imgsz: int | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+) -> dict[Group | None, dict[str, dict[str, float | None]]]:
+    """What `evaluate_detector` measures, for all images (key None) and for groups of them; every image is seen once.
+
+    Args:
+        groups: names of the images of each group; those that the split lacks do not count.
+    """
     absent = [name for name in class_names if name not in class_names_of(dataset_root)]
     if absent:
         raise ConfigError(f"class {absent[0]!r} is not labelled in {dataset_root}; measure classes that it has")
     yolo = load_detector(weights)
-    truths = ((image, truth) for _, image, truth in read_dataset(dataset_root, split, class_names))
-    pairs = detector_pairs(yolo, truths, class_names=class_names, imgsz=imgsz, batch_size=batch_size, device=device)
-    return average_precision_of(pairs, class_names)
+    names: list[str] = []
+
+    def truths() -> Iterator[tuple[np.ndarray, Instances]]:
+        for name, image, truth in read_dataset(dataset_root, split, class_names):
+            names.append(name)
+            yield image, truth
+
+    pairs = detector_pairs(yolo, truths(), class_names=class_names, imgsz=imgsz, batch_size=batch_size, device=device)
+    true, found = _documents(pairs, class_names)
+    tables: dict[Group | None, dict[str, dict[str, float | None]]] = {None: _table(true, found, class_names)}
+    for group, members in groups.items():
+        ids = [image_id for image_id, name in enumerate(names, start=1) if name in members]
+        if ids:
+            tables[group] = _table(true, found, class_names, ids)
+    return tables
 
 
 def detector_pairs(

@@ -21,7 +21,7 @@ from bootstrap.samples import read_samples
 from bootstrap.state import RunFolder
 from diffugen.dataset import DatasetItem, write_dataset
 from diffugen.detector import new_detector, save_detector
-from diffugen.files import read_json, read_jsonl
+from diffugen.files import read_json, read_jsonl, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances
 
@@ -105,6 +105,8 @@ def write_truth(folder: Path, rng: np.random.Generator, num: int = 2) -> None:
         for number in range(num)
     ]
     write_dataset(folder, items, CLASSES)
+    times = ({"name": str(number), "attributes": {"time": ("day", "night")[number % 2]}} for number in range(num))
+    write_jsonl(folder / "captions.jsonl", times)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolde
 def decisions(run: RunFolder) -> dict[str, bytes]:
     """All files of a run but measurements on the truth and of time, as bytes by relative path."""
     files = [path for path in run.path.rglob("*") if path.is_file()]
-    told = {"config.json", "seconds.json", "metrics.json", "metrics.jsonl", "report.html", ".lock"}
+    told = {"config.json", "seconds.json", "metrics.json", "metrics.jsonl", "checksums.json", "report.html", ".lock"}
     return {
         str(path.relative_to(run.path)): path.read_bytes()
         for path in files
@@ -156,6 +158,34 @@ def test_rows_of_metrics_have_what_was_promised(finished: RunFolder) -> None:
         assert {"generate", "label"} <= set(row["seconds"])
     assert {"test/mask_map50", "test/mask_map50_95", "test/box_map50", "test/car/mask_map50"} <= set(rows[0])
     assert {"val/mean/mask_map50_95", "val/piano/mask_map50_95"} <= set(rows[0])
+
+
+def test_rows_of_metrics_have_the_objective_measures(finished: RunFolder) -> None:
+    rows = read_jsonl(finished.metrics)
+    assert {"test/labels/attention/mean_iou", "test/labels/attention/recall"} <= set(rows[0])
+    for row in rows:
+        assert 1 <= row["images/vendi_score"] <= 8 and 0 <= row["images/near_duplicate_fraction"] < 1
+        assert {"images/kept/mean_distance", "images/rare/kernel_distance_photos"} <= set(row)
+        assert {"test/images/kernel_distance", "test/labels/detector/recall"} <= set(row)
+        times = row["balance"]["time"]
+        assert set(times["values"]) == {"at night", "in the rain", "(none)"} and 0 < times["p_value"] <= 1
+        assert sum(value["generated"] for value in times["values"].values()) <= 8
+        by_time = row["test/by_attribute"]["time"]
+        assert {name: value["num_images"] for name, value in by_time.items()} == {"day": 1, "night": 1}
+        assert "mask_map50_95" in by_time["night"]
+
+
+def test_a_corrupt_file_of_a_finished_round_is_named(
+    finished: RunFolder, inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = finished.round(0).samples
+    content = samples.read_bytes()
+    samples.write_bytes(content.replace(b"keep", b"kept", 1))
+    try:
+        sentence = error_of([str(inputs / "config.json"), "--out", str(finished.path)], capsys)
+    finally:
+        samples.write_bytes(content)
+    assert "round_00/samples.jsonl is corrupt" in sentence
 
 
 def test_the_validation_split_is_frozen_and_never_trained_on(finished: RunFolder) -> None:

@@ -33,7 +33,7 @@ def write_scenes(
     distractor_fraction: float = 0.0,
     progress: bool = True,
 ) -> Path:
-    """Render scenes of the given classes into a dataset folder, with their words in captions.jsonl.
+    """Render scenes of the given classes into a dataset folder, with their words and attributes in captions.jsonl.
 
     Args:
         out: the dataset's folder.
@@ -71,6 +71,7 @@ def write_scenes(
                     "caption": text,
                     "phrases": list(phrases),
                     "kinds": [o.kind for o in rendered.scene.objects],
+                    "attributes": {name: getattr(rendered.scene, name) for name in ("place", "time", "weather")},
                 }
             )
             yield DatasetItem(

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from bootstrap.config import LoopConfig
+from bootstrap.measures import flatten, summarise_samples
 from bootstrap.rounds import (
     check_prompts,
-    flatten,
     promoted_round,
     publish,
     round_prompts,
-    summarise_samples,
     training_samples,
 )
 from bootstrap.samples import SampleRecord, write_samples

@@ -10,12 +10,16 @@ from diffugen.evaluation import (
     average_precision,
     box_iou,
     evaluate_detector,
+    evaluate_groups,
     label_quality,
     mask_iou,
     match_instances,
 )
 from diffugen.instances import Instances
+from diffugen.toyworld import render, sample_scene
+from diffugen.toyworld.scenes_dataset import labels
 
+TOY_DETECTOR = Path(__file__).parents[2] / "diffugen/toyworld/weights/detector.safetensors"
 SIZE_HW = (30, 50)
 NAMES = ["piano", "car", "tent"]
 
@@ -145,6 +149,24 @@ def test_evaluating_a_detector(tmp_path: Path) -> None:
     assert table["piano"]["mask_map50"] < 0.1 and table["car"]["mask_map50"] is None  # untrained; no car in truth
     with pytest.raises(ConfigError, match="'dog' is not labelled"):
         evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", ["dog"], imgsz=64, device="cpu")
+
+
+def test_groups_of_images_are_measured_apart(tmp_path: Path) -> None:
+    names = ["house", "tree", "car", "tent"]
+    scenes = [sample_scene(seed, kinds=names) for seed in range(8)]
+    drawn = [render(scene, (96, 128)) for scene in scenes]
+    items = [
+        # by night the labels are those of another scene, so that what is found there is wrong
+        DatasetItem(str(k), drawn[k].image, labels(drawn[k if k < 4 else (k + 1) % 4], names), "test")
+        for k in range(8)
+    ]
+    write_dataset(tmp_path / "d", items, names)
+    groups = {"day": set("0123"), "night": set("4567"), "dusk": {"99"}}
+    tables = evaluate_groups(TOY_DETECTOR, tmp_path / "d", names, groups, imgsz=128, device="cpu")
+    assert set(tables) == {None, "day", "night"}
+    day, night, all_of_them = (tables[key]["mean"]["mask_map50"] for key in ("day", "night", None))
+    assert day is not None and night is not None and all_of_them is not None
+    assert night < 0.5 < day and night < all_of_them < day
 
 
 def test_a_detectors_own_boxes_are_measured() -> None:
