@@ -163,6 +163,11 @@ class ModelConfig(Strict):
     """The diffusion model: anything diffusers' Stable Diffusion pipelines load."""
 
     path: str = Field(description="hub id, pipeline folder or single .safetensors file")
+    config: str | None = Field(
+        default=None,
+        description="pipeline folder or hub id with the configs and tokenizer for a single file, which has weights "
+        "alone (default: those of the Stable Diffusion that it looks like, from the hub)",
+    )
     revision: str | None = Field(default=None, description="hub revision")
     variant: str | None = Field(default=None, description="weight variant, such as 'fp16'")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="compute dtype")
@@ -178,17 +183,21 @@ class ModelConfig(Strict):
     @classmethod
     def _local_path(cls, values: Any, info: ValidationInfo) -> Any:
         """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
-        path = values.get("path") if isinstance(values, dict) else None
         folder = (info.context or {}).get("folder")
-        if not isinstance(path, str) or folder is None:
+        if not isinstance(values, dict) or folder is None:
             return values
-        # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
-        beside = os.path.exists(os.path.join(folder, path))
-        local = beside or path.startswith((".", "/", "~")) or path.endswith(".safetensors")
-        try:
-            return {**values, "path": str(_beside(folder, path))} if local else values
-        except ValueError as error:
-            raise SettingError("path", f"is wrong: {error}") from None
+        paths = {name: values[name] for name in ("path", "config") if isinstance(values.get(name), str)}
+        return {**values, **{name: _if_local(name, path, folder) for name, path in paths.items()}}
+
+
+def _if_local(name: str, path: str, folder: Path) -> str:
+    # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
+    beside = os.path.exists(os.path.join(folder, path))
+    local = beside or path.startswith((".", "/", "~")) or path.endswith(".safetensors")
+    try:
+        return str(_beside(folder, path)) if local else path
+    except ValueError as error:
+        raise SettingError(name, f"is wrong: {error}") from None
 
 
 class TemplateConfig(Strict):

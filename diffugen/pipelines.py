@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -156,9 +157,12 @@ def _load_file(config: ModelConfig) -> Any:
         with safe_open(path, framework="pt") as weights:
             is_xl = any(key.startswith("conditioner.") for key in weights.keys())  # noqa: SIM118 (no mapping)
         pipeline_class = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
-        options = {} if is_xl else {"safety_checker": None}
+        options: dict[str, Any] = {} if is_xl else {"safety_checker": None}
+        if config.config is not None:
+            local = Path(config.config).expanduser()
+            options["config"] = str(local) if local.is_dir() else config.config
         pipe = pipeline_class.from_single_file(str(path), dtype=getattr(torch, config.dtype), **options)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, SingleFileComponentError) as error:
         raise _unreadable(config.path, error) from None
     if not is_xl:
         pipe.register_to_config(requires_safety_checker=False)

@@ -11,10 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
+from stability_layout import to_stability
 from tiny_models import TEXT_WIDTH
 
-from diffugen.config import ConfigError, ModelConfig
+from diffugen.attention import generate_with_attention
+from diffugen.config import ConfigError, GenerateConfig, ModelConfig
 from diffugen.pipelines import load_pipeline, pick_device
+from diffugen.prompts import ObjectPhrase, Prompt
 
 
 def config_of(path: Path | str, **settings: Any) -> ModelConfig:
@@ -26,6 +29,25 @@ def half_folder(make_tiny_pipeline: Any, tmp_path: Path) -> Path:
     """The tiny pipeline as shipped weights are: float16."""
     make_tiny_pipeline().to(dtype=torch.float16).save_pretrained(tmp_path / "half")
     return tmp_path / "half"
+
+
+def test_a_single_file_makes_the_same_image(tiny_pipeline: Any, tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    """In Stability's layout, as checkpoints are shared; configs and tokenizer from a local folder."""
+    save_file(to_stability(tiny_pipeline), tmp_path / "tiny.safetensors")
+    pipe = load_pipeline(config_of(tmp_path / "tiny.safetensors", config=str(tiny_pipeline_dir)))
+    assert type(pipe) is StableDiffusionPipeline and pipe.safety_checker is None
+    settings = GenerateConfig(height=64, width=96, num_inference_steps=2)
+    prompts = [Prompt("a red car on a road", (ObjectPhrase("red car", "car"),))]
+    ((image, attention),) = generate_with_attention(pipe, prompts, [1], settings)
+    ((expected, heat),) = generate_with_attention(tiny_pipeline, prompts, [1], settings)
+    assert (image == expected).all()
+    assert (attention.heatmaps[0].values == heat.heatmaps[0].values).all()
+
+
+def test_a_single_file_of_something_else(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"other.safetensors' cannot be loaded"):
+        load_pipeline(config_of(tmp_path / "other.safetensors", config=str(tiny_pipeline_dir)))
 
 
 def test_every_component_gets_the_configured_dtype(half_folder: Path) -> None:
