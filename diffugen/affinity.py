@@ -89,5 +89,5 @@ def summed_attention(layer: Any, query: Tensor, key: Tensor) -> Tensor:
     query, key = split_heads(layer, query, key)
     key = key.transpose(-1, -2) * layer.scale
     chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
-    parts = [(part @ key).softmax(-1, dtype=torch.float32).sum(1) for part in query.split(chunk, dim=2)]
+    parts = [(part @ key).softmax(-1).sum(1) for part in query.split(chunk, dim=2)]
     return torch.cat(parts, dim=1)

@@ -196,18 +196,21 @@ def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) ->
     key = key.transpose(-1, -2) * layer.scale
     chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
     parts = [
-        (pixels @ key).softmax(-1, dtype=torch.float32).sum(1) @ weights  # [rows, pixels, phrases]
+        (pixels @ key).softmax(-1).sum(1) @ weights  # [rows, pixels, phrases]
         for pixels in query.split(chunk, dim=2)
     ]
     return torch.cat(parts, dim=1).transpose(-1, -2)
 
 
 def split_heads(layer: Any, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """Query and key of an attention module as [rows, heads, pixels or tokens, dim], after its norms."""
+    """Query and key of an attention module as float32 [rows, heads, pixels or tokens, dim], after its norms.
+
+    In half precision the logits of some models (Stable Diffusion 2.1) overflow.
+    """
     query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
     query = layer.norm_q(query) if layer.norm_q is not None else query
     key = layer.norm_k(key) if layer.norm_k is not None else key
-    return query, key
+    return query.float(), key.float()
 
 
 def _token_weights(token_indices: Sequence[Sequence[Sequence[int]]], num_tokens: int) -> Tensor:

@@ -121,6 +121,7 @@ def test_everything_is_restored_after_an_exception(tiny_pipeline: Any) -> None:
 
     def stop(step: int) -> None:
         assert num_hooks(tiny_pipeline.unet) > before
+        assert tiny_pipeline.unet.attn_processors == processors  # the efficient ones stay in use meanwhile
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
