@@ -18,17 +18,17 @@ from bootstrap.config import LoopConfig, check_files
 from bootstrap.state import RunFolder, derive_seed
 from diffugen.cli import run_command
 from diffugen.config import SettingError, load_config
-from textual_inversion.config import ConceptConfig
+from textual_inversion.config import Concepts
 
 
 class RunConfig(LoopConfig):
-    """A run: the concept, and the loop around it."""
+    """A run: the concepts, and the loop around them."""
 
-    concept: ConceptConfig | None = Field(None, description="the rare object's new word, if it needs one")
+    concept: Concepts = Field((), description="the rare object's new word, if it needs one; or a list of such")
 
     @model_validator(mode="after")
     def _one_lora(self) -> RunConfig:
-        if self.concept is not None and self.concept.lora is not None and self.model.lora is not None:
+        if self.model.lora is not None and any(concept.lora for concept in self.concept):
             raise SettingError("concept.lora", "and model.lora are both set; a model takes one, leave one out")
         return self
 
@@ -66,7 +66,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
-        photos = config.concept.photos if config.concept else None
+        photos = [concept.photos for concept in config.concept]
         for row in run_rounds(config, pipe, run, photos=photos):
             print(describe(row, config.rare_classes))
             tracker.log_round(row, config.classes)
@@ -78,28 +78,29 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
 
 
 def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
-    """Check the rest of the config against the model and learn the concept; the pipeline that knows it."""
+    """Check the rest of the config against the model and learn the concepts; the pipeline that knows them."""
     from bootstrap.rounds import check_prompts
     from diffugen.detector import load_detector
     from diffugen.pipelines import load_pipeline
     from textual_inversion.embeddings import placeholder_tokens
-    from textual_inversion.train import EMBEDDING_FILE, LORA_FILE, check_concept, learn_concept
+    from textual_inversion.train import are_learned, check_concept, learn_concepts
 
-    concept, model = config.concept, config.model
-    if concept is None or not (run.concept / EMBEDDING_FILE).is_file():
+    concepts, model = config.concept, config.model
+    if not concepts or not are_learned(concepts, run.concept):
         pipe = load_pipeline(model)
-        if concept is not None:
+        for concept in concepts:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
-        check_prompts(config, pipe, placeholder_tokens(concept) if concept else ())
-        if concept is None:
+        check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
+        if not concepts:
             run.write_config(config, weights=config.detector.base_weights)
             return pipe
         del pipe  # a GPU may not have room for it beside the one that learns
     run.write_config(config, weights=config.detector.base_weights)
-    embedding = learn_concept(concept, model, run.concept, seed=derive_seed(config.seed, "concept", concept.seed))
-    lora = run.concept / LORA_FILE if concept.lora else model.lora
-    return load_pipeline(model.model_copy(update={"embeddings": (*model.embeddings, embedding), "lora": lora}))
+    seeded = [
+        concept.model_copy(update={"seed": derive_seed(config.seed, "concept", concept.seed)}) for concept in concepts
+    ]
+    return load_pipeline(learn_concepts(seeded, model, run.concept))
 
 
 def describe(row: dict[str, Any], rare_classes: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ NUM_ATTENTION_IMAGES = 48
 _BATCH = 32
 
 
-def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Path | None = None) -> None:
+def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Sequence[Path] = ()) -> None:
     """Measure a round whose decision has been made, and complete it by writing `metrics.json`.
 
     The evaluation set with its truth is read here and nowhere else; what it says begins with "test/".
@@ -53,7 +53,7 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Pat
         folder: the round's, with its `decision.json`.
         config: the run's settings.
         pipe: the pipeline, whose attention is measured on the evaluation set.
-        photos: folder of the concept's photos.
+        photos: folders of the concepts' photos.
     """
     samples = read_samples(folder)
     with folder.timed("evaluate"):
@@ -86,7 +86,7 @@ def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
     }
 
 
-def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: Path | None) -> dict[str, Any]:
+def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: Sequence[Path]) -> dict[str, Any]:
     """Quality and diversity of a round's generated images, of the kept ones, and of those with a rare object.
 
     Returns:
@@ -246,8 +246,8 @@ def _embed(images: Iterable[np.ndarray], config: LoopConfig) -> np.ndarray:
     return stack(features)
 
 
-def _photos(folder: Path | None) -> Iterator[np.ndarray]:
+def _photos(folders: Sequence[Path]) -> Iterator[np.ndarray]:
     try:
-        yield from [] if folder is None else (read_image(path) for path in list_images(folder))
+        yield from (read_image(path) for folder in folders for path in list_images(folder))
     except ConfigError as error:  # they were there when the concept was learned; the round can do without
         logger.warning("generated images are not compared with the concept's photos: %s", error)

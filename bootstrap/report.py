@@ -50,13 +50,13 @@ class Card:
     heat: str
 
 
-def write_report(run: RunFolder, config: LoopConfig, *, photos: Path | None = None) -> Path:
+def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = ()) -> Path:
     """Write the run's `report.html` from the files in its folder.
 
     Args:
         run: a run folder with at least one complete round.
         config: the run's settings.
-        photos: folder of the concept's photos, if it has any.
+        photos: folders of the concepts' photos, if there are any.
     """
     rows = read_jsonl(run.metrics)
     templates = PackageLoader("bootstrap", "templates")
@@ -70,8 +70,8 @@ def write_report(run: RunFolder, config: LoopConfig, *, photos: Path | None = No
         best=next((row for row in reversed(rows) if row["promoted"]), None),
         metrics=_metric_columns(rows),
         charts=[_draw(curve) for curve in _curves(rows, config.rare_classes)],
-        photos=_photos(photos),
-        concept=[_data_uri(path) for name in ("samples.png", "loss.png") if (path := run.concept / name).is_file()],
+        photos=[photo for folder in photos for photo in _photos(folder)],
+        concept=[_data_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
         rounds=[(folder.index, _cards(folder)) for folder in run.complete_rounds()],
     )
     write_text(run.report, page)
@@ -128,9 +128,9 @@ def max_heat(maps: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.max(shares, axis=0) if shares else None
 
 
-def _photos(folder: Path | None) -> list[str]:
+def _photos(folder: Path) -> list[str]:
     try:
-        return [] if folder is None else [_jpeg(read_image(path)) for path in list_images(folder)]
+        return [_jpeg(read_image(path)) for path in list_images(folder)]
     except ConfigError as error:  # the photos were there when the concept was learned; the report can do without
         logger.warning("the report shows no photos: %s", error)
         return []

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_rounds(
-    config: LoopConfig, pipe: Any, run: RunFolder, *, photos: Path | None = None
+    config: LoopConfig, pipe: Any, run: RunFolder, *, photos: Sequence[Path] = ()
 ) -> Iterator[dict[str, Any]]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
@@ -54,7 +54,7 @@ def run_rounds(
         config: the loop's settings; checked already (`check_files`, `check_prompts`).
         pipe: a text-to-image pipeline that knows every word of the prompts.
         run: the run folder; this process holds its lock.
-        photos: folder of the concept's photos, which the report compares generated images with.
+        photos: folders of the concepts' photos, which the report compares generated images with.
 
     Raises:
         ConfigError: round 0 kept too little to train on.
@@ -207,29 +207,30 @@ def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
     return sample_prompts(config.prompts, config.rounds.num_images, seed=derive_seed(config.seed, "prompts", index))
 
 
-def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[str] = ()) -> None:
+def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[str]] = ()) -> None:
     """Check every prompt of every round before any work starts.
 
     Args:
         config: the loop's settings.
         pipe: the pipeline, which need not know the new tokens yet and is left as it is.
-        new_tokens: a concept's placeholder token and, for several vectors, the further ones.
+        new_tokens: for every concept its placeholder token and, for several vectors, the further ones.
 
     Raises:
         ConfigError: a prompt would be cut or lacks an object's phrase, or no prompt has the placeholder.
     """
     rounds = range(config.rounds.num_rounds)
     prompts = {prompt.text: prompt for index in rounds for prompt in round_prompts(config, index)}
-    if new_tokens and not any(new_tokens[0] in text for text in prompts):
-        raise ConfigError(
-            f"setting 'concept.placeholder_token': {new_tokens[0]!r} is in no prompt; "
-            "use it in 'prompts.templates' or 'prompts.objects', spelt the same"
-        )
+    for placeholder, *_ in new_tokens:
+        if not any(placeholder in text for text in prompts):
+            raise ConfigError(
+                f"setting 'concept.placeholder_token': {placeholder!r} is in no prompt; "
+                "use it in 'prompts.templates' or 'prompts.objects', spelt the same"
+            )
     reader: Any = pipe
     if new_tokens:
         tokenizers = [copy.deepcopy(tokenizer) for tokenizer in tokenizers_of(pipe)]
         for tokenizer in tokenizers:
-            tokenizer.add_tokens(list(new_tokens))
+            tokenizer.add_tokens([token for tokens in new_tokens for token in tokens])
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
     pool = config.pool.prompts if config.pool else []
     for prompt in [*prompts.values(), *pool]:

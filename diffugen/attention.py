@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -154,7 +154,8 @@ def _read_batch(
     """`read_attention` for images of one size and prompts of one length."""
     pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image in images])
     latents = _encode_images(pipe, pixels)
-    conditions = _unet_conditions(pipe, prompts, pixels.shape[1:3])
+    texts = {name: value for name, value in text_inputs(pipe, prompts).items() if not name.startswith("negative_")}
+    conditions = unet_conditions(pipe, texts, pixels.shape[1:3])
     generator = torch.Generator("cpu").manual_seed(seed)
     latent_hw = latents.shape[2], latents.shape[3]
     with watch(pipe, prompts, latent_hw, settings) as attention:
@@ -172,7 +173,7 @@ def _noised(config: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
 
 def _encode_images(pipe: Any, pixels: np.ndarray) -> Tensor:
     """Latents of uint8 [B, H, W, 3], scaled as the UNet expects them, in its dtype and on its device."""
-    with _safe_precision(pipe.vae) as vae:
+    with safe_precision(pipe.vae) as vae:
         scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pipe._execution_device, vae.dtype) / 127.5 - 1
         latents = vae.encode(scaled).latent_dist.mode().float()
     shift = getattr(vae.config, "shift_factor", None) or 0.0
@@ -180,7 +181,7 @@ def _encode_images(pipe: Any, pixels: np.ndarray) -> Tensor:
 
 
 @contextmanager
-def _safe_precision(vae: Any) -> Iterator[Any]:
+def safe_precision(vae: Any) -> Iterator[Any]:
     """In half precision some VAEs (SDXL's) overflow; their config asks for float32."""
     dtype = vae.dtype
     upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
@@ -191,17 +192,22 @@ def _safe_precision(vae: Any) -> Iterator[Any]:
             vae.to(dtype)
 
 
-def _unet_conditions(pipe: Any, prompts: Sequence[Prompt], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The UNet's text conditions, without a negative half."""
+def unet_conditions(pipe: Any, texts: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The UNet's keyword arguments for texts, without a negative half.
+
+    Args:
+        pipe: a Stable Diffusion or SDXL pipeline.
+        texts: the pipeline's arguments for them: `prompt`, or embeddings in its place.
+        size_hw: the images' height and width in pixels.
+    """
     device = pipe._execution_device  # where the models run, also when they are offloaded
-    texts = {name: value for name, value in text_inputs(pipe, prompts).items() if not name.startswith("negative_")}
     embeds, _, *pooled = pipe.encode_prompt(
-        **{"prompt": None} | texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        **{"prompt": None} | dict(texts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if getattr(pipe.unet.config, "addition_embed_type", None) != "text_time":
         return {"encoder_hidden_states": embeds}
     # SDXL is also told the pooled caption, and the size and crop: the image as it is, uncropped
-    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(prompts), -1)
+    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(embeds), -1)
     return {
         "encoder_hidden_states": embeds,
         "added_cond_kwargs": {"text_embeds": pooled[0], "time_ids": sizes},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +24,9 @@ from diffusers import (
 )
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from diffugen.config import ConfigError, ModelConfig
-from diffugen.embeddings import read_embedding, read_sdxl_embedding
-
-logger = logging.getLogger(__name__)
+from diffugen.embeddings import load_embedding
 
 Task = Literal["txt2img", "img2img", "inpaint"]
 
@@ -63,7 +59,7 @@ def load_pipeline(config: ModelConfig) -> Any:
     if config.scheduler != "default":
         pipe.scheduler = _SCHEDULERS[config.scheduler].from_config(pipe.scheduler.config)
     for path in config.embeddings:
-        _load_embedding(pipe, path)
+        load_embedding(pipe, path)
     if config.lora is not None:
         _load_lora(pipe, config.lora)
     _cast(pipe, getattr(torch, config.dtype))
@@ -182,31 +178,6 @@ def _unreadable(path: str, error: Exception) -> ConfigError:
         f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give another "
         "model, as by --set model.path=MODEL"
     )
-
-
-def _load_embedding(pipe: Any, path: Path) -> None:
-    """Add the learned tokens of a file to the tokenizer and the text encoder, or to both of SDXL's."""
-    if getattr(pipe, "text_encoder_2", None) is None:
-        for token, rows in read_embedding(path).items():
-            _add_token(pipe, path, token, rows, pipe.tokenizer, pipe.text_encoder)
-        return
-    token, first, second = read_sdxl_embedding(path)
-    _add_token(pipe, path, token, first, pipe.tokenizer, pipe.text_encoder)
-    _add_token(pipe, path, token, second, pipe.tokenizer_2, pipe.text_encoder_2)
-
-
-def _add_token(pipe: Any, path: Path, token: str, rows: Tensor, tokenizer: Any, text_encoder: Any) -> None:
-    size = text_encoder.get_input_embeddings().weight.shape[1]
-    if rows.shape[1] != size:
-        raise ConfigError(
-            f"model.embeddings: {token!r} in {path} has {rows.shape[1]} dimensions, but the text encoder "
-            f"of this model has {size}; give an embedding that was learned with this model"
-        )
-    if token in tokenizer.get_vocab():
-        raise ConfigError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
-    value = rows[0] if len(rows) == 1 else rows
-    pipe.load_textual_inversion({token: value}, token=token, tokenizer=tokenizer, text_encoder=text_encoder)
-    logger.info("learned token %s (%d vectors) from %s", token, len(rows), path)
 
 
 def _load_lora(pipe: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m textual_inversion CONFIG`: learn a concept from a folder of photos."""
+"""`python -m textual_inversion CONFIG`: learn a concept, or several, each from a folder of photos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "file that a model config, or diffusers' load_textual_inversion, takes. A stopped run goes on with "
         "the same command.",
     )
-    parser.add_argument("config", type=Path, help='JSON: {"model": {"path": ...}, "concept": {"photos": ..., ...}}')
+    parser.add_argument(
+        "config",
+        type=Path,
+        help='JSON: {"model": {"path": ...}, "concept": {"photos": ..., ...}}; or a list of concepts',
+    )
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<name of the config>)")
     parser.add_argument(
         "--set",
@@ -33,12 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = load_config(options.config, ConceptRunConfig, options.set)
-        from textual_inversion.train import (
-            learn_concept,
-        )  # seconds of imports; a typo should not have to wait
+        from textual_inversion.train import learn_concepts  # seconds of imports; a typo should not have to wait
 
-        out = options.out or Path("runs") / options.config.stem
-        print(learn_concept(config.concept, config.model, out))
+        known = len(config.model.embeddings)
+        learned = learn_concepts(config.concept, config.model, options.out or Path("runs") / options.config.stem)
+        print(*learned.embeddings[known:], sep="\n")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,10 @@
-"""The placeholder token in a pipeline: added to the tokenizer, its rows made the only trainable ones."""
+"""The placeholder token in a pipeline: added to the tokenizers, its rows made the only trainable ones."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from peft import TrainableTokensConfig, get_peft_model
 from torch import Tensor, nn
 
 from diffugen.config import ConfigError
+from diffugen.embeddings import text_parts
+from diffugen.tokens import tokenizers_of
 from textual_inversion.config import ConceptConfig
 
 
@@ -21,16 +24,14 @@ class Placeholder:
 
     Attributes:
         tokens: the token and, for several vectors, `<token>_1`, `<token>_2`, ... as diffusers names them.
-        token_ids: their ids in the tokenizer.
-        rows: the trainable embedding, float32 [num_vectors, dim], that the text encoder reads in place of
-            its own rows.
-        mean_norm: mean L2 norm of the vocabulary's rows.
+        rows: for every text encoder (SDXL has two) the trainable embedding, float32 [num_vectors, dim], that it
+            reads in place of its own rows.
+        mean_norms: for every text encoder, the mean L2 norm of the vocabulary's rows.
     """
 
     tokens: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    rows: nn.Parameter
-    mean_norm: float
+    rows: tuple[nn.Parameter, ...]
+    mean_norms: tuple[float, ...]
 
 
 def placeholder_tokens(config: ConceptConfig) -> tuple[str, ...]:
@@ -39,13 +40,23 @@ def placeholder_tokens(config: ConceptConfig) -> tuple[str, ...]:
     return (config.placeholder_token, *numbered)
 
 
-def check_tokens(config: ConceptConfig, tokenizer: Any) -> None:
-    """Check the concept's words against a tokenizer.
+def check_tokens(config: ConceptConfig, pipe: Any, captions: Sequence[str] | None = None) -> None:
+    """Check the concept's words against a pipeline's tokenizers.
+
+    Args:
+        config: the concept.
+        pipe: the pipeline that will learn it.
+        captions: templates of the photos' captions; None takes the config's.
 
     Raises:
         ConfigError: the placeholder is a token already, the initialiser is not known, or a template with the
             token in it is longer than the context.
     """
+    for tokenizer in tokenizers_of(pipe):
+        _check_tokens(config, tokenizer, config.caption_templates if captions is None else captions)
+
+
+def _check_tokens(config: ConceptConfig, tokenizer: Any, captions: Sequence[str]) -> None:
     vocabulary = tokenizer.get_vocab()
     for token in placeholder_tokens(config):
         if token in vocabulary:
@@ -55,11 +66,11 @@ def check_tokens(config: ConceptConfig, tokenizer: Any) -> None:
             )
     initializer_ids(config.initializer_word, tokenizer)
     stand_in = " ".join(["!"] * config.num_vectors)  # the token is not added yet; this takes as many places
-    for template in config.templates:
-        length = len(tokenizer(template.format(stand_in)).input_ids)
+    for caption in captions:
+        length = len(tokenizer(caption.format(stand_in)).input_ids)
         if length > tokenizer.model_max_length:
             raise ConfigError(
-                f"concept.templates: {template!r} with {config.num_vectors} vectors takes {length} tokens of "
+                f"concept.templates: {caption!r} with {config.num_vectors} vectors takes {length} tokens of "
                 f"at most {tokenizer.model_max_length}; shorten it or lower concept.num_vectors"
             )
 
@@ -93,41 +104,52 @@ def _nearest(word: str, tokenizer: Any) -> str:
 
 
 def add_placeholder(pipe: Any, config: ConceptConfig) -> Placeholder:
-    """Add the token to the pipeline's tokenizer and text encoder, and make its rows the only trainable ones.
+    """Add the token to the pipeline's tokenizers and text encoders, and make its rows the only trainable ones.
 
-    The rows start at the mean of the initialiser's. `pipe.text_encoder` is wrapped by peft until
+    The rows start at the mean of the initialiser's. The text encoders are wrapped by peft until
     `merge_placeholder`; the pipeline runs all the same.
 
     Raises:
         ConfigError: as `check_tokens`.
     """
-    check_tokens(config, pipe.tokenizer)
-    initial = initializer_ids(config.initializer_word, pipe.tokenizer)
+    check_tokens(config, pipe)
     tokens = placeholder_tokens(config)
-    pipe.tokenizer.add_tokens(list(tokens))
-    token_ids = tuple(pipe.tokenizer.convert_tokens_to_ids(list(tokens)))
+    rows, mean_norms = [], []
+    for name, tokenizer, encoder in text_parts(pipe):
+        initial = initializer_ids(config.initializer_word, tokenizer)
+        tokenizer.add_tokens(list(tokens))
+        encoder.float()  # a step of 1e-3 is lost in float16; the encoder is small
+        mean_norms.append(encoder.get_input_embeddings().weight.norm(dim=1).mean().item())
+        wrapped, trainable = _with_trainable_rows(encoder, tokenizer, tokens, initial)
+        setattr(pipe, name, wrapped)
+        rows.append(trainable)
+    return Placeholder(tokens, tuple(rows), tuple(mean_norms))
 
-    encoder = pipe.text_encoder.float()  # a step of 1e-3 is lost in float16; the encoder is small
-    mean_norm = encoder.get_input_embeddings().weight.norm(dim=1).mean().item()
+
+def _with_trainable_rows(
+    encoder: Any, tokenizer: Any, tokens: tuple[str, ...], initial: list[int]
+) -> tuple[Any, nn.Parameter]:
+    """A text encoder frozen but for the rows of `tokens`, which start at the mean of the rows `initial`."""
+    token_ids = tokenizer.convert_tokens_to_ids(list(tokens))
     # Only ever larger: some models have more rows than their tokenizer has tokens.
-    num_rows = max(len(pipe.tokenizer), encoder.get_input_embeddings().num_embeddings)
+    num_rows = max(len(tokenizer), encoder.get_input_embeddings().num_embeddings)
     encoder.resize_token_embeddings(num_rows, mean_resizing=False)
     weight = encoder.get_input_embeddings().weight
     with torch.no_grad():
-        weight[list(token_ids)] = weight[initial].mean(dim=0)
-
+        weight[token_ids] = weight[initial].mean(dim=0)
     encoder.requires_grad_(False)
-    trainable = TrainableTokensConfig(token_indices=list(token_ids), target_modules=["token_embedding"])
+    trainable = TrainableTokensConfig(token_indices=token_ids, target_modules=["token_embedding"])
     with warnings.catch_warnings():  # peft asks transformers by a name that transformers has since replaced
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
-        pipe.text_encoder = get_peft_model(encoder, trainable)
-    (rows,) = (parameter for parameter in pipe.text_encoder.parameters() if parameter.requires_grad)
-    return Placeholder(tokens, token_ids, rows, mean_norm)
+        wrapped = get_peft_model(encoder, trainable)
+    (rows,) = (parameter for parameter in wrapped.parameters() if parameter.requires_grad)
+    return wrapped, rows
 
 
 def merge_placeholder(pipe: Any) -> None:
-    """Write the learned rows into the text encoder, without peft's wrapper, in the model's own dtype."""
-    pipe.text_encoder = pipe.text_encoder.merge_and_unload().to(pipe.unet.dtype)
+    """Write the learned rows into the text encoders, without peft's wrapper, in the model's own dtype."""
+    for name, _, encoder in text_parts(pipe):
+        setattr(pipe, name, encoder.merge_and_unload().to(pipe.unet.dtype))
 
 
 @torch.no_grad()

@@ -12,24 +12,32 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from diffugen.attention import unet_conditions
 from diffugen.config import ConfigError
 from textual_inversion.concept_data import ConceptDraws, Draw
 from textual_inversion.config import ConceptConfig
 from textual_inversion.embeddings import Placeholder, limit_norm
 
+_NUM_HELD_OUT_DRAWS = 4
+
 
 class ConceptModule(L.LightningModule):
     """Learns a placeholder's rows (Gal et al., "An Image is Worth One Word", 2022), and a LoRA if asked.
 
-    The pipeline's networks are frozen and held outside the module, so a checkpoint has only what is learned.
+    The pipeline's networks are frozen and held outside the module, so a checkpoint has only what is learned and
+    the losses so far.
 
     Args:
-        pipe: a Stable Diffusion pipeline with the placeholder added, on its device.
+        pipe: a Stable Diffusion or SDXL pipeline with the placeholder added.
         placeholder: the rows to learn.
         draws: what the steps see.
         config: the concept's settings.
         lora: the UNet's LoRA parameters; empty without one.
+        held_out: draws of the photos that are held out, with `config.early_stop`.
     """
+
+    losses: Tensor
+    held_out_losses: Tensor
 
     def __init__(
         self,
@@ -38,44 +46,88 @@ class ConceptModule(L.LightningModule):
         draws: ConceptDraws,
         config: ConceptConfig,
         lora: Sequence[nn.Parameter] = (),
+        held_out: ConceptDraws | None = None,
     ) -> None:
         super().__init__()
-        self.rows = placeholder.rows
+        self.rows = nn.ParameterList(placeholder.rows)
         self.lora = nn.ParameterList(lora)
-        self.losses: list[float] = []
-        self._pipe, self._draws, self._config = pipe, draws, config
-        self._max_norm = config.max_norm_ratio and config.max_norm_ratio * placeholder.mean_norm
+        self.best = nn.ParameterList()
+        self._pipe, self._draws, self._held_out, self._config = pipe, draws, held_out, config
+        # Buffers, so that they are in every checkpoint and come back from other processes; nan where not reached.
+        self.register_buffer("losses", torch.full((config.steps,), torch.nan))
+        if config.early_stop and held_out is not None:
+            learned = [*self.rows, *self.lora]
+            self.best.extend(nn.Parameter(value.detach().clone(), requires_grad=False) for value in learned)
+            num_looks = 1 + math.ceil(config.steps / config.early_stop.every)
+            self.register_buffer("held_out_losses", torch.full((num_looks,), torch.nan))
+        self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
         self._noise_schedule = DDPMScheduler.from_config(pipe.scheduler.config)
         check_prediction_type(pipe)
 
+    def on_fit_start(self) -> None:
+        """Each of several processes has its own device, which Lightning knows for the module only."""
+        self._pipe.to(self.device)
+
     def train_dataloader(self) -> DataLoader[Draw]:
         """The stream of draws, from the step at which training starts or goes on."""
-        draws = self._draws
-        rest = ConceptDraws(
-            draws.pool, draws.captions, batch_size=draws.batch_size, seed=draws.seed, first=self.global_step
-        )
-        return DataLoader(rest, batch_size=None)
+        first = self.global_step * self._config.accumulate_batches
+        return DataLoader(self._draws.starting(first, self.global_rank), batch_size=None)
 
-    def training_step(self, draw: Draw, _: int) -> Tensor:
+    def on_train_batch_start(self, draw: Draw, index: int) -> int | None:
+        """Look at the held-out photos where it is time to; -1 ends the training."""
+        if self.best and index % self._config.accumulate_batches == 0 and self._look_and_stop():
+            self.trainer.should_stop = True
+            return -1
+        return None
+
+    def training_step(self, draw: Draw, index: int) -> Tensor:
         """The loss of one draw."""
         loss = self.denoising_loss(draw)
-        self.losses.append(loss.item())
+        step, share = self.global_step, self.trainer.strategy.reduce(loss.detach()) / self._config.accumulate_batches
+        self.losses[step] = share if index % self._config.accumulate_batches == 0 else self.losses[step] + share
         return loss
 
+    def on_train_end(self) -> None:
+        """The token is what was best on the held-out photos, where there are any."""
+        if self.best:
+            self._look_and_stop()
+            with torch.no_grad():
+                for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
+                    learned.copy_(best)
+
+    def _look_and_stop(self) -> bool:
+        """Measure the held-out photos' loss if it is time to, keep what is best; whether there is no more hope."""
+        settings = self._config.early_stop
+        assert settings is not None and self._held_out is not None
+        look, rest = divmod(self.global_step, settings.every)
+        if rest == 0 and self.held_out_losses[look].isnan():
+            draws = (self._held_out.draw(number) for number in range(_NUM_HELD_OUT_DRAWS))
+            with torch.no_grad():
+                self.held_out_losses[look] = torch.stack([self.denoising_loss(draw) for draw in draws]).mean()
+            if self._best_look() == look:
+                with torch.no_grad():
+                    for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
+                        best.copy_(learned)
+        return look - self._best_look() >= settings.patience
+
+    def _best_look(self) -> int:
+        return int(self.held_out_losses.nan_to_num(torch.inf).argmin())
+
     def denoising_loss(self, draw: Draw) -> Tensor:
-        """Mean squared error of the UNet's prediction, in the parametrisation that it was trained with."""
+        """Weighted mean squared error of the UNet's prediction, in the parametrisation that it was trained with."""
         unet, schedule = self._pipe.unet, self._noise_schedule
         clean, noise = self._scaled(draw["latents"].to(unet.device)), draw["noise"].to(unet.device)
         steps = (draw["timestep_fractions"] * schedule.config.num_train_timesteps).long().to(unet.device)
         noisy = schedule.add_noise(clean, noise, steps)
-        words = self.encode(draw["captions"])
-        predicted = unet(noisy.to(unet.dtype), steps, encoder_hidden_states=words.to(unet.dtype)).sample
-        return nn.functional.mse_loss(predicted.float(), self._target(clean, noise, steps))
+        predicted = unet(noisy.to(unet.dtype), steps, **self.conditions(draw["captions"], clean)).sample
+        errors = (predicted.float() - self._target(clean, noise, steps)).square()
+        return (errors * draw["weights"].to(unet.device)).mean()
 
-    def encode(self, captions: list[str]) -> Tensor:
-        """Captions as the pipeline itself encodes them: float32 [batch, length, dim]."""
-        embeds, _ = self._pipe.encode_prompt(captions, self._pipe.unet.device, 1, False)
-        return embeds
+    def conditions(self, captions: list[str], latents: Tensor) -> dict[str, Any]:
+        """Captions as the pipeline itself encodes them, in the UNet's dtype: its keyword arguments."""
+        factor = self._pipe.vae_scale_factor
+        size_hw = latents.shape[2] * factor, latents.shape[3] * factor
+        return _cast(unet_conditions(self._pipe, {"prompt": captions}, size_hw), self._pipe.unet.dtype)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         config = self._pipe.vae.config
@@ -92,7 +144,7 @@ class ConceptModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam without weight decay (it would pull the rows to zero), its rate falling along a cosine."""
-        groups: list[dict[str, Any]] = [{"params": [self.rows], "lr": self._config.learning_rate}]
+        groups: list[dict[str, Any]] = [{"params": list(self.rows), "lr": self._config.learning_rate}]
         if self._config.lora:
             groups.append({"params": list(self.lora), "lr": self._config.lora.learning_rate})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
@@ -105,16 +157,15 @@ class ConceptModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, after which the rows are within their norm, where one is set."""
         super().optimizer_step(*args, **kwargs)
-        if self._max_norm:
-            limit_norm(self.rows, self._max_norm)
+        for rows, max_norm in zip(self.rows, self._max_norms, strict=True):
+            if max_norm:
+                limit_norm(rows, max_norm)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The loss curve so far goes into the checkpoint."""
-        checkpoint["losses"] = list(self.losses)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the loss curve up again."""
-        self.losses = list(checkpoint["losses"])
+def _cast(conditions: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        name: _cast(value, dtype) if isinstance(value, dict) else value.to(dtype) for name, value in conditions.items()
+    }
 
 
 def check_prediction_type(pipe: Any) -> None:

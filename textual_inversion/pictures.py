@@ -55,7 +55,7 @@ def generate_samples(pipe: Any, config: ConceptConfig, word: str, size_hw: tuple
     settings = config.samples
     images = []
     for index in range(settings.num_images):
-        template = config.templates[index % len(config.templates)]
+        template = _template(config, index)
         result = pipe(
             template.format(word),
             height=size_hw[0],
@@ -66,6 +66,10 @@ def generate_samples(pipe: Any, config: ConceptConfig, word: str, size_hw: tuple
         )
         images.append(result.images[0])
     return images
+
+
+def _template(config: ConceptConfig, index: int) -> str:
+    return config.caption_templates[index % len(config.caption_templates)]
 
 
 def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: Sequence[Image.Image]) -> Image.Image:
@@ -80,6 +84,6 @@ def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: S
         for column, image in enumerate(images):
             canvas.paste(image, (_LABEL_WIDTH + column * width, top))
     for column in range(len(with_)):
-        text = config.templates[column % len(config.templates)].format("...")
+        text = _template(config, column).format("...")
         pen.text((_LABEL_WIDTH + column * width + 3, 3), text, fill=_INK, font=font)
     return canvas

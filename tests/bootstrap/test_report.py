@@ -77,7 +77,7 @@ def page(tmp_path: Path, make_samples: Callable) -> str:
     for path in (run.concept / "samples.png", run.concept / "loss.png", tmp_path / "photos" / "0.png"):
         write_png(path, pixels)
     config = validate(CONFIG, LoopConfig)
-    return write_report(run, config, photos=tmp_path / "photos").read_text(encoding="utf-8")
+    return write_report(run, config, photos=[tmp_path / "photos"]).read_text(encoding="utf-8")
 
 
 def test_the_page_is_well_formed_and_self_contained(page: str) -> None:

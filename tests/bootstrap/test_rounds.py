@@ -126,20 +126,20 @@ def test_prompts_are_checked_with_a_token_that_is_yet_to_be_learned(
     tiny_pipeline: Any, tokens: tuple[str, ...]
 ) -> None:
     before = len(tiny_pipeline.tokenizer)
-    check_prompts(loop_config(), tiny_pipeline, tokens)
+    check_prompts(loop_config(), tiny_pipeline, [tokens])
     assert len(tiny_pipeline.tokenizer) == before
 
 
 def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
     with pytest.raises(ConfigError, match=r"'concept.placeholder_token': '<harp>' is in no prompt"):
-        check_prompts(loop_config(), tiny_pipeline, ("<harp>",))
+        check_prompts(loop_config(), tiny_pipeline, [("<piano>",), ("<harp>",)])
 
 
 def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
     odd = '("a photo of a {rare}++ at night", "a road").blend(1, 1)'
     config = loop_config(templates=[{"text": odd}, {"text": "a photo of a {common} {time}"}])
     with pytest.raises(ConfigError, match="uses more of compel than weights"):
-        check_prompts(config, tiny_pipeline, ("<piano>",))
+        check_prompts(config, tiny_pipeline, [("<piano>",)])
 
 
 def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path: Path, make_samples: Callable) -> None:

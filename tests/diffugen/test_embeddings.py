@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from diffugen.config import ConfigError
 from diffugen.embeddings import read_embedding, write_embedding
@@ -15,11 +15,29 @@ ROWS = torch.arange(15, dtype=torch.float32).reshape(3, 5)
 
 def test_diffusers_format_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "learned_embeds.safetensors"
-    write_embedding(path, {"<grand-piano>": torch.nn.Parameter(ROWS), "<tent>": ROWS[:1].half()})
-    read = read_embedding(path)
-    assert list(read) == ["<grand-piano>", "<tent>"]
-    assert torch.equal(read["<grand-piano>"], ROWS) and read["<tent>"].dtype == torch.float32
+    write_embedding(path, "<grand-piano>", [torch.nn.Parameter(ROWS.half())])
+    ((token, (rows,)),) = read_embedding(path).items()
+    assert token == "<grand-piano>" and torch.equal(rows, ROWS) and rows.dtype == torch.float32
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_sdxl_has_a_row_set_per_text_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "learned_embeds.safetensors"
+    wide = torch.ones(3, 7)
+    write_embedding(path, "<grand-piano>", [ROWS, wide])
+    assert set(load_file(path)) == {"clip_l", "clip_g"}  # as diffusers' own examples name them
+    ((token, (clip_l, clip_g)),) = read_embedding(path).items()
+    assert token == "<grand-piano>" and torch.equal(clip_l, ROWS) and torch.equal(clip_g, wide)
+    save_file({"clip_l": ROWS, "clip_g": wide}, tmp_path / "piano.safetensors")  # somebody else's, without the token
+    assert list(read_embedding(tmp_path / "piano.safetensors")) == ["piano"]
+
+
+def test_files_may_hold_several_tokens(tmp_path: Path) -> None:
+    save_file({"<one>": ROWS, "<two>": ROWS[:1].clone()}, tmp_path / "both.safetensors")
+    assert {token: len(rows) for token, (rows,) in read_embedding(tmp_path / "both.safetensors").items()} == {
+        "<one>": 3,
+        "<two>": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -34,7 +52,7 @@ def test_diffusers_format_round_trips(tmp_path: Path) -> None:
 )
 def test_torch_formats(tmp_path: Path, name: str, content: dict, token: str) -> None:
     torch.save(content, tmp_path / name)
-    ((read_token, rows),) = read_embedding(tmp_path / name).items()
+    ((read_token, (rows,)),) = read_embedding(tmp_path / name).items()
     assert read_token == token
     expected = ROWS[:1] if name == "piano.pt" and token == "<grand-piano>" else ROWS
     assert torch.equal(rows, expected) and rows.dtype == torch.float32 and not rows.requires_grad
@@ -42,7 +60,7 @@ def test_torch_formats(tmp_path: Path, name: str, content: dict, token: str) -> 
 
 def test_a1111_safetensors_is_called_after_its_file(tmp_path: Path) -> None:
     save_file({"emb_params": ROWS}, tmp_path / "piano.safetensors")
-    assert torch.equal(read_embedding(tmp_path / "piano.safetensors")["piano"], ROWS)
+    assert torch.equal(read_embedding(tmp_path / "piano.safetensors")["piano"][0], ROWS)
 
 
 class Evil:
@@ -75,7 +93,8 @@ def test_code_in_a_file_is_refused(tmp_path: Path, write) -> None:
         ("a.pt", {"<token>": 3}, "no float tensor"),
         ("a.pt", {"<token>": torch.ones(2, 3, 4)}, "no float tensor"),
         ("a.pt", {"<token>": torch.full((1, 4), torch.nan)}, "non-finite"),
-        ("a.pt", {"clip_l": ROWS, "clip_g": ROWS}, "two text encoders"),
+        ("a.pt", {"clip_l": ROWS}, "has clip_l; one for SDXL has clip_l and clip_g"),
+        ("a.pt", {"clip_l": ROWS, "clip_g": ROWS[:1]}, "3 vectors for clip_l and 1 for clip_g"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: object, message: str) -> None:

@@ -1,100 +1,19 @@
-"""Photos of every kind, their augmented views, and the draws that training sees."""
+"""Augmented views of the photos, their latents, and the draws that training sees."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from diffugen.config import ConfigError
 from textual_inversion.concept_data import (
     ConceptDraws,
     LatentPool,
     augmented_views,
-    digest,
     encode_views,
-    find_photos,
-    load_photo,
 )
 from textual_inversion.config import AugmentConfig
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 20), "white")
-    image.paste("red", (0, 0, 20, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    photo = load_photo(tmp_path / "a.jpg")
-    assert photo.shape == (40, 20, 3)
-    assert photo[5, 10, 1] < 40 and photo[35, 10, 1] > 215  # the left half is on top now
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_over_white(tmp_path: Path, mode: str) -> None:
-    rgba = Image.new("RGBA", (30, 20), (0, 0, 0, 0))
-    rgba.paste((0, 0, 0, 255), (0, 0, 15, 20))
-    rgba.convert(mode).save(tmp_path / "a.png", **({"transparency": 0} if mode == "P" else {}))
-    photo = load_photo(tmp_path / "a.png")
-    assert photo.shape == (20, 30, 3) and photo.dtype == np.uint8
-    if mode != "P":
-        assert (photo[:, :15] == 0).all() and (photo[:, 15:] == 255).all()
-
-
-@pytest.mark.parametrize(
-    ("pixels", "expected"),
-    [
-        (np.full((20, 30), 200, np.uint8), 200),
-        (np.full((20, 30), 200 * 256 + 7, np.uint16), 200),
-        (np.full((20, 30), True), 255),
-    ],
-    ids=["8 bits", "16 bits", "1 bit"],
-)
-def test_greyscale(tmp_path: Path, pixels: np.ndarray, expected: int) -> None:
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    photo = load_photo(tmp_path / "a.png")
-    assert photo.shape == (20, 30, 3) and (photo == expected).all()
-
-
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert load_photo(tmp_path / "a.gif")[0, 0].tolist() == [255, 0, 0]
-
-
-def test_unreadable_photos_are_named(tmp_path: Path, photo_folder: Path) -> None:
-    whole = (photo_folder / "0.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.jpg").write_text("hello")
-    (tmp_path / "empty.webp").touch()
-    for name in ("cut.png", "text.jpg", "empty.webp"):
-        with pytest.raises(ConfigError, match=rf"concept\.photos: .*{name}"):
-            load_photo(tmp_path / name)
-
-
-def test_folders_without_photos_are_named(tmp_path: Path) -> None:
-    (tmp_path / "README.md").touch()
-    (tmp_path / ".hidden.png").touch()
-    with pytest.raises(ConfigError, match=r"concept\.photos .* has no photos"):
-        find_photos(tmp_path)
-    with pytest.raises(ConfigError, match=r"concept\.photos .* is not a folder"):
-        find_photos(tmp_path / "missing")
-
-
-def test_other_files_are_left_out_aloud(photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (photo_folder / "notes.txt").touch()
-    assert [path.name for path in find_photos(photo_folder)] == ["0.png", "1.png", "2.png"]
-    assert "notes.txt" in caplog.text
-
-
-def test_digest_knows_names_and_bytes(photo_folder: Path) -> None:
-    before = digest(find_photos(photo_folder))
-    assert before == digest(find_photos(photo_folder))
-    (photo_folder / "0.png").rename(photo_folder / "3.png")
-    renamed = digest(find_photos(photo_folder))
-    (photo_folder / "3.png").write_bytes(b"other")
-    assert len({before, renamed, digest(find_photos(photo_folder))}) == 3
+from textual_inversion.photos import find_photos, load_photo
 
 
 @pytest.mark.parametrize("size_hw", [(24, 32), (48, 40)])
@@ -124,34 +43,75 @@ def test_no_augmentation_leaves_the_photo(photo_folder: Path) -> None:
     assert np.array_equal(view, photo)
 
 
+@pytest.mark.parametrize("fit", ["random_crop", "center_crop", "pad"])
+def test_photos_keep_their_proportions(fit: str) -> None:
+    photo = np.zeros((20, 90, 3), np.uint8)
+    photo[5:15, 40:50] = 255  # a square in the middle of a wide photo
+    unchanged = dict.fromkeys(("flip_probability", "scale_fraction", "shift_fraction", "brightness", "contrast"), 0)
+    config = AugmentConfig.model_validate({**unchanged, "fit": fit, "border": "edge", "views_per_photo": 20})
+    views = np.stack(list(augmented_views([photo], config, (40, 60), seed=0)))
+    whole = [view for view in views[..., 0] > 127 if view.any() and not (view[:, 0] | view[:, -1]).any()]
+    for view in whole:
+        ys, xs = np.nonzero(view)
+        assert np.ptp(ys) == pytest.approx(np.ptp(xs), abs=2)
+        assert np.ptp(ys) == pytest.approx({"pad": 6}.get(fit, 19), abs=2)
+    assert len(whole) < 20 if fit == "random_crop" else len(whole) == 20
+
+
 def test_encoding_does_not_depend_on_the_batch_size(tiny_pipeline, photo_folder: Path) -> None:
     photos = [load_photo(path) for path in find_photos(photo_folder)]
     views = list(augmented_views(photos, AugmentConfig(views_per_photo=1), (24, 32), seed=0))
-    whole, single = (encode_views(tiny_pipeline.vae, iter(views), batch_size=size) for size in (3, 2))
+
+    def brightness(batch: list[np.ndarray]) -> torch.Tensor:
+        return torch.tensor([float(view.mean()) for view in batch])[:, None, None, None].expand(-1, 1, 3, 4)
+
+    whole, single = (encode_views(tiny_pipeline.vae, iter(views), brightness, batch_size=size) for size in (3, 2))
+    assert torch.equal(whole.weights, single.weights) and torch.equal(whole.weights, brightness(views))
     factor = tiny_pipeline.vae_scale_factor
     assert whole.mean.shape == whole.std.shape == (3, 4, 24 // factor, 32 // factor)
     assert torch.allclose(whole.mean, single.mean, atol=1e-5) and torch.allclose(whole.std, single.std, atol=1e-5)
     assert not whole.mean.requires_grad
 
 
-def test_draws_are_decided_by_seed_and_number() -> None:
-    pool = LatentPool(torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 4, 3, 2), torch.full((5, 4, 3, 2), 0.1))
-    draws = ConceptDraws(pool, ["a", "b"], batch_size=4, seed=7)
+def make_pool(num: int) -> LatentPool:
+    """Views whose latents are near their index, and whose weights are their index."""
+    index = torch.arange(float(num)).reshape(num, 1, 1, 1)
+    return LatentPool(index.expand(num, 4, 3, 2), torch.full((num, 4, 3, 2), 0.1), index.expand(num, 1, 3, 2))
+
+
+def test_draws_are_decided_by_seed_process_and_number() -> None:
+    pool = make_pool(5)
+    draws = ConceptDraws(pool, [("a", "b")] * 5, batch_size=4, seed=7)
     stream = iter(draws)
     next(stream), next(stream)
     third = next(stream)
-    resumed = next(iter(ConceptDraws(pool, ["a", "b"], batch_size=4, seed=7, first=2)))
-    for name in ("latents", "noise", "timestep_fractions"):
+    resumed = next(iter(draws.starting(2, rank=0)))
+    for name in ("latents", "weights", "noise", "timestep_fractions"):
         assert torch.equal(third[name], resumed[name])
     assert third["captions"] == resumed["captions"] and set(third["captions"]) <= {"a", "b"}
-    assert not torch.equal(third["noise"], draws.draw(3)["noise"])
-    assert not torch.equal(third["noise"], ConceptDraws(pool, ["a"], batch_size=4, seed=8).draw(2)["noise"])
+    others = [
+        draws.draw(3),
+        next(iter(draws.starting(2, rank=1))),
+        ConceptDraws(pool, [("a",)] * 5, batch_size=4, seed=8).draw(2),
+    ]
+    assert all(not torch.equal(third["noise"], other["noise"]) for other in others)
     assert (third["latents"] - third["latents"].round()).abs().std() < 0.2  # near one of the pool's means
 
 
+def test_views_come_with_their_own_captions_and_weights() -> None:
+    captions = [(f"{view} one", f"{view} two") for view in range(5)]
+    draws = ConceptDraws(make_pool(5), captions, batch_size=4, seed=0)
+    seen = set()
+    for draw in (draws.draw(step) for step in range(40)):
+        views = draw["weights"][:, 0, 0, 0]
+        assert [text.split()[0] for text in draw["captions"]] == [str(int(view)) for view in views]
+        assert ((draw["latents"].mean((1, 2, 3)) - views).abs() < 0.2).all()
+        seen |= set(draw["captions"])
+    assert seen == {text for own in captions for text in own}
+
+
 def test_timesteps_are_spread_evenly() -> None:
-    pool = LatentPool(torch.zeros(1, 4, 3, 2), torch.ones(1, 4, 3, 2))
-    draws = ConceptDraws(pool, ["a"], batch_size=4, seed=0)
+    draws = ConceptDraws(make_pool(1), [("a",)], batch_size=4, seed=0)
     fractions = torch.stack([draws.draw(step)["timestep_fractions"] for step in range(200)])
     assert ((fractions * 4).floor() == torch.arange(4)).all()
     assert abs(fractions.mean().item() - 0.5) < 0.02 and fractions.max() < 1

@@ -5,15 +5,10 @@ import torch
 from diffusers import DDIMScheduler
 
 from diffugen.config import ConfigError
-from textual_inversion.concept_data import (
-    ConceptDraws,
-    augmented_views,
-    encode_views,
-    find_photos,
-    load_photo,
-)
+from textual_inversion.concept_data import ConceptDraws, augmented_views, encode_views
 from textual_inversion.embeddings import add_placeholder
 from textual_inversion.module import ConceptModule, check_prediction_type
+from textual_inversion.photos import find_photos, load_photo
 
 
 @pytest.fixture
@@ -27,7 +22,8 @@ def build(tiny_pipeline, make_concept):
         photos = [load_photo(path) for path in find_photos(config.photos)]
         pool = encode_views(tiny_pipeline.vae, augmented_views(photos, config.augment, (24, 32), 0))
         placeholder = add_placeholder(tiny_pipeline, config)
-        draws = ConceptDraws(pool, ["a photo of a <grand-piano>", "a <grand-piano>"], batch_size=2, seed=0)
+        captions = [("a photo of a <grand-piano>", "a <grand-piano>")] * len(pool.mean)
+        draws = ConceptDraws(pool, captions, batch_size=2, seed=0)
         return ConceptModule(tiny_pipeline, placeholder, draws, config)
 
     return make
@@ -62,14 +58,25 @@ def test_the_loss_is_the_error_of_the_models_own_parametrisation(tiny_pipeline, 
 def test_only_the_rows_have_a_gradient(tiny_pipeline, build) -> None:
     module = build()
     module.denoising_loss(module._draws.draw(0)).backward()
-    assert module.rows.grad is not None and module.rows.grad.abs().sum() > 0
+    (rows,) = module.rows
+    assert rows.grad is not None and rows.grad.abs().sum() > 0
     networks = (tiny_pipeline.unet, tiny_pipeline.vae, tiny_pipeline.text_encoder)
     touched = [p for network in networks for p in network.parameters() if p.grad is not None]
-    assert len(touched) == 1 and touched[0] is module.rows
+    assert len(touched) == 1 and touched[0] is rows
 
 
 def test_a_checkpoint_has_only_what_is_learned(build) -> None:
-    assert list(build().state_dict()) == ["rows"]
+    assert list(build().state_dict()) == ["losses", "rows.0"]
+
+
+def test_the_loss_counts_where_the_weights_are(build) -> None:
+    module = build()
+    draw = module._draws.draw(0)
+    left, right = torch.zeros_like(draw["weights"]), torch.zeros_like(draw["weights"])
+    left[..., :2], right[..., 2:] = 1, 1
+    parts = [module.denoising_loss({**draw, "weights": weights}).item() for weights in (left, right)]
+    assert all(part > 0 for part in parts)
+    assert module.denoising_loss(draw).item() == pytest.approx(sum(parts), rel=1e-5)
 
 
 def test_an_unknown_prediction_type_is_refused(tiny_pipeline) -> None:

@@ -34,10 +34,10 @@ def test_the_loss_falls_and_only_the_placeholder_changes(
             seen["after"] = sum(module.denoising_loss(draw).item() for draw in fixed)
         seen["pipe"] = module._pipe
 
-    fit = textual_inversion.train._fit
-    monkeypatch.setattr(textual_inversion.train, "_fit", fit_and_measure)
+    fit = textual_inversion.train.fit
+    monkeypatch.setattr(textual_inversion.train, "fit", fit_and_measure)
     config = make_concept(steps=40, batch_size=4)
-    rows = read_embedding(learn_concept(config, tiny_model, tmp_path / "out", progress=False))["<grand-piano>"]
+    rows = read_embedding(learn_concept(config, tiny_model, tmp_path / "out", progress=False))["<grand-piano>"][0]
 
     assert seen["after"] < seen["before"]
     weight = seen["pipe"].text_encoder.get_input_embeddings().weight
@@ -153,7 +153,7 @@ def killing_step(self, draw, index):
     return step(self, draw, index)
 ConceptModule.training_step = killing_step
 config = load_config(Path(sys.argv[1]), ConceptRunConfig)
-learn_concept(config.concept, config.model, Path(sys.argv[2]))
+learn_concept(config.concept[0], config.model, Path(sys.argv[2]))
 """
 
 
@@ -167,7 +167,7 @@ def test_sigkill(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "cut" / whole.name).exists()
     resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
-    rows, expected = read_embedding(resumed)["<grand-piano>"], read_embedding(whole)["<grand-piano>"]
+    rows, expected = read_embedding(resumed)["<grand-piano>"][0], read_embedding(whole)["<grand-piano>"][0]
     # Two processes may choose different kernels by their number of threads.
     assert torch.allclose(rows, expected, atol=1e-5)
 
@@ -182,13 +182,13 @@ def test_a_finished_concept_returns_at_once(
     with pytest.raises(ConfigError, match=r"other settings \(concept\.steps was 2 and is now 3\)"):
         learn_concept(config.model_copy(update={"steps": 3}), tiny_model, out)
     with pytest.raises(ConfigError, match=r"concept\.seed"):
-        learn_concept(config, tiny_model, out, seed=5)
+        learn_concept(config.model_copy(update={"seed": 5}), tiny_model, out)
 
 
 def test_seeds_differ(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
-    config = make_concept(steps=2)
-    files = [learn_concept(config, tiny_model, tmp_path / str(seed), seed=seed, progress=False) for seed in (0, 1)]
-    first, second = (read_embedding(file)["<grand-piano>"] for file in files)
+    configs = [make_concept(steps=2, seed=seed) for seed in (0, 1)]
+    files = [learn_concept(config, tiny_model, tmp_path / str(config.seed), progress=False) for config in configs]
+    first, second = (read_embedding(file)["<grand-piano>"][0] for file in files)
     assert not torch.equal(first, second)
 
 
