@@ -187,7 +187,7 @@ def test_generate_names_a_learned_token_that_is_in_no_prompt(
 
     from diffugen.embeddings import write_embedding
 
-    write_embedding(tmp_path / "learned.safetensors", {"<grand-piano>": torch.zeros(1, 32)})
+    write_embedding(tmp_path / "learned.safetensors", "<grand-piano>", [torch.zeros(1, 32)])
     code = main(["generate", str(config_path), "--set", 'model.embeddings=["learned.safetensors"]', "--dry-run"])
     error = error_of(capsys, code)
     assert "setting 'model.embeddings': token '<grand-piano>'" in error
