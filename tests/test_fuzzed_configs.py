@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffugen.config import ConfigError, DatasetConfig, Strict, load_config, validate
+from diffugen.config import ConfigError, Strict, load_config, validate
+from diffugen.dataset_config import DatasetConfig
 from textual_inversion.config import ConceptRunConfig
 from train_loop import RunConfig
 
@@ -39,7 +40,7 @@ VALID: dict[type[Strict], dict[str, Any]] = {
         "prompts": PROMPTS,
         "concept": CONCEPT,
         "detector": {"base_weights": "base.pt"},
-        "pool": {"folder": "photos", "caption": "a <piano>", "objects": {"<piano>": "piano"}},
+        "pool": {"folder": "photos", "captions": ["a <piano>"], "objects": {"<piano>": "piano"}},
         "evaluation": {"dataset": "truth"},
     },
 }
