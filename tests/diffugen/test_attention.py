@@ -205,6 +205,19 @@ def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
         generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, images=[images[0][:60]])
 
 
+def test_checkpoints_made_for_inpainting_are_watched_too(tiny_pipeline: Any) -> None:
+    """Their UNet is also given the mask and the image around it: nine channels."""
+    unet = tiny_pipeline.unet
+    unet.conv_in = torch.nn.Conv2d(9, unet.conv_in.out_channels, 3, padding=1)
+    unet.register_to_config(in_channels=9)
+    image, mask = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8), np.zeros((64, 96), bool)
+    mask[10:40, 30:80] = True
+    repaint = {"images": [image], "masks": [mask], "strength": 1.0}
+    ((repainted, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, **repaint)
+    assert (repainted[~mask] == image[~mask]).all() and (repainted[mask] != image[mask]).any()
+    assert attention.heatmaps[0].values.std() > 1e-4
+
+
 def test_several_images_of_one_prompt_are_the_plain_pipelines(tiny_pipeline: Any) -> None:
     plain = plain_images(tiny_pipeline, PROMPTS[:2], [1, 2, 3, 4], height=64, width=96, num_images_per_prompt=2)
     prompts = [prompt for prompt in PROMPTS[:2] for _ in range(2)]
