@@ -137,6 +137,9 @@ class EvaluationConfig(Strict):
 
     dataset: ConfigPath = Field(description="dataset folder with a data.yaml")
     split: str = Field("test", min_length=1, description="split of that dataset")
+    inception_weights: ConfigPath | None = Field(
+        None, description="torch-fidelity's Inception weights, to measure FID and KID as well"
+    )
 
 
 class WandbConfig(Strict):

@@ -14,6 +14,7 @@ import numpy as np
 from bootstrap.balance import balance
 from bootstrap.checksums import complete_round
 from bootstrap.config import EvaluationConfig, LoopConfig
+from bootstrap.fidelity import fid_and_kid
 from bootstrap.image_measures import measure_sets, stack
 from bootstrap.samples import SampleRecord, read_samples
 from bootstrap.stages import first_device
@@ -39,7 +40,7 @@ Scores = dict[str, dict[str, float | None]]
 
 NUM_REFERENCE_IMAGES = 200
 """Images of the evaluation set, from its start, that generated ones are compared with."""
-NUM_ATTENTION_IMAGES = 48
+NUM_ATTENTION_IMAGES = 24
 """Images of the evaluation set, from its start, on which attention's labels are measured."""
 _BATCH = 32
 
@@ -92,7 +93,8 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
     Returns:
         "images/<measure>" for all, "images/kept/<measure>" and "images/rare/<measure>", see `measure_sets`, and the
         share of images that nearly repeat an earlier one, "near_duplicate_fraction". All are
-        compared with the evaluation set's images where there is one ("test/images/kernel_distance"), those with a
+        compared with the evaluation set's images where there is one ("test/images/kernel_distance", and "fid" and
+        "kid" where Inception's weights are at hand), those with a
         rare object with the concept's photos ("images/rare/kernel_distance_photos").
     """
     drawn = [sample for sample in samples if sample.source.task != "photo"]
@@ -109,10 +111,20 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
             values["near_duplicate_fraction"] = sum(twin is not None for twin in twins) / len(twins)
         measured |= {f"images/{prefix}{name}": value for name, value in values.items()}
     if config.evaluation is not None:
-        truth = (image for _, image, _ in _evaluation_images(config.evaluation, NUM_REFERENCE_IMAGES))
-        distances = measure_sets(features, {"evaluation": _embed(truth, config)})
-        measured["test/images/kernel_distance"] = distances["kernel_distance_evaluation"]
+        measured |= {f"test/images/{k}": v for k, v in _distances(drawn, features, config, config.evaluation).items()}
     return measured
+
+
+def _distances(
+    drawn: Sequence[SampleRecord], features: np.ndarray, config: LoopConfig, evaluation: EvaluationConfig
+) -> dict[str, float | None]:
+    """How far generated images are from those of the evaluation set."""
+    reference = [image for _, image, _ in _evaluation_images(evaluation, NUM_REFERENCE_IMAGES)]
+    distance = measure_sets(features, {"evaluation": _embed(reference, config)})["kernel_distance_evaluation"]
+    if evaluation.inception_weights is None or min(len(drawn), len(reference)) < 2:
+        return {"kernel_distance": distance}
+    images = [sample.source.image() for sample in drawn[:NUM_REFERENCE_IMAGES]]
+    return {"kernel_distance": distance, **fid_and_kid(images, reference, evaluation.inception_weights)}
 
 
 def measure_truth(config: LoopConfig, evaluation: EvaluationConfig, pipe: Any, folder: RoundFolder) -> dict[str, Any]:

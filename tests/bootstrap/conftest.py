@@ -19,7 +19,7 @@ def two_objects() -> Instances:
     return make_instances([0, 1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_samples() -> Callable[..., list[SampleRecord]]:
     """From a round's folder, class ids of each image, and reasons of the rejected by number: samples."""
 
