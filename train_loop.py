@@ -86,17 +86,17 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
     from textual_inversion.train import are_learned, check_concept, learn_concepts
 
     concepts, model = config.concept, config.model
+    pipe = None
     if not concepts or not are_learned(concepts, run.concept):
         pipe = load_pipeline(model)
         for concept in concepts:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
-        if not concepts:
-            run.write_config(config, weights=config.detector.base_weights)
-            return pipe
-        del pipe  # a GPU may not have room for it beside the one that learns
     run.write_config(config, weights=config.detector.base_weights)
+    if not concepts:
+        return pipe
+    del pipe  # a GPU may not have room for it beside the one that learns
     seeded = [
         concept.model_copy(update={"seed": derive_seed(config.seed, "concept", concept.seed)}) for concept in concepts
     ]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -154,11 +155,8 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
         return once(image, prompt, replace(attention, affinity=None))
 
     def without_grabcut(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
-        original, attention_labeler.grabcut = attention_labeler.grabcut, lambda image, part: part
-        try:
+        with mock.patch.object(attention_labeler, "grabcut", lambda image, part: part):
             return once(image, prompt, attention)
-        finally:
-            attention_labeler.grabcut = original
 
     def without_competition(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         """Every phrase by itself."""
@@ -195,7 +193,7 @@ def absence(
     read: Sequence[Read], pairs: Sequence[tuple[Instances, Instances]], class_names: Sequence[str], label: Label
 ) -> dict[str, float]:
     """Shares of prompts whose absent object gets no label, and of visible objects whose class gets none."""
-    unlabelled = {"beside": [], "alone": []}
+    unlabelled: dict[str, list[bool]] = {"beside": [], "alone": []}
     for one in read:
         for kind, attention in (("beside", one.beside), ("alone", one.alone)):
             prompt = getattr(one.item, kind)

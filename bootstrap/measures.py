@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from bootstrap.config import EvaluationConfig, LoopConfig
 from bootstrap.fidelity import fid_and_kid
 from bootstrap.image_measures import measure_sets, stack
 from bootstrap.samples import SampleRecord, read_samples
-from bootstrap.stages import first_device
+from bootstrap.stages import detector_labeler, first_device
 from bootstrap.state import RoundFolder
 from diffugen.attention import read_attention
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError
 from diffugen.dataset import read_dataset
 from diffugen.detector import embed, load_detector
-from diffugen.detector_labeler import DetectorLabeler
 from diffugen.evaluation import evaluate_groups, label_quality
 from diffugen.files import read_json, read_jsonl
 from diffugen.images import list_images, read_image
@@ -37,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float | None]]
 """What `evaluate_detector` returns: class name or "mean" -> metric -> value."""
+
+Embed = Callable[[Iterable[np.ndarray]], np.ndarray]
+"""From images to their features [n, d]."""
 
 NUM_REFERENCE_IMAGES = 200
 """Images of the evaluation set, from its start, that generated ones are compared with."""
@@ -98,8 +100,9 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
         rare object with the concept's photos ("images/rare/kernel_distance_photos").
     """
     drawn = [sample for sample in samples if sample.source.task != "photo"]
-    features = _embed((sample.source.image() for sample in drawn), config)
-    references = {"photos": _embed(_photos(photos), config)}
+    features_of = _embedder(config)
+    features = features_of(sample.source.image() for sample in drawn)
+    references = {"photos": features_of(_photos(photos))}
     rare = [any(phrase.class_name in config.rare_classes for phrase in s.source.prompt.objects) for s in drawn]
     measured: dict[str, Any] = {}
     for prefix, chosen in (("", [True] * len(drawn)), ("kept/", [s.kept for s in drawn]), ("rare/", rare)):
@@ -111,16 +114,17 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
             values["near_duplicate_fraction"] = sum(twin is not None for twin in twins) / len(twins)
         measured |= {f"images/{prefix}{name}": value for name, value in values.items()}
     if config.evaluation is not None:
-        measured |= {f"test/images/{k}": v for k, v in _distances(drawn, features, config, config.evaluation).items()}
+        distances = _distances(drawn, features, features_of, config.evaluation)
+        measured |= {f"test/images/{name}": value for name, value in distances.items()}
     return measured
 
 
 def _distances(
-    drawn: Sequence[SampleRecord], features: np.ndarray, config: LoopConfig, evaluation: EvaluationConfig
+    drawn: Sequence[SampleRecord], features: np.ndarray, features_of: Embed, evaluation: EvaluationConfig
 ) -> dict[str, float | None]:
     """How far generated images are from those of the evaluation set."""
     reference = [image for _, image, _ in _evaluation_images(evaluation, NUM_REFERENCE_IMAGES)]
-    distance = measure_sets(features, {"evaluation": _embed(reference, config)})["kernel_distance_evaluation"]
+    distance = measure_sets(features, {"evaluation": features_of(reference)})["kernel_distance_evaluation"]
     if evaluation.inception_weights is None or min(len(drawn), len(reference)) < 2:
         return {"kernel_distance": distance}
     images = [sample.source.image() for sample in drawn[:NUM_REFERENCE_IMAGES]]
@@ -204,13 +208,7 @@ def _quality(pairs: Iterable[tuple[Instances, Instances]], labeler: str) -> dict
 def _detector_pairs(
     config: LoopConfig, evaluation: EvaluationConfig, weights: Path
 ) -> Iterator[tuple[Instances, Instances]]:
-    labeler = DetectorLabeler(
-        weights,
-        config.classes,
-        score_threshold=config.rounds.filter.score_threshold,
-        imgsz=config.detector.imgsz,
-        device=first_device(config.detector),
-    )
+    labeler = detector_labeler(weights, config)
     images = read_dataset(evaluation.dataset, evaluation.split, config.classes)
     while batch := list(islice(images, _BATCH)):
         found = labeler.label([LabelInput(image) for _, image, _ in batch])
@@ -248,14 +246,18 @@ def _evaluation_images(
     return islice(read_dataset(evaluation.dataset, evaluation.split, class_names), num)
 
 
-def _embed(images: Iterable[np.ndarray], config: LoopConfig) -> np.ndarray:
-    """Features of images, of which a few at a time are in memory."""
+def _embedder(config: LoopConfig) -> Embed:
+    """The base detector as a function from images, of which a few at a time are in memory, to their features."""
     base = load_detector(config.detector.base_weights)
-    features: list[np.ndarray] = []
-    images = iter(images)
-    while batch := list(islice(images, _BATCH)):
-        features += list(embed(base, batch, imgsz=config.detector.imgsz, device=first_device(config.detector)))
-    return stack(features)
+
+    def features_of(images: Iterable[np.ndarray]) -> np.ndarray:
+        features: list[np.ndarray] = []
+        images = iter(images)
+        while batch := list(islice(images, _BATCH)):
+            features += list(embed(base, batch, imgsz=config.detector.imgsz, device=first_device(config.detector)))
+        return stack(features)
+
+    return features_of
 
 
 def _photos(folders: Sequence[Path]) -> Iterator[np.ndarray]:

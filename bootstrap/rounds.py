@@ -22,8 +22,8 @@ from bootstrap.measures import flatten, report_round
 from bootstrap.review import with_corrections
 from bootstrap.samples import SampleRecord, balance_classes, read_samples
 from bootstrap.stages import (
+    detector_labeler,
     finetune_round,
-    first_device,
     generate_round,
     label_round,
     measure,
@@ -35,7 +35,6 @@ from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link
 from bootstrap.training_set import import_labelled
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError
-from diffugen.detector_labeler import DetectorLabeler
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.labelers import Labeler
 from diffugen.prompts import Prompt
@@ -189,17 +188,6 @@ def publish(run: RunFolder) -> None:
         return
     link_tree(best.dataset, run.dataset)
     link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
-
-
-def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
-    """The labeler of later rounds: a checkpoint that an earlier round promoted."""
-    return DetectorLabeler(
-        weights,
-        config.classes,
-        score_threshold=config.rounds.filter.score_threshold,
-        imgsz=config.detector.imgsz,
-        device=first_device(config.detector),
-    )
 
 
 def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:

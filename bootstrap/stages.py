@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bootstrap.config import FilterConfig, PoolConfig
+from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
 from bootstrap.labelling import judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
@@ -23,6 +23,7 @@ from bootstrap.training_set import labelled_items, sample_items
 from diffugen.config import DetectorConfig, GenerateConfig
 from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
+from diffugen.detector_labeler import DetectorLabeler
 from diffugen.evaluation import evaluate_detector, label_quality
 from diffugen.generate import GeneratedRecord, generate_batches, read_photos
 from diffugen.images import index_map, write_png
@@ -144,6 +145,17 @@ def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> f
     found = (Instances.from_json(encoded[labeler.name]) for encoded in labels)
     pairs = zip(found, (sample.instances for sample in samples), strict=True)
     return float(label_quality(pairs)["mean_iou"] or 0.0)
+
+
+def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
+    """A round's checkpoint as a labeler, with the thresholds of the loop."""
+    return DetectorLabeler(
+        weights,
+        config.classes,
+        score_threshold=config.rounds.filter.score_threshold,
+        imgsz=config.detector.imgsz,
+        device=first_device(config.detector),
+    )
 
 
 def first_device(config: DetectorConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffugen.capture import (
     conditional_rows,
     map_sizes,
     split_heads,
-    tap_queries_and_keys,
+    tapped,
 )
 from diffugen.config import ConfigError
 
@@ -53,18 +54,16 @@ class AffinityCapture:
             )
         self.factor = factor
         self.total: Tensor | None = None
-        self._hooks: list[Any] = []
+        self._taps = ExitStack()
 
     def __enter__(self) -> AffinityCapture:
-        self._hooks = tap_queries_and_keys(attention_layers(self.unet, "attn1"), self._accumulate)
+        self._taps.enter_context(tapped(attention_layers(self.unet, "attn1"), self._accumulate))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._taps.close()
 
     def maps(self) -> list[np.ndarray]:
         """For every row, float16 [h, w, h, w]: entry [y, x] is where pixel (y, x) looks, its sum 1."""

@@ -10,7 +10,8 @@ in place, memory-efficient ones too, and the image stays the same to the last bi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -67,18 +68,16 @@ class AttentionCapture:
         self._text_keys: dict[Any, Tensor] = {}
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = defaultdict(int)
-        self._hooks: list[Any] = []
+        self._taps = ExitStack()
 
     def __enter__(self) -> AttentionCapture:
-        self._hooks = tap_queries_and_keys(attention_layers(self.unet, "attn2"), self._accumulate)
+        self._taps.enter_context(tapped(attention_layers(self.unet, "attn2"), self._accumulate))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._taps.close()
 
     @property
     def num_tokens(self) -> int:
@@ -147,13 +146,15 @@ class _QueryKeyTap:
             self.use(self.layer, query, output)
 
 
-def tap_queries_and_keys(layers: Iterable[Any], use: Callable[[Any, Tensor, Tensor], None]) -> list[Any]:
-    """Have `use(layer, query, key)` called whenever one of the layers runs; returns the hooks, to be removed."""
-    hooks = []
-    for layer in layers:
-        tap = _QueryKeyTap(layer, use)
-        hooks += [layer.to_q.register_forward_hook(tap.on_query), layer.to_k.register_forward_hook(tap.on_key)]
-    return hooks
+@contextmanager
+def tapped(layers: Iterable[Any], use: Callable[[Any, Tensor, Tensor], None]) -> Iterator[None]:
+    """Have `use(layer, query, key)` called whenever one of the layers runs inside the `with` block."""
+    with ExitStack() as hooks:
+        for layer in layers:
+            tap = _QueryKeyTap(layer, use)
+            hooks.callback(layer.to_q.register_forward_hook(tap.on_query).remove)
+            hooks.callback(layer.to_k.register_forward_hook(tap.on_key).remove)
+        yield
 
 
 def attention_layers(unet: nn.Module, name: str) -> list[Any]:

@@ -2,6 +2,8 @@
 
 import copy
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,21 @@ def learned_rows(path: Path, token: str = "<grand-piano>") -> torch.Tensor:
 def losses(folder: Path) -> list[float]:
     with (folder / "loss.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@contextmanager
+def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[None]:
+    """Training inside the block is cut off at this step."""
+    train = ConceptModule.training_step
+
+    def stop(self, draw, index):
+        if self.global_step == step:
+            raise RuntimeError("stopped")
+        return train(self, draw, index)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(ConceptModule, "training_step", stop)
+        yield
 
 
 @pytest.fixture
@@ -53,15 +70,7 @@ def test_an_interrupted_accumulation_ends_with_the_same_file(
 ) -> None:
     config = make_concept(steps=6, accumulate_batches=2)
     whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
-    step = ConceptModule.training_step
-
-    def stop(self, draw, index):
-        if self.global_step == 5:
-            raise RuntimeError("stopped")
-        return step(self, draw, index)
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(ConceptModule, "training_step", stop)
+    with stopped_at(monkeypatch, 5):
         learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
     resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
     assert resumed.read_bytes() == whole.read_bytes()
@@ -127,15 +136,7 @@ def test_early_stop_survives_an_interrupt(
 ) -> None:
     config = make_concept(steps=12, early_stop={"every": 4, "patience": 2})
     whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
-    step = ConceptModule.training_step
-
-    def stop(self, draw, index):
-        if self.global_step == 6:
-            raise RuntimeError("stopped")
-        return step(self, draw, index)
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(ConceptModule, "training_step", stop)
+    with stopped_at(monkeypatch, 6):
         learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
     resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
     assert resumed.read_bytes() == whole.read_bytes()
