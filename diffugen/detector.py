@@ -44,9 +44,12 @@ def import_ultralytics() -> Any:
     prepare_environment()
     pillow_open = Image.open
     import ultralytics
-    from ultralytics.utils import LOGGER, SETTINGS
+    from ultralytics.utils import LOGGER, SETTINGS, torch_utils
 
     Image.open = pillow_open  # theirs answers a corrupt image by trying to install a package
+    # select_device sets the threads of the whole process to this, and sums depend on the number of threads: images
+    # generated after a detector has run would not be those of a run that was killed and goes on.
+    torch_utils.NUM_THREADS = torch.get_num_threads()
     LOGGER.setLevel(logging.ERROR)
     trackers = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
     wanted = dict.fromkeys(("sync", "vscode_msg", "openvino_msg", *trackers), False)

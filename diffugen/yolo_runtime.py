@@ -11,6 +11,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import torch
+
 from .files import atomic_path
 
 
@@ -25,6 +27,7 @@ def prepare_environment() -> None:
         ULTRALYTICS_SAFE_LOAD="1",
         NO_ALBUMENTATIONS_UPDATE="1",
     )
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else ultralytics leaves 1 to our children
     _place_fonts(folder / "Ultralytics")
 
 

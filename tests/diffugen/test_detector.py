@@ -83,6 +83,25 @@ def test_a_checkpoint_loads_with_the_classes_of_its_dataset(tuned: Path) -> None
     assert trained_imgsz(yolo) == 64
 
 
+def test_the_process_keeps_its_threads(dataset: Path, base: Path, tmp_path: Path) -> None:
+    program = f"""
+import torch, numpy as np, os
+from pathlib import Path
+from diffugen.config import DetectorConfig
+from diffugen.detector import finetune, load_detector, predict
+torch.set_num_threads(3)
+config = DetectorConfig(imgsz=64, epochs=1, batch_size=4, device="cpu")
+weights = finetune(Path({str(base)!r}), Path({str(dataset / "data.yaml")!r}), Path({str(tmp_path / "t.pt")!r}), config,
+                   seed=3, workdir=Path({str(tmp_path / "w")!r}), progress=False)
+trained = torch.get_num_threads()
+predict(load_detector(weights), [np.zeros((48, 64, 3), np.uint8)], class_names=["car"], device="cpu")
+print("threads", trained, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "threads 3 3 3"
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     tuned: Path, dataset: Path, base: Path, tmp_path: Path
 ) -> None:
