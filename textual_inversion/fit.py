@@ -85,9 +85,8 @@ def _devices(config: ConceptConfig, device: torch.device) -> dict[str, Any]:
     """Where Lightning trains. Several processes are started from this one, which has the models already."""
     accelerator = "gpu" if device.type == "cuda" else device.type
     if config.num_devices > 1:
-        # A process that has used a GPU cannot be forked; on a CPU forking is the faster by far.
-        strategy = "ddp_spawn" if device.type == "cuda" else "ddp_fork"
-        return {"accelerator": accelerator, "devices": config.num_devices, "strategy": strategy}
+        # Not forked: a fork of a process that has used a GPU fails, and of one that has used OpenMP's threads hangs.
+        return {"accelerator": accelerator, "devices": config.num_devices, "strategy": "ddp_spawn"}
     return {"accelerator": accelerator, "devices": [device.index or 0] if device.type == "cuda" else 1}
 
 
