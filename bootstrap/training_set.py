@@ -8,6 +8,7 @@ from pathlib import Path
 from bootstrap.config import LabelledConfig
 from bootstrap.samples import SampleRecord
 from diffugen.dataset import DatasetItem, read_dataset, write_dataset
+from diffugen.sources import provenance_of
 
 
 def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Iterator[DatasetItem]:
@@ -22,14 +23,8 @@ def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Ite
         repeats = photo_repeats if sample.source.task == "photo" and sample.split == "train" else 1
         for number in range(repeats):
             name = sample.name if number == 0 else f"{sample.name}_again{number}"
-            yield DatasetItem(name, sample.source.image_path, sample.instances, sample.split, provenance_of(sample))
-
-
-def provenance_of(sample: SampleRecord) -> dict[str, object]:
-    """Where an image and its labels come from."""
-    source = sample.source
-    origin = {"prompt": source.prompt.text, "seed": source.seed, "task": source.task, "labeler": sample.labeler}
-    return {**source.provenance, **origin}
+            provenance = provenance_of(sample.source, sample.labeler)
+            yield DatasetItem(name, sample.source.image_path, sample.instances, sample.split, provenance)
 
 
 def import_labelled(config: LabelledConfig, class_names: Sequence[str], target: Path) -> None:

@@ -139,7 +139,7 @@ def _label_records(
     from diffugen.attention_labeler import AttentionLabeler
     from diffugen.dataset import DatasetItem
     from diffugen.near_duplicates import SeenImages
-    from diffugen.sources import prompt_json
+    from diffugen.sources import provenance_of
 
     seen = None if config.drop_duplicates is None else SeenImages(config.drop_duplicates)
     labeler = AttentionLabeler(plan.class_names, config.label)
@@ -151,8 +151,7 @@ def _label_records(
         decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": instances.to_json()}
         samples.append(record.to_json() | decided)
         if not reason:
-            made = {"seed": record.seed, "task": record.task, "labeler": labeler.name, **record.provenance}
-            provenance = prompt_json(record.prompt) | made
+            provenance = provenance_of(record, labeler.name)
             yield DatasetItem(record.id, record.image_path, instances, plan.splits[number], provenance)
 
 

@@ -1,11 +1,11 @@
-"""Images that are there to start from: a labelled dataset with what is known of its prompts, or a folder of photos."""
+"""Images that are there to start from: a labelled dataset with what its provenance tells, or a folder of photos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from diffugen.formats import coco
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.prompts import ObjectPhrase, Prompt
+
+if TYPE_CHECKING:
+    from diffugen.generate import GeneratedRecord
 
 SPLITS = ("train", "val", "test")
 
@@ -93,6 +96,15 @@ def caption(class_names: Sequence[str], words: Mapping[str, str]) -> Prompt:
 def words_of(class_name: str, words: Mapping[str, str]) -> str:
     """The words for a class: those given, else its name with spaces."""
     return words.get(class_name) or " ".join(class_name.replace("-", " ").replace("_", " ").split())
+
+
+def provenance_of(record: GeneratedRecord, labeler: str) -> dict[str, Any]:
+    """What a dataset tells of an image and its labels: what it was made from, by which model, who labelled it.
+
+    A photo was not made from its captions, whose words may stand for similar things only; they are told as such.
+    """
+    prompt = {} if record.task == "photo" else prompt_json(record.prompt)
+    return {**prompt, "seed": record.seed, "task": record.task, "labeler": labeler, **record.provenance}
 
 
 def prompt_json(prompt: Prompt) -> dict[str, Any]:

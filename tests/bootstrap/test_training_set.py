@@ -14,8 +14,13 @@ from bootstrap.config import LabelledConfig
 from bootstrap.stages import write_round_dataset
 from bootstrap.state import RunFolder
 from bootstrap.training_set import import_labelled
+from diffugen.config import PromptsConfig, validate
 from diffugen.dataset import DatasetItem, read_dataset, write_dataset
+from diffugen.dataset_config import Img2ImgConfig
 from diffugen.files import read_json
+from diffugen.prompts import ObjectPhrase, fill_template
+from diffugen.sources import read_sources
+from diffugen.variations import plan_variations
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -29,6 +34,32 @@ def test_photos_count_several_times_and_are_stored_once(tmp_path: Path, make_sam
     assert sum(path.samefile(samples[0].source.image_path) for path in files) == repeats
     entry = read_json(dataset / "coco" / "train.json")["images"][0]
     assert entry["provenance"]["labeler"] == "attention" and entry["provenance"]["task"] == "photo"
+
+
+def test_a_rounds_dataset_is_a_source_of_variations(tmp_path: Path, make_samples: Callable) -> None:
+    """All that is known of a prompt comes through; a photo is captioned by its classes, whatever it was read by."""
+    folder = RunFolder(tmp_path / "run").round(0)
+    generated, photo = make_samples(folder.path, [[0], [1]])
+    by_day = fill_template("a {rare} {time}", (ObjectPhrase("<piano>", "piano"),), {"time": "by day"}, "text")
+    samples = [
+        replace(generated, source=replace(generated.source, prompt=by_day, provenance={"model": "m"})),
+        replace(photo, source=replace(photo.source, task="photo", provenance={"captions": ["a photo of a bench"]})),
+    ]
+    write_round_dataset(samples, CLASSES, folder)
+    sources = read_sources(folder.path, {"car": "blue car"})
+    assert [source.name for source in sources] == ["r00_000000", "r00_000001"]
+    assert sources[0].prompt == by_day
+    assert sources[0].provenance.items() >= {"seed": 0, "task": "txt2img", "labeler": "attention", "model": "m"}.items()
+    prompts = {"templates": [{"text": "{source} {time}"}], "attributes": {"time": ["at night"]}}
+    task = Img2ImgConfig(kind="img2img", source=folder.path)
+    variations = plan_variations(sources, task, validate(prompts, PromptsConfig), size_hw=(48, 64))
+    assert [item.prompt.text for item in variations] == ["a <piano> at night", "a photo of a blue car at night"]
+    assert variations[0].provenance["parent"] == {
+        "name": "r00_000000",
+        "split": "train",
+        "prompt": by_day.text,
+        "seed": 0,
+    }
 
 
 def test_labelled_images_join_every_round_under_the_runs_class_ids(tmp_path: Path, make_samples: Callable) -> None:
