@@ -9,37 +9,22 @@ Every run resumes, so the command can be stopped and given again.
 
 from __future__ import annotations
 
-import argparse
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from comparison import METRICS, epochs_for, mean_and_std, options, seeded_configs, steps_of, truth_trained
 
-from diffugen.detector import finetune
-from diffugen.evaluation import evaluate_detector
-from diffugen.files import read_json, read_jsonl, write_json
-from diffugen.toyworld.scenes_dataset import write_scenes
-from train_loop import RunConfig, load_run_config, train_loop
-
-ROOT = Path(__file__).parents[1]
-METRICS = ("mask_map50", "mask_map50_95")
+from diffugen.files import read_jsonl, write_json
+from train_loop import RunConfig, train_loop
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs/demo.json", help="the run")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="run folders")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
-    args = parser.parse_args()
-    results = []
-    for seed in range(args.seeds):
-        config = load_run_config(args.config, [*args.set, f"seed={seed}"])
-        results.append(measure_seed(config, args.out / config.name / f"seed_{seed}"))
+    args = options(__doc__, Path("runs/benchmark")).parse_args()
+    results: list[dict[str, Any]] = []
+    for config in seeded_configs(args):
+        results.append(measure_seed(config, args.out / config.name / f"seed_{config.seed}"))
         write_json(args.json, {"config": args.config.name, "seeds": results, "mean": summarise(results)})
-    print(read_json(args.json)["mean"])
+    print(summarise(results))
 
 
 def measure_seed(config: RunConfig, out: Path) -> dict[str, Any]:
@@ -47,12 +32,12 @@ def measure_seed(config: RunConfig, out: Path) -> dict[str, Any]:
     run = train_loop(config, out / "loop")
     rows = read_jsonl(run.metrics)
     best = [row for row in rows if row["promoted"]][-1]
-    steps = sum(_steps(num, config) for num in _train_sizes(out / "loop", len(rows)))
+    steps = sum(steps_of(num, config) for num in _train_sizes(out / "loop", len(rows)))
     num_images = _train_sizes(out / "loop", len(rows))[-1]
     rounds = config.rounds.model_copy(
         update={"num_rounds": 1, "num_images": config.rounds.num_images * config.rounds.num_rounds}
     )
-    detector = config.detector.model_copy(update={"epochs": _epochs(steps, num_images, config)})
+    detector = config.detector.model_copy(update={"epochs": epochs_for(steps, num_images, config)})
     single = train_loop(config.model_copy(update={"rounds": rounds, "detector": detector}), out / "single")
     return {
         "seed": config.seed,
@@ -65,40 +50,14 @@ def measure_seed(config: RunConfig, out: Path) -> dict[str, Any]:
     }
 
 
-def truth_trained(config: RunConfig, out: Path, num_images: int, steps: int) -> dict[str, float]:
-    """The detector trained on rendered scenes with exact masks, from a seed of its own."""
-    result = out / "metrics.json"
-    rare = config.rare_classes[0]
-    if not result.is_file():
-        data = write_scenes(
-            out / "dataset",
-            num_images,
-            660_000 + config.seed,
-            config.classes,
-            rare=rare,
-            rare_fraction=0.8,
-            split="train",
-        )
-        detector = config.detector.model_copy(update={"epochs": _epochs(steps, num_images, config)})
-        weights = finetune(
-            detector.base_weights, data / "data.yaml", out / "best.pt", detector, seed=config.seed, workdir=out / "work"
-        )
-        assert config.evaluation is not None  # main's configs have one, and load_run_config checked it
-        truth = config.evaluation
-        scores = evaluate_detector(weights, truth.dataset, config.classes, split=truth.split, imgsz=detector.imgsz)
-        write_json(result, {metric: scores[rare][metric] for metric in METRICS})
-    return read_json(result)
-
-
 def summarise(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and spread over the seeds, and the loop's share of the bound."""
     summary: dict[str, dict[str, float]] = {}
     for metric in METRICS:
         for name in ("best", "single", "bound"):
-            values = [result[name][metric] for result in results]
-            summary[f"{name}/{metric}"] = {"mean": float(np.mean(values)), "std": float(np.std(values))}
+            summary[f"{name}/{metric}"] = mean_and_std([result[name][metric] for result in results])
         shares = [result["best"][metric] / result["bound"][metric] for result in results]
-        summary[f"best_of_bound/{metric}"] = {"mean": float(np.mean(shares)), "std": float(np.std(shares))}
+        summary[f"best_of_bound/{metric}"] = mean_and_std(shares)
     return summary
 
 
@@ -108,14 +67,6 @@ def _scores(row: dict[str, Any]) -> dict[str, Any]:
 
 def _train_sizes(run: Path, num_rounds: int) -> list[int]:
     return [len(list((run / f"round_{k:02d}/dataset/images/train").glob("*"))) for k in range(num_rounds)]
-
-
-def _steps(num_images: int, config: RunConfig) -> int:
-    return config.detector.epochs * math.ceil(num_images / config.detector.batch_size)
-
-
-def _epochs(steps: int, num_images: int, config: RunConfig) -> int:
-    return max(1, round(steps / math.ceil(num_images / config.detector.batch_size)))
 
 
 if __name__ == "__main__":

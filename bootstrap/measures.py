@@ -199,6 +199,15 @@ def plain_words(phrases: Collection[str]) -> str:
     return " ".join(reversed(common)) or next(iter(phrases))
 
 
+def class_words(config: LoopConfig) -> dict[str, str]:
+    """What to call each class in a plain caption: what the prompts' phrases for it have in common."""
+    phrases: dict[str, dict[str, None]] = {}
+    for classes in config.prompts.objects.values():
+        for name, texts in classes.items():
+            phrases.setdefault(name, {}).update(dict.fromkeys(texts))
+    return {name: plain_words(texts) for name, texts in phrases.items()}
+
+
 def _quality(pairs: Iterable[tuple[Instances, Instances]], labeler: str) -> dict[str, float]:
     quality = label_quality(pairs)
     wanted = ("mean_iou", "precision", "recall")
@@ -220,11 +229,7 @@ def _attention_pairs(
 ) -> Iterator[tuple[Instances, Instances]]:
     """Attention's labels of real images, each captioned with the classes that it truly shows."""
     labeler = AttentionLabeler(config.classes, config.label)
-    phrases: dict[str, dict[str, None]] = {}
-    for classes in config.prompts.objects.values():
-        for name, texts in classes.items():
-            phrases.setdefault(name, {}).update(dict.fromkeys(texts))
-    words = {name: plain_words(texts) for name, texts in phrases.items()}
+    words = class_words(config)
     for _, image, truth in _evaluation_images(evaluation, NUM_ATTENTION_IMAGES, config.classes):
         shown = [config.classes[class_id] for class_id in truth.class_ids if config.classes[class_id] in words]
         text = "a photo of " + " and ".join(f"a {words[name]}" for name in shown)

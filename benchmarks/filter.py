@@ -1,0 +1,151 @@
+"""What does the disagreement filter gain? `python benchmarks/filter.py --json FILE [--seeds N] [--config FILE]`
+
+For every seed's loop (that of benchmarks/loop.py, which is run if it is not there):
+- labels: rendered scenes, whose truth is known, read with their captions, labelled and judged as in round 0 (by
+  attention's scores) and as in later rounds (by agreement with the loop's detectors): how right the labels of all
+  images are, of those that are kept, rejected or put aside, and by reason;
+- detectors: the base detector trained on the images that later rounds kept, on as many drawn from all that they
+  generated, and on all of them, each for as many steps; the rare class's mask AP on the config's evaluation set. The
+  pool's photos are left out.
+Finished parts are not made again, so the command can be stopped and given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from comparison import (
+    RARE_FRACTION,
+    markdown,
+    mean_rows,
+    options,
+    samples_trained,
+    seeded_configs,
+    steps_of,
+)
+
+from bootstrap.labelling import judge_images, label_images
+from bootstrap.measures import class_words
+from bootstrap.rounds import round_labelers
+from bootstrap.samples import SampleRecord, read_samples
+from bootstrap.state import RunFolder
+from diffugen.attention import read_attention
+from diffugen.dataset import read_dataset
+from diffugen.evaluation import label_quality
+from diffugen.files import read_json, read_jsonl, write_json
+from diffugen.generate import GeneratedRecord
+from diffugen.instances import Instances
+from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.toyworld.scenes_dataset import write_scenes
+from train_loop import RunConfig, prepare_pipeline, train_loop
+
+FIRST_SEED = 990_000
+QUALITY = ("mean_iou", "precision", "recall")
+LABEL_COLUMNS = {"share": "share", "mean IoU": "mean_iou", "precision": "precision", "recall": "recall"}
+DETECTOR_COLUMNS = {"images": "num_images", "mask mAP50": "mask_map50", "mask mAP50-95": "mask_map50_95"}
+
+
+def main() -> None:
+    parser = options(__doc__, Path("runs/benchmark"))
+    parser.add_argument("--num-scenes", type=int, default=200, help="rendered scenes (default: 200)")
+    args = parser.parse_args()
+    labels: list[dict[str, Any]] = []
+    detectors: list[dict[str, Any]] = []
+    for config in seeded_configs(args):
+        out = args.out / config.name / f"seed_{config.seed}"
+        run = train_loop(config, out / "loop")
+        labels += measure_labels(config, run, out / f"filter/labels_{args.num_scenes}", args.num_scenes)
+        detectors += measure_detectors(config, run, out / "filter")
+        tables = {"labels": mean_rows(labels, "images"), "detectors": mean_rows(detectors, "trained on")}
+        write_json(args.json, {"config": args.config.name, "labels": labels, "detectors": detectors, "tables": tables})
+        print(f"seed {config.seed} is done", flush=True)
+    print(markdown(mean_rows(labels, "images"), "images", LABEL_COLUMNS))
+    print(markdown(mean_rows(detectors, "trained on"), "trained on", DETECTOR_COLUMNS))
+
+
+def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> list[dict[str, Any]]:
+    """Rows of label quality on rendered scenes: by judge, what became of the images, and why."""
+    result = out / "rows.json"
+    if not result.is_file():
+        records, truths = read_scenes(config, run, out, num)
+        labels = label_images(records, round_labelers(config, run, with_detector=True), "rendered scenes")
+        by_attention = [{"attention": encoded["attention"]} for encoded in labels]
+        rows: list[dict[str, Any]] = []
+        for judge, given in (("attention", by_attention), ("agreement", labels)):
+            samples = judge_images(records, given, 0, config.classes, config.rounds.filter)
+            rows += [{"seed": config.seed, **row} for row in label_rows(judge, samples, truths)]
+        write_json(result, rows)
+    return read_json(result)
+
+
+def read_scenes(
+    config: RunConfig, run: RunFolder, out: Path, num: int
+) -> tuple[list[GeneratedRecord], dict[str, Instances]]:
+    """Rendered scenes with the attention of their captions, and the truth by their ids.
+
+    The captions are the renderer's, with the words of the run's prompts for the classes.
+    """
+    pipe, data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
+    write_scenes(data, num, FIRST_SEED + config.seed, config.classes, rare=rare, rare_fraction=RARE_FRACTION)
+    words = class_words(config)
+    records, truths = [], {}
+    for (name, image, truth), row in zip(
+        read_dataset(data, "test", config.classes), read_jsonl(data / "captions.jsonl"), strict=True
+    ):
+        text = row["caption"]
+        for kind in set(row["kinds"]):
+            text = text.replace(kind, words[kind])
+        phrases = (phrase.replace(kind, words[kind]) for phrase, kind in zip(row["phrases"], row["kinds"], strict=True))
+        prompt = Prompt(text, tuple(map(ObjectPhrase, phrases, row["kinds"])), template=text)
+        record = GeneratedRecord(name, data / f"images/test/{name}.png", out / f"heatmaps/{name}.npz", prompt, 0)
+        (attention,) = read_attention(pipe, [image], [prompt], config.generate)
+        attention.save(record.heatmap_path)
+        records.append(record)
+        truths[record.id] = truth
+    return records, truths
+
+
+def label_rows(judge: str, samples: Sequence[SampleRecord], truths: dict[str, Instances]) -> list[dict[str, Any]]:
+    """Quality of the labels of all samples, of each outcome and of each reason; "share" is that of the images."""
+    groups = {f"{judge}: all": list(samples)}
+    for sample in sorted(samples, key=lambda sample: (sample.outcome, sample.reason)):
+        groups.setdefault(f"{judge}: {sample.outcome}", []).append(sample)
+        if sample.reason:
+            groups.setdefault(f"{judge}: {sample.outcome} ({sample.reason})", []).append(sample)
+    rows = []
+    for name, group in groups.items():
+        quality = label_quality((sample.instances, truths[sample.source.id]) for sample in group)
+        rows.append({"images": name, "share": len(group) / len(samples), **{key: quality[key] for key in QUALITY}})
+    return rows
+
+
+def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict[str, Any]]:
+    """Rows of detectors trained on what the filter kept, on as many random images and on all; none without later rounds
+    that were judged by agreement."""
+    judged = [
+        sample
+        for folder in run.complete_rounds()
+        for sample in read_samples(folder)
+        if "detector" in sample.encoded_labels and sample.source.task != "photo"
+    ]
+    kept = [sample for sample in judged if sample.kept]
+    if not kept:
+        print(f"seed {config.seed}: no image was kept by agreement, so there is no detector to compare")
+        return []
+    drawn = np.random.default_rng([config.seed, FIRST_SEED]).choice(len(judged), len(kept), replace=False)
+    arms = {"kept": kept, "as many at random": [judged[index] for index in sorted(drawn)], "all": judged}
+    rows = []
+    for name, arm in arms.items():
+        samples = [replace(sample, outcome="keep", split="train") for sample in arm]
+        scores = samples_trained(config, samples, out / name.replace(" ", "_"), steps_of(len(kept), config))
+        rows.append({"seed": config.seed, "trained on": name, **scores})
+        print(rows[-1], flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
