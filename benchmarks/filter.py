@@ -63,7 +63,7 @@ def main() -> None:
         tables = {"labels": mean_rows(labels, "images"), "detectors": mean_rows(detectors, "trained on")}
         write_json(args.json, {"config": args.config.name, "labels": labels, "detectors": detectors, "tables": tables})
         print(f"seed {config.seed} is done", flush=True)
-    print(markdown(mean_rows(labels, "images"), "images", LABEL_COLUMNS))
+    print(markdown(mean_rows(labels, "images"), "images", LABEL_COLUMNS), end="\n\n")
     print(markdown(mean_rows(detectors, "trained on"), "trained on", DETECTOR_COLUMNS))
 
 
