@@ -124,10 +124,10 @@ def write_round_dataset(
 
 def finetune_round(base: Path, dataset: Path, folder: RoundFolder, config: DetectorConfig, *, seed: int) -> Path:
     """Fine-tune the weights at `base` on a dataset; returns the path of the round's checkpoint."""
+    workdir = folder.path / "finetune"
     if not folder.weights.is_file():
-        workdir = folder.path / "finetune"
         finetune(base, dataset / "data.yaml", folder.weights, config, seed=seed, workdir=workdir)
-        shutil.rmtree(workdir, ignore_errors=True)
+    shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it
     return folder.weights
 
 

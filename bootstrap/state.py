@@ -1,8 +1,7 @@
-"""The run folder: where everything of a run lies, who may write there, and whether a run goes on in it."""
+"""The run folder: where everything of a run lies, and whether a run goes on in it."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import logging
@@ -11,13 +10,14 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffugen.config import ConfigError, Strict
-from diffugen.files import atomic_path, read_json, write_json
+from diffugen.config_errors import first_difference
+from diffugen.files import atomic_path, locked, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -140,27 +140,9 @@ class RunFolder:
             rounds.append(folder)
         return rounds
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other process out of the run folder for the length of the block.
-
-        Raises:
-            ConfigError: another process is at work there.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                owner = lock.read().strip() or "unknown"
-                raise ConfigError(
-                    f"run folder {self.path} is in use by process {owner}; wait for it, or choose another with --out"
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield  # the lock goes with the file, however the process ends
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep every other process out of the run folder, see `diffugen.files.locked`."""
+        return locked(self.path)
 
     def check_resumable(self, config: Strict) -> None:
         """A folder that holds results goes on only with the config that it was started with.
@@ -213,17 +195,6 @@ def derive_seed(seed: int, *names: str | int) -> int:
     """A seed in [0, 2^31) for one purpose of a run, such as ("image", round, number)."""
     text = "/".join(str(name) for name in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def first_difference(old: Any, new: Any, key: str = "") -> str | None:
-    """The first difference between two configs, as "setting 'a.b' changed from 1 to 2", or None."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*new, *(name for name in old if name not in new)]:
-            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
-            if difference is not None:
-                return difference
-        return None
-    return None if old == new else f"setting {key!r} changed from {old!r} to {new!r}"
 
 
 def link_file(source: Path, target: Path) -> None:

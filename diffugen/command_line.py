@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from diffugen.config_errors import ConfigError
+from diffugen.files import is_full_disk
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
-EXIT_TERMINATED = 143  # 128 + SIGTERM
+EXIT_SIGNAL = 128
+"""Added to the number of the signal that stopped a command: 130 after SIGINT, 143 after SIGTERM."""
 
 
 class _Terminated(BaseException):
@@ -31,28 +32,26 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         program: name in front of the messages.
 
     Returns:
-        The command's code; 2 after a ConfigError or a full disk; 130 after Ctrl-C; 143 after SIGTERM.
+        The command's code; 2 after a ConfigError or a full disk; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM,
+        when the message names the command line that goes on.
     """
     logging.basicConfig(level=logging.WARNING, format=f"{program}: %(message)s")
+    came: list[signal.Signals] = []
     try:
-        with _sigterm_raises():
+        with _signals_raise(came):
             return command() or 0
-    except ConfigError as error:
-        return _fail(program, str(error))
-    except OSError as error:
+    except BaseException as error:
+        if came:  # whatever the libraries on the way made of the exception
+            return _stopped(program, came[0])
+        if isinstance(error, ConfigError):
+            return _fail(program, str(error))
         if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        place = f" for {error.filename}" if error.filename else ""
-        return _fail(program, f"no space left on the disk{place}; free some, and the same command goes on")
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except _Terminated:
-        print(f"{program}: terminated; the same command goes on from here", file=sys.stderr)
-        return EXIT_TERMINATED
+        if is_full_disk(error):
+            place = f" for {name}" if (name := getattr(error, "filename", None)) else ""
+            return _fail(program, f"no space left on the disk{place}; free some, and the same command goes on")
+        raise
 
 
 def _fail(program: str, message: str) -> int:
@@ -60,17 +59,25 @@ def _fail(program: str, message: str) -> int:
     return EXIT_USER_ERROR
 
 
+def _stopped(program: str, number: signal.Signals) -> int:
+    print(f"{program}: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}", file=sys.stderr)
+    return EXIT_SIGNAL + number
+
+
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def _signals_raise(came: list[signal.Signals]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise, and note in `came` that they did."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
-    def terminate(number: int, frame: Any) -> None:
-        raise _Terminated
+    def stop(number: int, frame: Any) -> NoReturn:
+        came.append(signal.Signals(number))
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -16,6 +16,17 @@ class ConfigError(ValueError):
     """Something that the user gave is wrong; the message names the setting and the remedy."""
 
 
+def first_difference(old: Any, new: Any, key: str = "") -> str | None:
+    """The first difference between two configs, as "setting 'a.b' changed from 1 to 2", or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(name for name in old if name not in new)]:
+            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+            if difference is not None:
+                return difference
+        return None
+    return None if old == new else f"setting {key!r} changed from {old!r} to {new!r}"
+
+
 class SettingError(ValueError):
     """For validators of several settings: says which one is wrong, relative to the model they check.
 

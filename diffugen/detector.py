@@ -23,7 +23,7 @@ from tqdm import tqdm
 from .batching import map_batches
 from .class_maps import class_index
 from .config import ConfigError, DetectorConfig
-from .files import atomic_path
+from .files import atomic_path, full_disk_named
 from .instances import Instances
 from .training_options import device_name, training_options
 from .yolo_runtime import prepare_environment
@@ -336,7 +336,7 @@ def train(
     bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not progress)
     yolo.add_callback("on_train_start", _without_validation)
     yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
-    with bar:
+    with bar, full_disk_named(workdir):
         yolo.train(
             data=str(data_yaml.resolve()), project=str(workdir.resolve()), name="yolo", exist_ok=True,
             seed=seed, **training_options(config),

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, class_names_of, own_splits, read_items, write_dataset
-from diffugen.files import clear_when_disk_is_full
 from diffugen.formats import coco, imagefolder, voc
 from diffugen.near_duplicates import SeenImages
 
@@ -67,8 +66,7 @@ def export_dataset(
                 yield item
 
     write = {"voc": voc.write, "imagefolder": imagefolder.write}.get(layout, partial(write_dataset, segmentation=masks))
-    with clear_when_disk_is_full(out):
-        write(out, items(), names, link_images=False)
+    write(out, items(), names, link_images=False)
     if dropped := counts.pop("dropped", 0):
         print(f"dropped {dropped} near-duplicates")
     print(f"{', '.join(f'{part}: {count} images' for part, count in counts.items())}\ndataset: {out}")

@@ -1,8 +1,9 @@
-"""Writing files so that a crash never leaves half of one: beside their place, then renamed into it."""
+"""Writing files so that a crash never leaves half of one, one process at a time in a folder."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -19,18 +20,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed.
 
     Works for a file or a whole folder that the block writes there; a folder already at `path` is replaced.
+
+    Raises:
+        OSError: the disk is full; the error names `path`, and what was written so far is gone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     _remove(temporary)  # the leftover of a killed run
     try:
-        yield temporary
-        if temporary.is_dir():
-            _remove(path)  # rename cannot replace a folder that has something in it
-        os.replace(temporary, path)
+        with full_disk_named(path):
+            yield temporary
+            if temporary.is_dir():
+                _remove(path)  # rename cannot replace a folder that has something in it
+            os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Let the error of a full disk be an OSError that says where; torch and safetensors raise others, few say where."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk (or somebody's share of it) is full."""
+    while error is not None:
+        if any(getattr(error, "errno", None) == code or os.strerror(code) in str(error) for code in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _remove(path: Path) -> None:
@@ -38,6 +66,29 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of an output folder, which is made, for the length of the block.
+
+    Raises:
+        ConfigError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise ConfigError(
+                f"folder {folder} is in use by process {owner}; wait for it, or choose another with --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield  # the lock goes with the file, however the process ends
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,16 +117,3 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     # not splitlines(): that also splits at line separators inside a text
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
-
-
-@contextmanager
-def clear_when_disk_is_full(out: Path) -> Iterator[None]:
-    """Turn "no space left" into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ConfigError(
-            f"no space left for {out}; free some, and the same command goes on, or choose another folder"
-        ) from None

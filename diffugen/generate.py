@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
 from diffugen.config import ConfigError, GenerateConfig
-from diffugen.files import clear_when_disk_is_full, read_jsonl, write_jsonl
+from diffugen.config_errors import first_difference
+from diffugen.files import read_jsonl, write_jsonl
 from diffugen.heatmaps import geometric_mean
 from diffugen.images import list_images, read_image, write_png
 from diffugen.prompts import Prompt
@@ -131,7 +132,8 @@ def generate_batches(
         The records in the order of the prompts.
 
     Raises:
-        ConfigError: a prompt does not fit the model, `out` holds other samples, disk or GPU memory is full.
+        ConfigError: a prompt does not fit the model, `out` holds other samples, one image is too much for the GPU.
+        OSError: the disk is full.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
@@ -194,9 +196,8 @@ def read_photos(
             task="photo",
             provenance={**provenance, "photo": path.name, "captions": [prompt.text for prompt in prompts]},
         )
-        with clear_when_disk_is_full(Path(out)):
-            write_png(record.image_path, image)
-            geometric_mean(readings).save(record.heatmap_path)
+        write_png(record.image_path, image)
+        geometric_mean(readings).save(record.heatmap_path)
         records.append(record)
     write_jsonl(part, [record.to_json() for record in records])
     return records
@@ -239,16 +240,22 @@ def _finished(wanted: Iterable[GeneratedRecord], out: Path) -> set[str]:
     for part in sorted((out / "parts").glob("batch_*.jsonl")):
         records = [GeneratedRecord.from_json(value, out) for value in read_jsonl(part)]
         for record in records:
-            if record != by_id.get(record.id):
-                raise ConfigError(
-                    f"{out} holds samples of other prompts, seeds or settings (first: {record.id}); "
-                    "choose another folder or delete this one"
-                )
+            _check_same(record, by_id.get(record.id), out)
         if all(record.image_path.is_file() and record.heatmap_path.is_file() for record in records):
             done.update(record.id for record in records)
         else:
             part.unlink()
     return done
+
+
+def _check_same(made: GeneratedRecord, wanted: GeneratedRecord | None, out: Path) -> None:
+    if made == wanted:
+        return
+    difference = wanted and first_difference(made.to_json(), wanted.to_json())
+    raise ConfigError(
+        f"{out} holds other samples than are wanted now (first: {made.id}, "
+        f"{difference or 'which is not wanted any more'}); choose another folder or delete this one"
+    )
 
 
 def _load_starts(
@@ -275,11 +282,10 @@ def _generate_batch(
         )
     except torch.OutOfMemoryError:
         return False  # the frames that hold the tensors are released with the exception
-    with clear_when_disk_is_full(out):
-        for record, (image, attention) in zip(batch, results, strict=True):
-            write_png(record.image_path, image)
-            attention.save(record.heatmap_path)
-        write_jsonl(out / "parts" / f"batch_{batch[0].id}.jsonl", [record.to_json() for record in batch])
+    for record, (image, attention) in zip(batch, results, strict=True):
+        write_png(record.image_path, image)
+        attention.save(record.heatmap_path)
+    write_jsonl(out / "parts" / f"batch_{batch[0].id}.jsonl", [record.to_json() for record in batch])
     return True
 
 

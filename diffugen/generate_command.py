@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError, ModelConfig
 from diffugen.dataset_config import DatasetConfig, Txt2ImgConfig
-from diffugen.files import clear_when_disk_is_full, write_json, write_jsonl
+from diffugen.files import locked, write_json, write_jsonl
 from diffugen.prompts import Prompt, assign_splits, sample_seeds, split_groups
 from diffugen.templates import draw_per_class, num_combinations, sample_prompts
 
@@ -108,27 +108,30 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         print("estimates:", *estimate(config.model, config.generate, plan.prompts, plan.variations), sep="\n  ")
         return
 
+    with locked(out):
+        _generate(config, plan, out)
+
+
+def _generate(config: DatasetConfig, plan: Plan, out: Path) -> None:
     from diffugen.dataset import write_dataset
     from diffugen.generate import generate_batches
     from diffugen.pipelines import load_pipeline
 
     pipe = load_pipeline(config.model)
-    with clear_when_disk_is_full(out):
-        write_json(out / "config.json", config.model_dump(mode="json"))
+    write_json(out / "config.json", config.model_dump(mode="json"))
     provenance = {"model": config.model.model_dump(mode="json")}
     records = generate_batches(
         pipe, plan.prompts, plan.seeds, config.generate, out, starts=plan.variations, provenance=provenance
     )
     samples: list[dict[str, Any]] = []
-    with clear_when_disk_is_full(out):
-        items = list(_label_records(records, plan, config, samples))
-        write_jsonl(out / "samples.jsonl", samples)
-        if not items:
-            raise ConfigError(
-                f"not one of {len(samples)} images shows all objects of its prompt; "
-                f"{out / 'samples.jsonl'} says what is missing, and a lower label.score_threshold finds more"
-            )
-        write_dataset(out / "dataset", items, plan.class_names)
+    items = list(_label_records(records, plan, config, samples))
+    write_jsonl(out / "samples.jsonl", samples)
+    if not items:
+        raise ConfigError(
+            f"not one of {len(samples)} images shows all objects of its prompt; "
+            f"{out / 'samples.jsonl'} says what is missing, and a lower label.score_threshold finds more"
+        )
+    write_dataset(out / "dataset", items, plan.class_names)
     _print_summary(samples, out)
 
 

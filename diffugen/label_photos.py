@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, is_dataset, own_splits, read_items, write_dataset
-from diffugen.files import clear_when_disk_is_full
 from diffugen.images import list_images, read_image, stores_as_it_is, unique_names
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler, LabelInput
@@ -45,8 +44,7 @@ def label_images(
                 provenance = {**item.provenance, "labeler": labeler.name}
                 yield replace(item, instances=instances, provenance=provenance)
 
-    with clear_when_disk_is_full(out):
-        write_dataset(out, items(), class_names, link_images=False)
+    write_dataset(out, items(), class_names, link_images=False)
     found = ", ".join(f"{name} {counts[name]}" for name in class_names)
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
 

@@ -6,13 +6,16 @@ import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import that reads it: no test fetches anything
 
 import pytest
 from diffusers import StableDiffusionPipeline
 from tiny_models import build_pipeline
+
+if TYPE_CHECKING:
+    from bootstrap.state import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,24 @@ def tiny_pipeline_dir(pipeline_template: StableDiffusionPipeline, tmp_path_facto
     folder = tmp_path_factory.mktemp("models") / "tiny-pipeline"
     pipeline_template.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def loop_inputs(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline_dir: Path) -> Path:
+    """A folder with all that a loop needs, `config.json` among it; read only."""
+    from loop_run import write_inputs
+
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder, tiny_pipeline_dir)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_loop(loop_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nobody disturbed; read only."""
+    import train_loop
+    from bootstrap.state import RunFolder
+
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(out)]) == 0
+    return RunFolder(out)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffugen.config import ConfigError, load_config
+from diffugen.command_line import run_command
+from diffugen.config import load_config
+from diffugen.files import locked
 from textual_inversion.config import ConceptRunConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for a mistake in the config."""
+    """Run the command; returns its exit code: 0, 2 for a mistake of the user's, 130 or 143 when stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m textual_inversion",
         description="Teach a diffusion model an object from a handful of photos. The result is an embedding "
@@ -35,17 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def command() -> None:
         config = load_config(options.config, ConceptRunConfig, options.set)
         from textual_inversion.train import learn_concepts  # seconds of imports; a typo should not have to wait
 
-        known = len(config.model.embeddings)
-        learned = learn_concepts(config.concept, config.model, options.out or Path("runs") / options.config.stem)
-        print(*learned.embeddings[known:], sep="\n")
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        out = options.out or Path("runs") / options.config.stem
+        with locked(out):
+            learned = learn_concepts(config.concept, config.model, out)
+        print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")
+
+    return run_command(command, "textual_inversion")
 
 
 if __name__ == "__main__":

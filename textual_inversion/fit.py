@@ -94,8 +94,8 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     """Lightning's own writer goes by way of the system's temporary folder; a kill can leave half a file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class _ProgressBar(Callback):
@@ -117,7 +117,13 @@ class _ProgressBar(Callback):
             self._bar.set_postfix(loss=f"{pl_module.losses[step - 20 : step].nanmean():.4f}", refresh=False)
         self._bar.update(step - self._bar.n)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._close()  # so that what is printed next has its own line
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 

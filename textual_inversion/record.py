@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffugen.config import ConfigError, ModelConfig
+from diffugen.config_errors import first_difference
 from diffugen.files import read_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.photos import digest, find_photos
@@ -28,18 +28,8 @@ def check_same_concept(record: dict[str, Any], out: Path) -> None:
     path = out / RECORD_FILE
     if not path.exists():
         return
-    before, now = _leaves(read_json(path)), _leaves(record)
-    for key in now:
-        if before.get(key) != now[key]:
-            raise ConfigError(
-                f"{str(out)!r} holds a concept that was begun with other settings ({key} was "
-                f"{before.get(key)!r} and is now {now[key]!r}); give another folder, or remove that one"
-            )
-
-
-def _leaves(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted.key -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    difference = first_difference(read_json(path), record)
+    if difference is not None:
+        raise ConfigError(
+            f"{difference} since the concept in {str(out)!r} was begun; give another folder, or remove that one"
+        )

@@ -12,9 +12,9 @@ from ..files import atomic_path
 
 def save_checkpoint(path: Path, state: dict[str, Any], step: int, losses: list[float]) -> None:
     """Write the state dicts of `state`'s modules and optimizers, atomically."""
-    with atomic_path(path) as temporary:
-        content = {name: part.state_dict() for name, part in state.items()}
-        torch.save({**content, "step": step, "losses": losses}, temporary)
+    content = {name: part.state_dict() for name, part in state.items()}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save({**content, "step": step, "losses": losses}, file)
 
 
 def load_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> tuple[int, list[float]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from PIL import Image
-
+from ..images import write_png
 from .palette import COLOURS
 from .render import render
 from .scene import RARE_KINDS, TRAINING_KINDS, sample_scene
@@ -26,13 +25,12 @@ def main() -> None:
 
 def write_photos(kind: str, out: Path, num: int = 6, seed: int = 880_000) -> list[Path]:
     """Write `num` pictures of one object each, every one of another colour, as 128x128 PNG files."""
-    out.mkdir(parents=True, exist_ok=True)
     paths = []
     for k in range(num):
         colour = list(COLOURS)[k % len(COLOURS)]
         scene = sample_scene(seed + k, num_objects=1, required_kinds=(kind,), colour=colour)
         paths.append(out / f"{kind}_{k}.png")
-        Image.fromarray(render(scene).image).save(paths[-1])
+        write_png(paths[-1], render(scene).image)
     return paths
 
 

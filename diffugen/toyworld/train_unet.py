@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from ..files import atomic_path
+from ..images import write_png
 from .captions import caption
 from .checkpoint import load_checkpoint, save_checkpoint
 from .latents import LatentCache
@@ -223,5 +223,4 @@ def write_sheet(pipe: StableDiffusionPipeline, path: Path) -> None:
     ).images  # fmt: skip
     rows = np.array(images).reshape(3, 4, *images[0].shape)
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), (sheet[:, :, ::-1] * 255).round().astype(np.uint8))
+    write_png(path, (sheet * 255).round().astype(np.uint8))

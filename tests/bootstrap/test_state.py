@@ -1,14 +1,12 @@
-"""The run folder: one process at a time, one config, files shared instead of copied."""
+"""The run folder: one config, files shared instead of copied."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bootstrap.state import RunFolder, derive_seed, first_difference, link_file, link_tree
+from bootstrap.state import RunFolder, derive_seed, link_file, link_tree
 from diffugen.config import ConfigError, Strict
 from diffugen.files import read_json, write_json
 
@@ -27,33 +25,6 @@ class Settings(Strict):
     seed: int = 0
     inner: Inner = Inner()
     rounds: Length = Length()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from bootstrap.state import RunFolder
-with RunFolder(Path(sys.argv[1])).locked():
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdin and holder.stdout
-    try:
-        assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(ConfigError, match=f"is in use by process {holder.pid}"), run.locked():
-            pytest.fail("two processes hold the lock")
-    finally:
-        holder.kill()  # even then the lock is free
-        holder.communicate()
-    with run.locked():
-        pass
 
 
 def test_a_changed_config_is_refused_once_there_are_results(tmp_path: Path) -> None:
@@ -95,21 +66,6 @@ def test_the_record_of_a_run_has_config_seed_versions_and_weights(tmp_path: Path
     before = run.config.stat()
     run.write_config(Settings(seed=7), weights=tmp_path / "weights")
     assert run.config.stat().st_mtime_ns == before.st_mtime_ns  # a resumed run keeps the first record
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ({"a": 1}, {"a": 1}, None),
-        ({"a": {"b": 1}}, {"a": {"b": 2}}, "setting 'a.b' changed from 1 to 2"),
-        ({"a": 1}, {}, "setting 'a' changed from 1 to None"),
-        ({}, {"a": 1}, "setting 'a' changed from None to 1"),
-        ({"a": [1, 2]}, {"a": [1]}, "setting 'a' changed from [1, 2] to [1]"),
-        ({"a": {"b": 1}}, {"a": None}, "setting 'a' changed from {'b': 1} to None"),
-    ],
-)
-def test_the_first_difference_is_named(old: dict, new: dict, sentence: str | None) -> None:
-    assert first_difference(old, new) == sentence
 
 
 def test_seeds_differ_by_purpose_and_never_change() -> None:

@@ -1,64 +1,23 @@
-"""The `diffugen` command: what it writes, and that mistakes are one sentence and exit code 2."""
+"""The `diffugen` command: help, `generate` and `schema`; mistakes are one sentence and exit code 2."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from one_sentence import error_of
 
-from diffugen.cli import main, run_command
-from diffugen.config import ConfigError
-from diffugen.dataset import DatasetItem, class_names_of, own_splits, read_dataset, read_items, splits_of, write_dataset
-from diffugen.files import read_json, read_jsonl
-from diffugen.generate_command import missing_objects
-from diffugen.images import unique_names
-from diffugen.instances import Instances
-from diffugen.photo_attention import caption_prompt
-from diffugen.prompts import ObjectPhrase, Prompt
-
-SIZE_HW = (40, 64)
-
-
-def box_instances(*class_ids: int) -> Instances:
-    """One rectangle per class id, side by side."""
-    masks = np.zeros((len(class_ids), *SIZE_HW), bool)
-    for number in range(len(class_ids)):
-        masks[number, 5 : 20 + number, 4 + 20 * number : 20 + 20 * number] = True
-    return Instances.from_masks(masks, class_ids, [0.5 + 0.1 * number for number in range(len(class_ids))])
-
-
-def picture(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], code: int) -> str:
-    """The one sentence that a failed command printed."""
-    printed = capsys.readouterr()
-    assert code == 2
-    lines = [line for line in printed.err.splitlines() if line.startswith("diffugen: ")]
-    assert "Traceback" not in printed.err
-    assert len(lines) == 1 and lines[0].startswith("diffugen: error: ")
-    return lines[0].removeprefix("diffugen: error: ")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    for number, name in enumerate(("a.png", "b.png", "b.jpg")):
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(picture(number)).save(folder / name)
-    return folder
+from diffugen.cli import main
+from diffugen.dataset import class_names_of, own_splits, read_dataset
+from diffugen.files import locked, read_json, read_jsonl
+from diffugen.images import write_png
 
 
 @pytest.fixture
@@ -77,22 +36,6 @@ def config_path(tmp_path: Path, tiny_pipeline_dir: Path) -> Path:
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(values))
     return path
-
-
-@pytest.fixture
-def found_by_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Instances], None]:
-    """Put a detector of the classes car, tent and bus in place that finds what it is told."""
-
-    def put(instances: Instances) -> None:
-        def predict(model: Any, images: list[np.ndarray], **options: Any) -> list[Instances]:
-            return [instances for _ in images]
-
-        model = SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"})
-        for module in ("detector_labeler", "predict_folder"):
-            monkeypatch.setattr(f"diffugen.{module}.load_detector", lambda _: model)
-            monkeypatch.setattr(f"diffugen.{module}.predict", predict)
-
-    return put
 
 
 def test_help_is_quick_and_needs_no_manual() -> None:
@@ -155,6 +98,39 @@ def test_generate_writes_samples_and_a_dataset(
     assert (out / "samples.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_generate_stopped_by_a_signal_names_the_command_that_goes_on(
+    config_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    arguments = ["generate", str(config_path), "--out", str(tmp_path / "out"), "--set", "generate.batch_size=2"]
+
+    def stopping_write(path: Path, pixels: np.ndarray) -> None:
+        if path.name == "000002.png":
+            os.kill(os.getpid(), number)
+        write_png(path, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffugen.generate.write_png", stopping_write)
+        assert main(arguments) == code
+    told = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+    assert main(arguments) == 0
+
+
+def test_generate_refuses_a_folder_in_use(
+    config_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path / "out"):
+        code = main(["generate", str(config_path), "--out", str(tmp_path / "out")])
+    assert f"in use by process {os.getpid()}" in error_of(capsys, code)
+
+
 def test_generate_can_drop_near_duplicates(config_path: Path, tmp_path: Path) -> None:
     """With every bit allowed to differ, each image is a twin of the first that was kept."""
     out = tmp_path / "out"
@@ -192,227 +168,3 @@ def test_generate_names_a_learned_token_that_is_in_no_prompt(
     error = error_of(capsys, code)
     assert "setting 'model.embeddings': token '<grand-piano>'" in error
     assert "is in no prompt" in error
-
-
-@pytest.mark.parametrize(
-    ("asked", "found", "expected"),
-    [
-        ([], [], ""),
-        ([], [1], ""),
-        (["car"], [0], ""),
-        (["car"], [], "no car"),
-        (["car", "tent"], [0, 0], "no tent"),
-        (["car", "car"], [0], "too few of car"),
-        (["tent", "car"], [], "no tent, no car"),
-    ],
-)
-def test_missing_objects(asked: list[str], found: list[int], expected: str) -> None:
-    prompt = Prompt(text="", objects=tuple(ObjectPhrase(name, name) for name in asked))
-    assert missing_objects(prompt, box_instances(*found), ["car", "tent"]) == expected
-
-
-def test_predict_writes_overlays_masks_and_instances(
-    photos: Path, tmp_path: Path, found_by_detector: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    truth = box_instances(2, 0)
-    found_by_detector(truth)
-    out = tmp_path / "found"
-    assert main(["predict", str(photos), "--weights", "best.pt", "--out", str(out)]) == 0
-    written = read_json(out / "instances.json")
-    assert written["class_names"] == ["car", "tent", "bus"]
-    assert [image["file"] for image in written["images"]] == ["a.png", "b.jpg", "b.png"]
-    names = [image["name"] for image in written["images"]]
-    assert names == ["a", "b_jpg", "b_png"]
-    first = written["images"][0]
-    assert first["classes"] == ["bus", "car"]
-    assert (Instances.from_json({key: first[key] for key in truth.to_json()}).masks == truth.masks).all()
-    for name in names:
-        with (
-            Image.open(out / "masks" / f"{name}.png") as mask,
-            Image.open(out / "overlays" / f"{name}.png") as overlay,
-        ):
-            assert sorted(np.unique(np.asarray(mask))) == [0, 1, 2]
-            assert overlay.size == SIZE_HW[::-1]
-    assert "3 images, found: car 3, bus 3" in capsys.readouterr().out
-
-
-def test_predict_names_mistakes(
-    photos: Path, tmp_path: Path, found_by_detector: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = ["--out", str(tmp_path / "found")]
-    gone = str(tmp_path / "gone.pt")
-    assert "gone.pt" in error_of(capsys, main(["predict", str(photos), "--weights", gone, *out]))
-    found_by_detector(box_instances(0))
-    weights = ["--weights", "best.pt", *out]
-    assert "gone does not exist" in error_of(capsys, main(["predict", str(tmp_path / "gone"), *weights]))
-    (tmp_path / "empty").mkdir()
-    assert "has no images" in error_of(capsys, main(["predict", str(tmp_path / "empty"), *weights]))
-    code = main(["predict", str(photos), *weights, "--classes", "car,dog"])
-    assert "does not know 'dog'; its classes are car, tent, bus" in error_of(capsys, code)
-    (photos / "c.png").write_text("no image")
-    assert "c.png cannot be read" in error_of(capsys, main(["predict", str(photos), *weights]))
-
-
-def test_label_a_folder_by_a_detector(photos: Path, tmp_path: Path, found_by_detector: Any) -> None:
-    truth = box_instances(1)
-    found_by_detector(truth)
-    out = tmp_path / "labelled"
-    assert main(["label", str(photos), "--weights", "best.pt", "--out", str(out)]) == 0
-    rows = list(read_dataset(out, "train"))
-    assert [name for name, _, _ in rows] == ["a", "b_jpg", "b_png"]
-    assert (rows[0][1] == picture(0)).all()
-    assert (rows[0][2].masks == truth.masks).all()
-    assert (out / "images" / "train" / "b_jpg.jpg").read_bytes() == (photos / "b.jpg").read_bytes()
-    assert (photos / "b.jpg").stat().st_nlink == 1  # the user's own file is copied, not linked
-
-
-def test_label_a_dataset_keeps_its_splits_and_provenance(tmp_path: Path, found_by_detector: Any) -> None:
-    told = {"prompt": "a dog", "seed": 3, "labeler": "attention"}
-    items = [DatasetItem(f"{part}0", picture(0), box_instances(0), part, told) for part in ("train", "val")]
-    write_dataset(tmp_path / "data", items, ["dog"])
-    found_by_detector(box_instances(1, 2))
-    out = tmp_path / "labelled"
-    assert main(["label", str(tmp_path / "data"), "--weights", "best.pt", "--out", str(out)]) == 0
-    for part in ("train", "val"):
-        [(item, _)] = read_items(out, part)
-        assert item.name == f"{part}0"
-        assert item.instances.class_ids.tolist() == [1, 2]
-        assert item.provenance == told | {"labeler": "detector"}
-
-
-def test_label_a_folder_by_attention(photos: Path, tmp_path: Path, tiny_pipeline_dir: Path) -> None:
-    out = tmp_path / "labelled"
-    options = ["--model", str(tiny_pipeline_dir), "--object", "vehicle=red car", "--device", "cpu"]
-    assert main(["label", str(photos), *options, "--out", str(out)]) == 0
-    assert class_names_of(out) == ["vehicle"]
-    rows = list(read_dataset(out, "train"))
-    assert len(rows) == 3
-    assert all(instances.size_hw == SIZE_HW for _, _, instances in rows)
-
-
-def test_label_names_mistakes(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def error(*options: str) -> str:
-        return error_of(capsys, main(["label", str(photos), "--out", str(tmp_path / "out"), *options]))
-
-    assert "(a diffusion model); give one" in error()
-    assert "(a diffusion model); give one" in error("--weights", "a.pt", "--model", "b")
-    assert "(a diffusion model); give one" in error("--weights", "a.pt", "--mask2former", "b")
-    assert "at least one --object" in error("--model", "b")
-    assert "--object 'car=' has no words" in error("--model", "b", "--object", "car=")
-    assert "lacks the words 'red car'" in error("--model", "b", "--object", "car=red car", "--prompt", "a bus")
-    assert "--classes and --map are for --weights" in error("--model", "b", "--object", "car", "--classes", "car")
-    assert "--map 'car' is not of the form" in error("--weights", "a.pt", "--map", "car")
-    assert "Mask2Former gone cannot be loaded" in error("--mask2former", "gone")
-    assert "gone.pt" in error("--weights", str(tmp_path / "gone.pt"))
-
-
-def test_captions_list_objects_in_the_order_of_the_text() -> None:
-    prompt = caption_prompt(["piano=grand  piano", "car"], None)
-    assert prompt.text == "a photo of a grand piano and a car"
-    assert prompt.objects == (ObjectPhrase("grand piano", "piano"), ObjectPhrase("car", "car"))
-    assert caption_prompt(["b=tent", "a=car"], "a car, a tent").objects[0].class_name == "a"
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    items = [
-        DatasetItem("one", picture(1), box_instances(0, 1), "train"),
-        DatasetItem("two", picture(2), Instances.empty(SIZE_HW), "train"),
-        DatasetItem("three", picture(3), box_instances(1), "test"),
-    ]
-    write_dataset(tmp_path / "data", items, ["car", "tent"])
-    return tmp_path / "data"
-
-
-@pytest.mark.parametrize("masks", ["rle", "polygon"])
-def test_export_from_yolo_and_back_from_coco(dataset: Path, tmp_path: Path, masks: str) -> None:
-    for part in ("train", "test"):
-        (dataset / "coco" / f"{part}.json").unlink()  # leaves a plain YOLO-seg folder
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main(["export", str(dataset), "--out", str(first), "--masks", masks]) == 0
-    source, images = first / "coco" / "train.json", first / "images" / "train"
-    assert main(["export", str(source), "--images", str(images), "--out", str(second), "--split", "val"]) == 0
-    assert splits_of(second)  # both give what was there
-    rows = {name: (image, instances) for name, image, instances in read_dataset(second, "val")}
-    assert set(rows) == {"one", "two"}
-    assert (rows["one"][0] == picture(1)).all()
-    assert (rows["one"][1].masks == box_instances(0, 1).masks).all()
-    assert len(rows["two"][1]) == 0
-
-
-def test_export_of_chosen_classes_in_a_new_order(dataset: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert main(["export", str(dataset), "--out", str(out), "--classes", "tent"]) == 0
-    assert class_names_of(out) == ["tent"]
-    rows = {name: instances for part in ("train", "test") for name, _, instances in read_dataset(out, part)}
-    assert {name: len(instances) for name, instances in rows.items()} == {"one": 1, "two": 0, "three": 1}
-    assert rows["one"].class_ids.tolist() == [0]
-
-
-def test_export_names_mistakes(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = str(tmp_path / "out")
-    assert "is the dataset itself" in error_of(capsys, main(["export", str(dataset), "--out", str(dataset)]))
-    code = main(["export", str(dataset), "--out", out, "--classes", "dog"])
-    assert "has no class 'dog'; its classes are car, tent" in error_of(capsys, code)
-    assert "gone" in error_of(capsys, main(["export", str(tmp_path / "gone"), "--out", out]))
-    assert not Path(out).exists()
-
-
-def test_a_split_that_stands_in_for_another_is_not_a_split(tmp_path: Path, dataset: Path) -> None:
-    assert own_splits(dataset) == ["train", "test"]
-    write_dataset(tmp_path / "b", [DatasetItem("x", picture(0), box_instances(0), "val")], ["car"])
-    assert own_splits(tmp_path / "b") == ["val"]
-
-
-def test_files_of_one_stem_get_names_of_their_own() -> None:
-    assert unique_names([Path("p/a.png"), Path("p/b.jpg"), Path("p/b.png")]) == ["a", "b_jpg", "b_png"]
-
-
-@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
-def test_run_command_returns_the_commands_code(returned: int | None, code: int) -> None:
-    assert run_command(lambda: returned) == code
-
-
-def failing(error: BaseException) -> Callable[[], None]:
-    def command() -> None:
-        raise error
-
-    return command
-
-
-def test_run_command_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(failing(ConfigError("bad\nthing;  fix it")), "train_loop") == 2
-    assert capsys.readouterr().err == "train_loop: error: bad thing; fix it\n"
-
-
-def test_run_command_tells_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(failing(OSError(errno.ENOSPC, "full", "runs/a.png"))) == 2
-    assert "no space left on the disk for runs/a.png" in capsys.readouterr().err
-
-
-def test_run_command_leaves_our_own_mistakes_visible() -> None:
-    with pytest.raises(ZeroDivisionError, match="ours"):
-        run_command(failing(ZeroDivisionError("ours")))
-    with pytest.raises(PermissionError, match="not allowed"):
-        run_command(failing(PermissionError(errno.EACCES, "not allowed")))
-
-
-def test_run_command_ends_with_130_when_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(failing(KeyboardInterrupt())) == 130
-    assert "interrupted" in capsys.readouterr().err
-
-
-def test_run_command_cleans_up_and_ends_with_143_when_terminated() -> None:
-    cleaned = []
-    before = signal.getsignal(signal.SIGTERM)
-
-    def command() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
-        finally:
-            cleaned.append(True)
-
-    assert run_command(command) == 143
-    assert cleaned == [True]
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,13 +1,22 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; one process at a time writes into a folder."""
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors import SafetensorError
 
-from diffugen.files import atomic_path, read_json, read_jsonl, write_json, write_jsonl, write_text
+from diffugen.config_errors import ConfigError
+from diffugen.files import atomic_path, is_full_disk, locked, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 
 def test_json_and_jsonl_round_trip(tmp_path: Path) -> None:
@@ -68,3 +77,71 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
         temporary.write_bytes(b"")
         assert temporary.suffix == ".png"
         assert temporary.parent == tmp_path
+
+
+FULL = Path("/dev/full")
+"""Linux has this device, which is always full."""
+
+
+def write_torch(path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save({"weights": torch.zeros(10_000)}, file)
+
+
+def write_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, heatmap=np.zeros(10_000))
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text("{}"),
+        lambda path: Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path, format="PNG"),
+        write_npz,
+        write_torch,
+    ],
+    ids=["text", "pillow", "numpy", "torch"],
+)
+def test_a_full_disk_is_told_with_the_path(write: Callable[[Path], None], tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a") as temporary:
+        temporary.symlink_to(FULL)
+        write(temporary)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_hide_a_full_disk_are_seen_through() -> None:
+    assert is_full_disk(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    hidden = RuntimeError("unexpected pos")
+    hidden.__context__ = OSError(errno.EDQUOT, "over quota")
+    assert is_full_disk(hidden)
+    assert not is_full_disk(OSError(errno.EIO, "broken"))
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from diffugen.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin and holder.stdout
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigError, match=f"is in use by process {holder.pid}"), locked(folder):
+            pytest.fail("two processes hold the lock")
+    finally:
+        holder.kill()  # even then the lock is free
+        holder.communicate()
+    with locked(folder):
+        pass

@@ -106,8 +106,12 @@ def test_a_run_that_was_cut_off_ends_the_same(pipe: Any, finished: Path, tmp_pat
 
 def test_other_samples_in_the_folder_are_an_error(pipe: Any, finished: Path) -> None:
     before = contents(finished)
-    for changes in ({"num_inference_steps": 2}, {"guidance_scale": 4.0}, {"prompts": PROMPTS[:2]}):
-        with pytest.raises(ConfigError, match="holds samples of other prompts, seeds or settings .*choose another"):
+    for changes, difference in (
+        ({"num_inference_steps": 2}, "setting 'provenance.num_inference_steps' changed from 1 to 2"),
+        ({"guidance_scale": 4.0}, "setting 'provenance.guidance_scale' changed from"),
+        ({"prompts": PROMPTS[:2]}, "which is not wanted any more"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds other samples .*{difference}.*; choose another"):
             run(pipe, finished, **changes)
     assert contents(finished) == before
 
@@ -164,24 +168,14 @@ def test_one_image_that_does_not_fit_is_an_error(pipe: Any, tmp_path: Path, monk
         run(pipe, tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_sentence(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_disk_error_leaves_no_half_batch(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, pixels: np.ndarray) -> None:
-        raise OSError(number, "full")
+        raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(generate, "write_png", full)
-    with pytest.raises(ConfigError, match="no space left for .*; free some, and the same command goes on"):
+    with pytest.raises(OSError, match="full"):
         run(pipe, tmp_path, PROMPTS[1:2])
     assert load_generated(tmp_path) == []
-
-
-def test_other_disk_errors_are_not_hidden(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, pixels: np.ndarray) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    monkeypatch.setattr(generate, "write_png", broken)
-    with pytest.raises(OSError, match="broken"):
-        run(pipe, tmp_path, PROMPTS[1:2])
 
 
 def test_provenance_is_recorded_as_json_would_tell_it(pipe: Any, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from diffugen.config import load_config
 from diffugen.dataset import DatasetItem, class_names_of, read_dataset, write_dataset
 from diffugen.dataset_config import DatasetConfig
 from diffugen.files import read_json, read_jsonl
-from diffugen.generate_command import make_plan
+from diffugen.generate_command import make_plan, missing_objects
 from diffugen.images import read_image, write_png
 from diffugen.inpainting import repaint_region
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, fill_template
+from diffugen.prompts import ObjectPhrase, Prompt, fill_template
 from diffugen.sources import prompt_json, read_sources
 
 SIZES_HW = {"one": (64, 96), "two": (64, 96), "three": (80, 70)}
@@ -215,3 +215,21 @@ def test_a_dry_run_of_variations_names_their_parents(
     assert "6 images of the sources' sizes" in printed
     assert "time: about" in printed
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "expected"),
+    [
+        ([], [], ""),
+        ([], [1], ""),
+        (["car"], [0], ""),
+        (["car"], [], "no car"),
+        (["car", "tent"], [0, 0], "no tent"),
+        (["car", "car"], [0], "too few of car"),
+        (["tent", "car"], [], "no tent, no car"),
+    ],
+)
+def test_missing_objects(asked: list[str], found: list[int], expected: str) -> None:
+    prompt = Prompt(text="", objects=tuple(ObjectPhrase(name, name) for name in asked))
+    instances = Instances.from_masks(np.ones((len(found), 8, 8), bool), found)
+    assert missing_objects(prompt, instances, ["car", "tent"]) == expected

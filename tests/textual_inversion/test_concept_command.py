@@ -1,11 +1,17 @@
 """`python -m textual_inversion`."""
 
 import json
+import os
+import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from diffugen.files import locked
 from textual_inversion.__main__ import main
+from textual_inversion.module import ConceptModule
 
 
 @pytest.fixture
@@ -35,5 +41,31 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
     config_file: Path, tmp_path: Path, capsys, override: str, message: str
 ) -> None:
     assert main([str(config_file), "--out", str(tmp_path / "out"), "--set", override]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_training_stops_it_and_names_the_command_that_goes_on(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, number: signal.Signals, code: int
+) -> None:
+    arguments = [str(config_file), "--out", str(tmp_path / "out")]
+    step = ConceptModule.training_step
+
+    def stopping_step(self: ConceptModule, *given):
+        if self.global_step == 5:
+            os.kill(os.getpid(), number)
+        return step(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConceptModule, "training_step", stopping_step)
+        assert main(arguments) == code
+    told = f"textual_inversion: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    assert main(arguments) == 0
+
+
+def test_a_folder_in_use_is_refused(config_file: Path, tmp_path: Path, capsys) -> None:
+    with locked(tmp_path / "out"):
+        assert main([str(config_file), "--out", str(tmp_path / "out")]) == 2
+    assert f"in use by process {os.getpid()}" in capsys.readouterr().err

@@ -179,7 +179,7 @@ def test_a_finished_concept_returns_at_once(
     path = learn_concept(config, tiny_model, out, progress=False)
     monkeypatch.setattr(textual_inversion.train, "load_pipeline", lambda _: pytest.fail("loaded the model"))
     assert learn_concept(config, tiny_model, out) == path
-    with pytest.raises(ConfigError, match=r"other settings \(concept\.steps was 2 and is now 3\)"):
+    with pytest.raises(ConfigError, match=r"setting 'concept\.steps' changed from 2 to 3 since .* give another folder"):
         learn_concept(config.model_copy(update={"steps": 3}), tiny_model, out)
     with pytest.raises(ConfigError, match=r"concept\.seed"):
         learn_concept(config.model_copy(update={"seed": 5}), tiny_model, out)

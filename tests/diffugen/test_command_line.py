@@ -1,0 +1,81 @@
+"""Exit codes, and what a command prints when it fails or is stopped."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from diffugen.command_line import run_command
+from diffugen.config import ConfigError
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_commands_own_code_is_returned(returned: int | None, code: int) -> None:
+    assert run_command(lambda: returned) == code
+
+
+def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(ConfigError("bad\nthing;  fix it")), "train_loop") == 2
+    assert capsys.readouterr().err == "train_loop: error: bad thing; fix it\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    assert run_command(failing(OSError(number, "full", "runs/a.png"))) == 2
+    assert capsys.readouterr().err == (
+        "diffugen: error: no space left on the disk for runs/a.png; free some, and the same command goes on\n"
+    )
+
+
+def test_our_own_mistakes_stay_visible() -> None:
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        run_command(failing(ZeroDivisionError("ours")))
+    with pytest.raises(PermissionError, match="not allowed"):
+        run_command(failing(PermissionError(errno.EACCES, "not allowed")))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("becomes", [None, RuntimeError("an import failed"), SystemExit(1)])
+def test_a_signal_stops_cleanly_and_the_command_that_goes_on_is_named(
+    number: signal.Signals,
+    code: int,
+    becomes: BaseException | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where a library turns the signal's exception into one of its own."""
+    command_line = ["python", "train_loop.py", "my config.json", "--set", "name='x'"]
+    monkeypatch.setattr(sys, "orig_argv", command_line)
+    before = [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)]
+    cleaned = []
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except BaseException:
+            if becomes is not None:
+                raise becomes from None
+            raise
+        finally:
+            cleaned.append(True)
+
+    assert run_command(command, "train_loop") == code
+    assert cleaned == [True]
+    told, _, named = capsys.readouterr().err.partition("; to go on, run: ")
+    assert told == f"train_loop: stopped by {number.name}"
+    assert shlex.split(named) == command_line
+    assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
