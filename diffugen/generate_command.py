@@ -108,16 +108,17 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         print("estimates:", *estimate(config.model, config.generate, plan.prompts, plan.variations), sep="\n  ")
         return
 
-    with locked(out):
-        _generate(config, plan, out)
-
-
-def _generate(config: DatasetConfig, plan: Plan, out: Path) -> None:
-    from diffugen.dataset import write_dataset
-    from diffugen.generate import generate_batches
     from diffugen.pipelines import load_pipeline
 
     pipe = load_pipeline(config.model)
+    with locked(out):
+        _generate(config, plan, pipe, out)
+
+
+def _generate(config: DatasetConfig, plan: Plan, pipe: Any, out: Path) -> None:
+    from diffugen.dataset import write_dataset
+    from diffugen.generate import generate_batches
+
     write_json(out / "config.json", config.model_dump(mode="json"))
     provenance = {"model": config.model.model_dump(mode="json")}
     records = generate_batches(
