@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffugen.capture import (
+    DAAM_BLOCKS,
     MAX_LOGITS,
     attention_layers,
     conditional_rows,
@@ -36,14 +38,22 @@ class AffinityCapture:
         rows: number of images in a batch.
         latent_hw: height and width of the latents.
         factor: the resolution, as the latents' side over the map's side.
+        blocks: of the UNet, "down" or "up" or both.
 
     Raises:
         ConfigError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
         RuntimeError: as `AttentionCapture`.
     """
 
-    def __init__(self, unet: nn.Module, rows: int, latent_hw: tuple[int, int], factor: int) -> None:
-        self.unet = unet
+    def __init__(
+        self,
+        unet: nn.Module,
+        rows: int,
+        latent_hw: tuple[int, int],
+        factor: int,
+        blocks: Sequence[str] = DAAM_BLOCKS,
+    ) -> None:
+        self.layers = attention_layers(unet, "attn1", blocks)
         self.rows = rows
         self.map_hw = next((size for size, other in map_sizes(latent_hw).values() if other == factor), (1, 1))
         self.num_pixels = math.prod(self.map_hw)
@@ -57,7 +67,7 @@ class AffinityCapture:
         self._taps = ExitStack()
 
     def __enter__(self) -> AffinityCapture:
-        self._taps.enter_context(tapped(attention_layers(self.unet, "attn1"), self._accumulate))
+        self._taps.enter_context(tapped(self.layers, self._accumulate))
         return self
 
     def __exit__(

@@ -14,7 +14,7 @@ from diffugen.heatmaps import ImageAttention
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.prompts import ObjectPhrase
-from diffugen.refinement import compete, grabcut, propagate
+from diffugen.refinement import compete, grabcut, instance_parts, propagate, settle
 from diffugen.scoring import score_component
 from diffugen.thresholding import clean_mask, components, otsu_mask, upsample
 
@@ -41,9 +41,10 @@ class _Phrase:
 class AttentionLabeler:
     """Labels from the attention of a diffusion model.
 
-    Method "refined": heat is spread along self-attention (where that was kept), thresholded by Otsu; phrases of one
-    prompt compete for the pixels that several of them claim; every component becomes an instance, its edges moved
-    to the image's own by GrabCut. Large images are worked on at a reduced size.
+    Method "refined": heat is spread along self-attention (where that was kept), its root thresholded by Otsu; phrases
+    of one prompt compete for the pixels that several of them claim; components are joined or split towards as many
+    instances as the prompt says, their edges moved to the image's own by GrabCut. Large images are worked on at a
+    reduced size.
 
     Method "paper": DiffuGen (Shenoda and Kim, 2023): Otsu, erosion, dilation, contours; each phrase by itself.
 
@@ -95,13 +96,16 @@ class AttentionLabeler:
     def _refined(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
         small = _at_most(image, WORKING_SIDE)
         phrases = self._claims(small.shape[:2], objects, attention)
+        parts = [instance_parts(item.claim, item.heat, item.count, self.config.min_area_fraction) for item in phrases]
+        starts = np.concatenate(parts)
+        owners = [index for index, own in enumerate(parts) for _ in own]
+        cuts = np.array([grabcut(small, part) for part in starts], bool).reshape(starts.shape)
+        cuts = settle(cuts, starts, np.array([phrases[index].heat for index in owners]))
+        masks = _enlarged(cuts, image.shape[:2])
         found = [Instances.empty(image.shape[:2])]
-        for item in phrases:
-            others = np.any([other.claim for other in phrases if other is not item], axis=0) & ~item.claim
-            parts = components(item.claim, self.config.min_area_fraction) & ~others
-            # colours must not take what other phrases have won
-            refined = np.array([grabcut(small, part) & ~others for part in parts], bool).reshape(parts.shape)
-            found.append(self._instances(item, parts, _enlarged(refined, image.shape[:2]), attention.num_tokens))
+        for index, item in enumerate(phrases):
+            own = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
+            found.append(self._instances(item, starts[own], masks[own], attention.num_tokens))
         return Instances.concatenate(found)
 
     @staticmethod
@@ -111,7 +115,8 @@ class AttentionLabeler:
         if attention.affinity is not None:
             values = propagate(values, attention.affinity)
         heats = [upsample(heat, size_hw) for heat in values]
-        claims = compete(heats, [otsu_mask(heat) for heat in heats])
+        # of the root, as a few glowing pixels would hide the rest of an object
+        claims = compete(heats, [otsu_mask(np.sqrt(heat)) for heat in heats])
         return [_Phrase(*row) for row in zip(counts, heats, claims, counts.values(), strict=True)]
 
     def _instances(self, item: _Phrase, parts: np.ndarray, masks: np.ndarray, num_tokens: int) -> Instances:

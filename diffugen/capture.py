@@ -24,6 +24,9 @@ from torch import Tensor, nn
 DAAM_FACTORS = (1, 2, 4)
 """Latents' side over map's side, for the maps that DAAM uses: all but the coarsest of Stable Diffusion."""
 
+DAAM_BLOCKS = ("down", "up")
+"""The blocks that DAAM uses: all but the middle."""
+
 MAX_LOGITS = 2**24
 """Most attention logits held at once (64 MiB of float32), whatever the batch and image size."""
 
@@ -39,6 +42,7 @@ class AttentionCapture:
         token_indices: for every row of the batch, for every phrase, the positions of its tokens.
         latent_hw: height and width of the latents.
         factors: resolutions to keep, as the latents' side over the map's side (a power of two).
+        blocks: of the UNet, "down" or "up" or both.
         text: another text to attend than the one that the UNet is given, [rows, tokens, width] as its text
             encoder makes it. Its keys are made once per layer and kept.
 
@@ -55,9 +59,10 @@ class AttentionCapture:
         latent_hw: tuple[int, int],
         *,
         factors: Sequence[int] = DAAM_FACTORS,
+        blocks: Sequence[str] = DAAM_BLOCKS,
         text: Tensor | None = None,
     ) -> None:
-        self.unet = unet
+        self.layers = attention_layers(unet, "attn2", blocks)
         self.latent_hw = latent_hw
         self.num_phrases = [len(phrases) for phrases in token_indices]
         self.token_indices = token_indices
@@ -71,7 +76,7 @@ class AttentionCapture:
         self._taps = ExitStack()
 
     def __enter__(self) -> AttentionCapture:
-        self._taps.enter_context(tapped(attention_layers(self.unet, "attn2"), self._accumulate))
+        self._taps.enter_context(tapped(self.layers, self._accumulate))
         return self
 
     def __exit__(
@@ -157,16 +162,10 @@ def tapped(layers: Iterable[Any], use: Callable[[Any, Tensor, Tensor], None]) ->
         yield
 
 
-def attention_layers(unet: nn.Module, name: str) -> list[Any]:
-    """The cross-attention ("attn2") or self-attention ("attn1") modules of the down and up blocks.
-
-    The middle block is left out, as DAAM does.
-    """
-    return [
-        module
-        for path, module in unet.named_modules()
-        if path.endswith(name) and path.startswith(("down_blocks.", "up_blocks."))
-    ]
+def attention_layers(unet: nn.Module, name: str, blocks: Sequence[str] = DAAM_BLOCKS) -> list[Any]:
+    """The cross-attention ("attn2") or self-attention ("attn1") modules of the "down" or "up" blocks, or both."""
+    starts = tuple(f"{block}_blocks." for block in blocks)
+    return [module for path, module in unet.named_modules() if path.endswith(name) and path.startswith(starts)]
 
 
 def conditional_rows(batch: Tensor, rows: int) -> Tensor:

@@ -259,6 +259,11 @@ class AttentionConfig(Strict):
         min_length=1,
         description="resolutions of attention that count: the latents' side over the map's (default: DAAM's)",
     )
+    attention_blocks: tuple[Literal["down", "up"], ...] = Field(
+        default=("down", "up"),
+        min_length=1,
+        description="blocks of the UNet whose attention counts (default: DAAM's); the up blocks often see clearer",
+    )
     attend: Literal["tokens", "class_prompt"] = Field(
         default="tokens",
         description="what is attended: the phrases' tokens in the prompt, or a text of the phrases alone, which then "

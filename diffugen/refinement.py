@@ -4,15 +4,23 @@ the image has its edges, touching objects told apart. Pure functions on arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
 from diffugen.instances import box_of
+from diffugen.thresholding import components
 
-GRABCUT_MARGIN, GRABCUT_MIN_IOU = 0.05, 0.4
-"""Width of the band that GrabCut decides about, over sqrt(H * W); and how much of the start it must keep."""
+GRABCUT_INWARD, GRABCUT_OUTWARD, GRABCUT_MIN_IOU = 0.065, 0.05, 0.4
+"""Widths of the band that GrabCut decides about, within the start and around it, over sqrt(H * W); and how much of the
+start it must keep."""
+
+JOIN_GAP, MINOR_HEAT = 0.09, 0.3
+"""Gap over sqrt(H * W) that parts of one object may have; and heat over the hottest's below which a part is noise."""
+
+MIN_CORE = 0.1
+"""Least share of a part that one of the cores it is split into may have."""
 
 
 def propagate(heats: np.ndarray, affinity: np.ndarray) -> np.ndarray:
@@ -59,6 +67,88 @@ def compete(heats: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np
     return [mask & (winner == index) for index, mask in enumerate(masks)]
 
 
+def instance_parts(claim: np.ndarray, heat: np.ndarray, count: int, min_area_fraction: float) -> np.ndarray:
+    """Cut the pixels of one phrase into as many objects as the prompt says, where the heat lets them be told apart.
+
+    Too many components: the parts of an object that lie close together (wheels and body of a car) are joined, and
+    parts with little heat are dropped; what then is left over stays, as the model may have drawn more than it was
+    asked for. Too few: the hottest component is split.
+
+    Args:
+        claim: bool [H, W], all pixels of the phrase.
+        heat: float [H, W], its heat.
+        count: how often the prompt says the phrase.
+        min_area_fraction: components that cover less of the image are noise.
+
+    Returns:
+        bool [n, H, W], disjoint, the hottest first.
+    """
+    parts = _hottest_first(components(claim, min_area_fraction) & claim, heat)
+    gap = max(1, round(JOIN_GAP * np.sqrt(claim.size)))
+    while len(parts) > count and (pair := _closest_pair(parts, gap)):
+        first, second = pair
+        parts[first] = parts[first] | parts.pop(second)
+    parts = [part for part in parts if heat[part].sum() >= MINOR_HEAT * heat[parts[0]].sum()]
+    if 0 < len(parts) < count:
+        parts[:1] = split_part(parts[0], heat, count - len(parts) + 1)
+    return np.array(_hottest_first(parts, heat), bool).reshape(-1, *claim.shape)
+
+
+def _hottest_first(parts: Iterable[np.ndarray], heat: np.ndarray) -> list[np.ndarray]:
+    return sorted(parts, key=lambda part: -heat[part].sum())
+
+
+def _closest_pair(parts: Sequence[np.ndarray], gap: int) -> tuple[int, int] | None:
+    """The coldest part that lies within a gap of a hotter one, and the hottest such."""
+    kernel = np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)
+    for second in range(len(parts) - 1, 0, -1):
+        around = cv2.dilate(parts[second].astype(np.uint8), kernel).astype(bool)
+        for first in range(second):
+            if (around & parts[first]).any():
+                return first, second
+    return None
+
+
+def split_part(part: np.ndarray, heat: np.ndarray, count: int) -> list[np.ndarray]:
+    """Split touching objects: at the lowest level of heat at which `count` cores stand apart, each pixel joins its
+    nearest core. A part that never falls apart stays whole.
+
+    Args:
+        part: bool [H, W].
+        heat: float [H, W].
+        count: number of objects, at least 2.
+
+    Returns:
+        bool [H, W] each, disjoint, together the part.
+    """
+    for level in np.quantile(heat[part], np.linspace(0.05, 0.9, 18)):
+        cores = components(part & (heat > level), MIN_CORE * part.sum() / part.size)
+        if len(cores) >= count:
+            away = [cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3) for core in cores[:count]]
+            nearest = np.argmin(away, axis=0)
+            return [part & (nearest == index) for index in range(count)]
+    return [part]
+
+
+def settle(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
+    """Give every pixel that several cuts want to the one that started there, else to the one it is hottest for.
+
+    Args:
+        cuts: bool [n, H, W], the parts after GrabCut.
+        starts: bool [n, H, W], the parts before, disjoint.
+        heats: float [n, H, W], the heat of each part's phrase.
+
+    Returns:
+        bool [n, H, W], disjoint.
+    """
+    if not len(cuts):
+        return cuts
+    means = np.array([heat[start].mean() for heat, start in zip(heats, starts, strict=True)]).reshape(-1, 1, 1)
+    strengths = heats / np.maximum(means, 1e-12)
+    wishes = np.where(cuts, np.where(starts, np.inf, strengths), -1.0)
+    return cuts & (np.argmax(wishes, axis=0) == np.arange(len(cuts)).reshape(-1, 1, 1))
+
+
 def grabcut(image: np.ndarray, component: np.ndarray, num_iterations: int = 1) -> np.ndarray:
     """Move a component's edge to the image's own edges: GrabCut (Rother et al. 2004) started from the component.
 
@@ -74,11 +164,10 @@ def grabcut(image: np.ndarray, component: np.ndarray, num_iterations: int = 1) -
     Returns:
         bool [H, W].
     """
-    margin = max(1, round(GRABCUT_MARGIN * np.sqrt(component.size)))
-    window = _window(component, 3 * margin)
+    inward, outward = (max(1, round(share * np.sqrt(component.size))) for share in (GRABCUT_INWARD, GRABCUT_OUTWARD))
+    window = _window(component, 3 * outward)
     start = component[window].astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
-    core, reach = cv2.erode(start, kernel), cv2.dilate(start, kernel)
+    core, reach = cv2.erode(start, _disc(inward)), cv2.dilate(start, _disc(outward))
     if not start.any() or reach.all():
         return component
     labels = np.where(reach > 0, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
@@ -97,6 +186,10 @@ def grabcut(image: np.ndarray, component: np.ndarray, num_iterations: int = 1) -
     refined = np.zeros_like(component)
     refined[window] = found.astype(bool)
     return refined
+
+
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def _window(mask: np.ndarray, margin: int) -> tuple[slice, slice]:

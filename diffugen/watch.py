@@ -42,11 +42,14 @@ def watch(
             [*object_token_indices(pipe.tokenizer, prompt), content_token_indices(pipe.tokenizer, prompt)]
             for prompt in prompts
         ]
-    cross = AttentionCapture(pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, text=text)
+    blocks = settings.attention_blocks
+    cross = AttentionCapture(
+        pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, blocks=blocks, text=text
+    )
     own = (
         nullcontext()
         if settings.self_attention_factor is None
-        else AffinityCapture(pipe.unet, len(prompts), latent_hw, settings.self_attention_factor)
+        else AffinityCapture(pipe.unet, len(prompts), latent_hw, settings.self_attention_factor, blocks)
     )
 
     def attention() -> list[ImageAttention]:

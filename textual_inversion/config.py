@@ -91,6 +91,9 @@ class ConceptConfig(Strict):
     attention_factors: tuple[Literal[1, 2, 4, 8], ...] = Field(
         default=(1, 2, 4), min_length=1, description="resolutions of attention that say where that is, as in generate"
     )
+    attention_blocks: tuple[Literal["down", "up"], ...] = Field(
+        default=("down", "up"), min_length=1, description="blocks of the UNet that say so, as in generate"
+    )
     height: int | None = Field(default=None, ge=16, multiple_of=8, description="pixels; null takes the model's")
     width: int | None = Field(default=None, ge=16, multiple_of=8, description="pixels; null takes the model's")
     augment: AugmentConfig = Field(default=AugmentConfig(), description="random changes to the photos")

@@ -167,7 +167,7 @@ def _draws(config: ConceptConfig, pipe: Any, photos: Sequence[Path], size_hw: tu
         template=config.caption_templates[0],
         word=config.initializer_word,
         emphasis=emphasis,
-        settings=AttentionConfig(attention_factors=config.attention_factors),
+        settings=AttentionConfig(attention_factors=config.attention_factors, attention_blocks=config.attention_blocks),
     )
     images = (load_photo(path) for path in photos)
     views = augmented_views(images, config.augment, size_hw, config.seed)

@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
 
-from diffugen.attention import AttentionCapture, generate_with_attention, read_attention
+from diffugen.attention import AttentionCapture, ImageAttention, generate_with_attention, read_attention
 from diffugen.capture import attention_layers, phrase_attention
 from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
 from diffugen.pipelines import as_task
@@ -114,6 +114,21 @@ def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
     assert np.abs(fine - coarse).max() > 1e-3
     with pytest.raises(RuntimeError, match=r"no cross-attention at factors \[8\]"):
         heat(8)
+
+
+def test_the_blocks_that_count_can_be_chosen(tiny_pipeline: Any) -> None:
+    def read(*blocks: str) -> ImageAttention:
+        update = {"attention_blocks": blocks, "attention_factors": (1,), "self_attention_factor": 1}
+        return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS.model_copy(update=update))[0][1]
+
+    down, up, both = read("down"), read("up"), read("down", "up")
+    num_down, num_up = (len(attention_layers(tiny_pipeline.unet, "attn2", (name,))) for name in ("down", "up"))
+    assert num_down > 0 and num_up > num_down  # of each resolution; all layers of the tiny UNet have as many heads
+    share = num_up / (num_down + num_up)
+    expected = share * up.heatmaps[0].values + (1 - share) * down.heatmaps[0].values
+    np.testing.assert_allclose(both.heatmaps[0].values, expected, rtol=1e-3)
+    assert up.affinity is not None and down.affinity is not None and both.affinity is not None
+    assert np.abs(up.affinity - down.affinity).max() > 1e-4
 
 
 def test_everything_is_restored_after_an_exception(tiny_pipeline: Any) -> None:

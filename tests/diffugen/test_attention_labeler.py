@@ -46,7 +46,7 @@ def test_two_phrases_give_two_instances_in_place(make: Callable[..., Labeler]) -
     assert sorted(found.class_ids) == [0, 1]
     for class_id, box in ((0, (2, 3, 8, 8)), (1, (12, 4, 17, 10))):
         predicted = found.xyxy[found.class_ids == class_id][0]
-        assert np.abs(predicted - 8 * np.array(box)).max() <= 6
+        assert np.abs(predicted - 8 * np.array(box)).max() <= 7  # less than a cell of the heatmap
     assert (found.scores > 0.6).all() and (np.diff(found.scores) <= 0).all()
 
 
@@ -60,7 +60,7 @@ def test_an_absent_object_is_an_empty_result(make: Callable[..., Labeler]) -> No
 
 
 def test_all_components_are_kept_the_likeliest_first(make: Callable[..., Labeler]) -> None:
-    heat = np.maximum(heat_of((3, 2, 5, 6)), heat_of((4, 15, 3, 3), level=0.22))
+    heat = np.maximum(heat_of((3, 2, 5, 6)), heat_of((4, 14, 5, 4), level=0.22))
     (found,) = make().label([item_of(("car", "car", heat))])
     assert len(found) == 2
     assert found.scores[0] > found.scores[1]
@@ -76,12 +76,12 @@ def test_a_phrase_said_twice_has_two_instances(make: Callable[..., Labeler]) -> 
     assert twice.scores.min() > once.scores.max()
 
 
-def test_labels_of_different_phrases_share_no_heart() -> None:
-    """The tent stands in front of the car; what little overlap there is lies at GrabCut's edges."""
+def test_labels_of_different_phrases_share_no_pixel() -> None:
+    """The tent stands in front of the car."""
     item = item_of(("car", "car", heat_of((3, 2, 6, 10))), ("tent", "tent", heat_of((5, 8, 3, 3), level=0.8)))
     (found,) = AttentionLabeler(CLASSES, AttentionLabelConfig()).label([item])
     assert set(found.class_ids) == {0, 1}
-    assert (found.masks.sum(0) > 1).mean() < 0.02
+    assert found.masks.sum(0).max() == 1
 
 
 def test_self_attention_completes_an_object() -> None:
@@ -94,7 +94,7 @@ def test_self_attention_completes_an_object() -> None:
     whole = LabelInput(item.image, item.prompt, replace(item.attention, affinity=affinity))
     labeler = AttentionLabeler(CLASSES, AttentionLabelConfig())
     for part, right in ((item, 5), (whole, 12)):
-        assert abs(labeler.label([part])[0].xyxy[0][2] - 8 * right) <= 6
+        assert abs(labeler.label([part])[0].xyxy[0][2] - 8 * right) <= 7  # less than a cell of the heatmap
 
 
 def test_large_images_are_labelled_like_small_ones() -> None:

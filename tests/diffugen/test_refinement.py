@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffugen.refinement import compete, grabcut, propagate
+from diffugen.refinement import compete, grabcut, instance_parts, propagate, settle, split_part
 
 SIZE_HW = (96, 128)
 
@@ -60,6 +60,51 @@ def test_contested_pixels_go_to_the_phrase_that_they_matter_to() -> None:
     assert (won_right == right).all()
     assert [mask.any() for mask in compete([strong, weak], [left, np.zeros(SIZE_HW, bool)])] == [True, False]
     assert compete([], []) == []
+
+
+def heat_in(*boxes: tuple[np.ndarray, float]) -> np.ndarray:
+    heat = np.full(SIZE_HW, 0.01, np.float32)
+    for mask, level in boxes:
+        heat[mask] = level
+    return heat
+
+
+def test_parts_close_together_are_joined_up_to_the_number_of_objects() -> None:
+    """Two wheels and a body, 6 pixels apart, are one car, or three sheep."""
+    body, left, right = rectangle(20, 30, 20, 60), rectangle(46, 32, 12, 14), rectangle(46, 74, 12, 14)
+    claim, heat = body | left | right, heat_in((body, 0.2), (left, 0.5), (right, 0.5))
+    (car,) = instance_parts(claim, heat, 1, 0.005)
+    assert (car == claim).all()
+    assert sorted(part.sum() for part in instance_parts(claim, heat, 3, 0.005)) == [168, 168, 1200]
+
+
+def test_distant_parts_stay_apart_and_cold_ones_are_dropped() -> None:
+    hot, warm, cold = rectangle(10, 5, 30, 30), rectangle(50, 60, 30, 30), rectangle(5, 80, 12, 12)
+    heat = heat_in((hot, 0.4), (warm, 0.3), (cold, 0.3))
+    first, second = instance_parts(hot | warm | cold, heat, 1, 0.005)
+    assert (first == hot).all() and (second == warm).all()
+    assert instance_parts(np.zeros(SIZE_HW, bool), heat, 2, 0.005).shape == (0, *SIZE_HW)
+
+
+def test_touching_objects_are_split_where_the_heat_dips() -> None:
+    left, bridge, right = rectangle(20, 20, 40, 30), rectangle(30, 50, 20, 10), rectangle(20, 60, 40, 30)
+    whole, heat = left | bridge | right, heat_in((left, 0.4), (bridge, 0.2), (right, 0.35))
+    first, second = instance_parts(whole, heat, 2, 0.005)
+    assert (first | second == whole).all() and not (first & second).any()
+    assert first[left].all() and second[right].all()
+    assert len(instance_parts(whole, heat, 1, 0.005)) == 1
+    (same,) = split_part(whole, heat_in((whole, 0.4)), 2)  # nothing tells them apart
+    assert (same == whole).all()
+
+
+def test_a_pixel_that_two_cuts_want_goes_to_where_it_started_else_to_the_hotter() -> None:
+    starts = np.array([rectangle(20, 20, 40, 30), rectangle(20, 60, 40, 30)])
+    cuts = np.array([rectangle(20, 20, 40, 45), rectangle(20, 45, 40, 45)])  # both reach over the gap, into the other
+    heats = np.array([heat_in((starts[0], 0.4), (rectangle(20, 50, 40, 10), 0.3)), heat_in((starts[1], 0.1))])
+    first, second = settle(cuts, starts, heats)
+    assert (first == rectangle(20, 20, 40, 40)).all()
+    assert (second == rectangle(20, 60, 40, 30)).all()
+    assert settle(np.zeros((0, *SIZE_HW), bool), starts[:0], heats[:0]).shape == (0, *SIZE_HW)
 
 
 def test_grabcut_moves_a_coarse_edge_to_the_images_own() -> None:
