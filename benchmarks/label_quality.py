@@ -34,6 +34,7 @@ from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.pipelines import load_pipeline
 from diffugen.prompts import Prompt
+from diffugen.thresholding import components, otsu_mask
 
 ROOT = Path(__file__).parents[1]
 BATCH = 8
@@ -52,8 +53,11 @@ ROWS = {
     "default": Row(),
     "paper": Row("paper"),
     "without self-attention": Row(without="affinity"),
+    "without the root": Row(without="root"),
     "without competition": Row(without="compete"),
+    "without joining and splitting": Row(without="parts"),
     "without GrabCut": Row(without="grabcut"),
+    "without absence test": Row(without="presence"),
 }
 
 
@@ -75,7 +79,12 @@ def main() -> None:
     else:
         names, images = dataset_images(args.dataset, args.split, args.phrases, part, args.seed, args.num)
     model = ModelConfig(path=args.pipeline, device=args.device, dtype=args.dtype)
-    settings = AttentionConfig(attention_factors=args.factors, self_attention_factor=args.self_attention_factor)
+    settings = AttentionConfig(
+        attention_factors=args.factors,
+        attention_blocks=args.blocks,
+        self_attention_factor=args.self_attention_factor,
+        presence=True,
+    )
     read = read_images(load_pipeline(model), list(images), settings)
     if not read:
         raise SystemExit("no image to label; choose another --split, --seed or --num")
@@ -105,8 +114,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="(default: auto)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument(
-        "--factors", type=int, nargs="+", default=[1], help="as generate.attention_factors (default: 1)"
+        "--factors", type=int, nargs="+", default=[1, 2], help="as generate.attention_factors (default: 1 2)"
     )
+    parser.add_argument("--blocks", nargs="+", default=["up"], help="as generate.attention_blocks (default: up)")
     parser.add_argument("--self-attention-factor", type=int, default=1, help="as in generate (default: 1)")
     parser.add_argument("--dataset", type=Path, help="labelled dataset (default: rendered toy scenes)")
     parser.add_argument("--split", default="val", help="of the dataset (default: val)")
@@ -163,11 +173,35 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
         found = [Instances.empty(image.shape[:2])]
         for phrase in dict.fromkeys(prompt.objects):
             chosen = [k for k, other in enumerate(prompt.objects) if other == phrase]
-            own = replace(attention, heatmaps=tuple(attention.heatmaps[k] for k in chosen))
+            presence = None if attention.presence is None else attention.presence[chosen]
+            own = replace(attention, heatmaps=tuple(attention.heatmaps[k] for k in chosen), presence=presence)
             found.append(once(image, replace(prompt, objects=(phrase,) * len(chosen)), own))
         return Instances.concatenate(found)
 
-    ways = {"affinity": without_affinity, "compete": without_competition, "grabcut": without_grabcut}
+    def without_root(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
+        with mock.patch.object(attention_labeler, "otsu_mask", lambda root: otsu_mask(np.square(root))):
+            return once(image, prompt, attention)
+
+    def without_parts(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
+        """Every component is an instance."""
+
+        def parts_of(claim: np.ndarray, heat: np.ndarray, count: int, min_area: float) -> np.ndarray:
+            return components(claim, min_area) & claim
+
+        with mock.patch.object(attention_labeler, "instance_parts", parts_of):
+            return once(image, prompt, attention)
+
+    def without_presence(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
+        return once(image, prompt, replace(attention, presence=None))
+
+    ways = {
+        "affinity": without_affinity,
+        "root": without_root,
+        "compete": without_competition,
+        "parts": without_parts,
+        "grabcut": without_grabcut,
+        "presence": without_presence,
+    }
     return ways.get(row.without, once)
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
 from PIL import Image
-from torch import Tensor
 
 from diffugen.capture import DAAM_FACTORS, AttentionCapture
 from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
+from diffugen.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
 from diffugen.heatmaps import Heatmap, ImageAttention
 from diffugen.pipelines import as_task
+from diffugen.presence import with_presence
 from diffugen.prompt_batches import groups_alike, text_inputs
 from diffugen.prompts import Prompt
 from diffugen.tokens import check_prompt
@@ -91,7 +89,10 @@ def generate_with_attention(
     if images is not None and masks is not None:  # the VAE changes every pixel a little
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
-    return list(zip(pixels, attention(), strict=True))
+    seen = attention()
+    if settings.presence:
+        seen = with_presence(pipe, pixels, prompts, seen, batch_size=len(prompts))
+    return list(zip(pixels, seen, strict=True))
 
 
 @torch.no_grad()
@@ -140,7 +141,10 @@ def read_attention(
             part = group[start : start + batch_size]
             read = _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
             results |= zip(part, read, strict=True)
-    return [results[index] for index in range(len(images))]
+    seen = [results[index] for index in range(len(images))]
+    if settings.presence:
+        seen = with_presence(pipe, images, prompts, seen, seed=seed, batch_size=batch_size)
+    return seen
 
 
 def _read_batch(
@@ -152,66 +156,17 @@ def _read_batch(
     seed: int,
 ) -> list[ImageAttention]:
     """`read_attention` for images of one size and prompts of one length."""
-    pixels = np.stack([_fit(image, pipe.vae_scale_factor) for image in images])
-    latents = _encode_images(pipe, pixels)
-    texts = {name: value for name, value in text_inputs(pipe, prompts).items() if not name.startswith("negative_")}
-    conditions = unet_conditions(pipe, texts, pixels.shape[1:3])
-    generator = torch.Generator("cpu").manual_seed(seed)
+    latents = encode_images(pipe, images)
     latent_hw = latents.shape[2], latents.shape[3]
+    conditions = prompt_conditions(pipe, prompts, latent_hw)
+    schedule = noise_schedule(pipe)
+    generator = torch.Generator("cpu").manual_seed(seed)
     with watch(pipe, prompts, latent_hw, settings) as attention:
         for step in timesteps:
-            noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
-            noisy = _noised(pipe.scheduler.config, latents, noise, step)
+            noise = shared_noise(latents, generator)
+            noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
             pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
     return attention()
-
-
-def _noised(config: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
-    """The forward process q(x_t | x_0) of the model's own noise schedule, whatever the pipeline's sampler."""
-    return DDPMScheduler.from_config(config).add_noise(latents, noise, torch.full((len(latents),), step))
-
-
-def _encode_images(pipe: Any, pixels: np.ndarray) -> Tensor:
-    """Latents of uint8 [B, H, W, 3], scaled as the UNet expects them, in its dtype and on its device."""
-    with safe_precision(pipe.vae) as vae:
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pipe._execution_device, vae.dtype) / 127.5 - 1
-        latents = vae.encode(scaled).latent_dist.mode().float()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return ((latents - shift) * vae.config.scaling_factor).to(pipe.unet.dtype)
-
-
-@contextmanager
-def safe_precision(vae: Any) -> Iterator[Any]:
-    """In half precision some VAEs (SDXL's) overflow; their config asks for float32."""
-    dtype = vae.dtype
-    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
-    try:
-        yield vae.to(torch.float32) if upcast else vae
-    finally:
-        if upcast:
-            vae.to(dtype)
-
-
-def unet_conditions(pipe: Any, texts: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The UNet's keyword arguments for texts, without a negative half.
-
-    Args:
-        pipe: a Stable Diffusion or SDXL pipeline.
-        texts: the pipeline's arguments for them: `prompt`, or embeddings in its place.
-        size_hw: the images' height and width in pixels.
-    """
-    device = pipe._execution_device  # where the models run, also when they are offloaded
-    embeds, _, *pooled = pipe.encode_prompt(
-        **{"prompt": None} | dict(texts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-    if getattr(pipe.unet.config, "addition_embed_type", None) != "text_time":
-        return {"encoder_hidden_states": embeds}
-    # SDXL is also told the pooled caption, and the size and crop: the image as it is, uncropped
-    sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(embeds), -1)
-    return {
-        "encoder_hidden_states": embeds,
-        "added_cond_kwargs": {"text_embeds": pooled[0], "time_ids": sizes},
-    }
 
 
 def _pick(values: Sequence[Any] | None, indices: Sequence[int]) -> Any:
@@ -258,11 +213,3 @@ def _common_size(images: Sequence[np.ndarray], factor: int) -> tuple[int, int]:
     if height % factor or width % factor:
         raise ConfigError(f"image of {height}x{width} pixels: make both sides multiples of {factor} to start from it")
     return height, width
-
-
-def _fit(image: np.ndarray, factor: int) -> np.ndarray:
-    """The image, its sides resized to the nearest multiples of `factor`."""
-    height, width = (max(1, round(side / factor)) * factor for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from diffugen.config import AttentionLabelConfig
-from diffugen.heatmaps import ImageAttention
+from diffugen.heatmaps import ImageAttention, mean_heats
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.prompts import ObjectPhrase
@@ -45,6 +45,8 @@ class AttentionLabeler:
     of one prompt compete for the pixels that several of them claim; components are joined or split towards as many
     instances as the prompt says, their edges moved to the image's own by GrabCut. Large images are worked on at a
     reduced size.
+
+    A phrase whose presence was measured (`diffugen.presence`) and is too low gets no label.
 
     Method "paper": DiffuGen (Shenoda and Kim, 2023): Otsu, erosion, dilation, contours; each phrase by itself.
 
@@ -85,7 +87,7 @@ class AttentionLabeler:
 
     def _by_the_paper(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
         found = [Instances.empty(image.shape[:2])]
-        for phrase, heat in _mean_heats(objects, attention).items():
+        for phrase, heat in mean_heats(objects, attention).items():
             values = upsample(heat, image.shape[:2])
             mask = clean_mask(otsu_mask(values), self.config.erode_fraction, self.config.dilate_fraction)
             parts = components(mask, self.config.min_area_fraction)
@@ -94,6 +96,9 @@ class AttentionLabeler:
         return Instances.concatenate(found)
 
     def _refined(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
+        objects, attention = _present(objects, attention, self.config.min_presence)
+        if not objects:
+            return Instances.empty(image.shape[:2])
         small = _at_most(image, WORKING_SIDE)
         phrases = self._claims(small.shape[:2], objects, attention)
         parts = [instance_parts(item.claim, item.heat, item.count, self.config.min_area_fraction) for item in phrases]
@@ -111,7 +116,7 @@ class AttentionLabeler:
     @staticmethod
     def _claims(size_hw: tuple[int, int], objects: Sequence[ObjectPhrase], attention: ImageAttention) -> list[_Phrase]:
         counts = Counter(objects)
-        values = np.stack(list(_mean_heats(objects, attention).values()))
+        values = np.stack(list(mean_heats(objects, attention).values()))
         if attention.affinity is not None:
             values = propagate(values, attention.affinity)
         heats = [upsample(heat, size_hw) for heat in values]
@@ -131,13 +136,15 @@ class AttentionLabeler:
         return Instances.from_masks(masks, [self.class_ids[item.phrase.class_name]] * len(masks), scores)
 
 
-def _mean_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> dict[ObjectPhrase, np.ndarray]:
-    """Heat by phrase: the mean over the entries of a prompt's objects that are this phrase."""
-    pairs = list(zip(objects, attention.heatmaps, strict=True))
-    return {
-        phrase: np.mean([heatmap.values for entry, heatmap in pairs if entry == phrase], axis=0)
-        for phrase in dict.fromkeys(objects)
-    }
+def _present(
+    objects: Sequence[ObjectPhrase], attention: ImageAttention, min_presence: float
+) -> tuple[Sequence[ObjectPhrase], ImageAttention]:
+    """The objects that are in the image, and their attention; all of them where that was not measured."""
+    if attention.presence is None:
+        return objects, attention
+    shown = [k for k in range(len(objects)) if not attention.presence[k] < min_presence]  # NaN: cannot be told
+    heatmaps = tuple(attention.heatmaps[k] for k in shown)
+    return [objects[k] for k in shown], replace(attention, heatmaps=heatmaps, presence=attention.presence[shown])
 
 
 def _at_most(image: np.ndarray, side: int) -> np.ndarray:

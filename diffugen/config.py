@@ -272,6 +272,10 @@ class AttentionConfig(Strict):
     self_attention_factor: Literal[1, 2, 4, 8] | None = Field(
         default=None, description="also keep self-attention of this one resolution (latents' side over the map's)"
     )
+    presence: bool = Field(
+        default=False,
+        description="also measure whether each object is in the image at all: 7 more UNet passes, and 7 per phrase",
+    )
 
 
 class GenerateConfig(AttentionConfig):
@@ -297,6 +301,10 @@ class AttentionLabelConfig(Strict):
     )
     min_area_fraction: float = Field(default=0.005, ge=0, lt=1, description="smaller components are noise")
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="lower instances are dropped")
+    min_presence: float = Field(
+        default=0.03,
+        description="phrases whose words help denoising less than this share are absent: no label; where measured",
+    )
     erode_fraction: float = Field(
         default=10 / 512, ge=0, le=0.1, description="erosion radius / sqrt(H * W), of method 'paper' only"
     )

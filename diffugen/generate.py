@@ -182,6 +182,8 @@ def read_photos(
     part = Path(out) / "parts" / "photos.jsonl"
     if part.is_file():
         return [GeneratedRecord.from_json(value, Path(out)) for value in read_jsonl(part)]
+    if len(prompts) > 1:  # several words stand in for one that the model does not know: none need be right
+        settings = settings.model_copy(update={"presence": False})
     records = []
     for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
         image = read_image(path)

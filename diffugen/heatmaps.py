@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffugen.files import atomic_path
+from diffugen.prompts import ObjectPhrase
 
 _TINY = 1e-6
 """Far below an even share of attention; keeps logarithms finite."""
@@ -48,6 +49,8 @@ class ImageAttention:
             or a multiple for long prompts.
         affinity: float16 [h', w', h', w'] or None: entry [y, x] is a map of where pixel (y, x) looks, its sum
             1: self-attention, the mean over heads, layers of one resolution, and steps.
+        presence: float32, aligned with heatmaps, or None where it was not measured: by how much the denoising error
+            rises without the phrase's words, see `diffugen.presence`; NaN where that cannot be told.
 
     Raises:
         ValueError: a map is not of its dtype and shape, or not finite, or negative.
@@ -57,6 +60,7 @@ class ImageAttention:
     rest: np.ndarray
     num_tokens: int = 77
     affinity: np.ndarray | None = None
+    presence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_map(self.rest, "the rest of the prompt")
@@ -73,6 +77,8 @@ class ImageAttention:
         arrays: dict[str, Any] = {"values": values, "rest": self.rest, "num_tokens": self.num_tokens}
         if self.affinity is not None:
             arrays["affinity"] = self.affinity
+        if self.presence is not None:
+            arrays["presence"] = self.presence
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -83,9 +89,18 @@ class ImageAttention:
             values = file["values"]
             rest = file["rest"] if "rest" in file else np.zeros(values.shape[1:], np.float32)
             num_tokens = int(file["num_tokens"]) if "num_tokens" in file else 77
-            affinity = file.get("affinity", None)
+            affinity, presence = file.get("affinity", None), file.get("presence", None)
         heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
-        return cls(heatmaps, rest, num_tokens, affinity)
+        return cls(heatmaps, rest, num_tokens, affinity, presence)
+
+
+def mean_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> dict[ObjectPhrase, np.ndarray]:
+    """Heat by phrase: the mean over the entries of a prompt's objects that are this phrase."""
+    pairs = list(zip(objects, attention.heatmaps, strict=True))
+    return {
+        phrase: np.mean([heatmap.values for entry, heatmap in pairs if entry == phrase], axis=0)
+        for phrase in dict.fromkeys(objects)
+    }
 
 
 def geometric_mean(readings: Sequence[ImageAttention]) -> ImageAttention:
@@ -94,8 +109,8 @@ def geometric_mean(readings: Sequence[ImageAttention]) -> ImageAttention:
     An object that no word of the model names is found by what many words agree on: a pixel is hot if all attend to it.
 
     Args:
-        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens` and affinity are the
-            first one's.
+        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens`, affinity
+            and presence are the first one's.
     """
     first = readings[0]
     if len(readings) == 1:

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffugen.attention import read_attention
 from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import AttentionLabelConfig, ConfigError, ModelConfig, validate
+from diffugen.config import AttentionConfig, AttentionLabelConfig, ConfigError, ModelConfig, validate
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.pipelines import load_pipeline
@@ -45,7 +45,7 @@ class PhotoAttentionLabeler:
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input; what they may bring along is not looked at."""
         images = [_at_most_native(item.image, self.pipe) for item in inputs]
-        read = read_attention(self.pipe, images, [self.prompt] * len(images))
+        read = read_attention(self.pipe, images, [self.prompt] * len(images), AttentionConfig(presence=True))
         return self.labeler.label(
             [
                 LabelInput(image=item.image, prompt=self.prompt, attention=attention)

@@ -8,12 +8,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from diffugen.attention import unet_conditions
 from diffugen.config import ConfigError
+from diffugen.denoising import noise_schedule, prediction_target, scaled_latents, unet_conditions
 from textual_inversion.concept_data import ConceptDraws, Draw
 from textual_inversion.config import ConceptConfig
 from textual_inversion.embeddings import Placeholder, limit_norm
@@ -61,7 +60,7 @@ class ConceptModule(L.LightningModule):
             num_looks = 1 + math.ceil(config.steps / config.early_stop.every)
             self.register_buffer("held_out_losses", torch.full((num_looks,), torch.nan))
         self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
-        self._noise_schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+        self._noise_schedule = noise_schedule(pipe)
         check_prediction_type(pipe)
 
     def on_fit_start(self) -> None:
@@ -116,11 +115,11 @@ class ConceptModule(L.LightningModule):
     def denoising_loss(self, draw: Draw) -> Tensor:
         """Weighted mean squared error of the UNet's prediction, in the parametrisation that it was trained with."""
         unet, schedule = self._pipe.unet, self._noise_schedule
-        clean, noise = self._scaled(draw["latents"].to(unet.device)), draw["noise"].to(unet.device)
+        clean, noise = scaled_latents(self._pipe.vae, draw["latents"].to(unet.device)), draw["noise"].to(unet.device)
         steps = (draw["timestep_fractions"] * schedule.config.num_train_timesteps).long().to(unet.device)
         noisy = schedule.add_noise(clean, noise, steps)
         predicted = unet(noisy.to(unet.dtype), steps, **self.conditions(draw["captions"], clean)).sample
-        errors = (predicted.float() - self._target(clean, noise, steps)).square()
+        errors = (predicted.float() - prediction_target(schedule, clean, noise, steps)).square()
         return (errors * draw["weights"].to(unet.device)).mean()
 
     def conditions(self, captions: list[str], latents: Tensor) -> dict[str, Any]:
@@ -128,19 +127,6 @@ class ConceptModule(L.LightningModule):
         factor = self._pipe.vae_scale_factor
         size_hw = latents.shape[2] * factor, latents.shape[3] * factor
         return _cast(unet_conditions(self._pipe, {"prompt": captions}, size_hw), self._pipe.unet.dtype)
-
-    def _scaled(self, latents: Tensor) -> Tensor:
-        config = self._pipe.vae.config
-        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-
-    def _target(self, clean: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
-        match self._noise_schedule.config.prediction_type:
-            case "epsilon":
-                return noise
-            case "v_prediction":
-                return self._noise_schedule.get_velocity(clean, noise, steps)
-            case _:
-                return clean
 
     def configure_optimizers(self) -> Any:
         """Adam without weight decay (it would pull the rows to zero), its rate falling along a cosine."""
