@@ -29,7 +29,6 @@ from comparison import (
 )
 
 from bootstrap.labelling import judge_images, label_images
-from bootstrap.measures import class_words
 from bootstrap.rounds import round_labelers
 from bootstrap.samples import SampleRecord, read_samples
 from bootstrap.state import RunFolder
@@ -39,7 +38,7 @@ from diffugen.evaluation import label_quality
 from diffugen.files import read_json, read_jsonl, write_json
 from diffugen.generate import GeneratedRecord
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts import ObjectPhrase, Prompt, class_words
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, prepare_pipeline, train_loop
 
@@ -91,7 +90,7 @@ def read_scenes(
     """
     pipe, data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
     write_scenes(data, num, FIRST_SEED + config.seed, config.classes, rare=rare, rare_fraction=RARE_FRACTION)
-    words = class_words(config)
+    words = class_words(config.prompts)
     records, truths = [], {}
     for (name, image, truth), row in zip(
         read_dataset(data, "test", config.classes), read_jsonl(data / "captions.jsonl"), strict=True

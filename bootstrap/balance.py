@@ -23,10 +23,10 @@ def balance(samples: Sequence[SampleRecord]) -> dict[str, Any]:
 
     Returns:
         slot -> {"p_value": ..., "values": {value -> {"generated", "keep", "reject", "review", "keep_rate",
-        "keep_rate_low", "keep_rate_high", "agreement"}}}. The slots are the templates' attributes, "template" and
-        "phrase" (an image counts for each of its phrases); those with a single value are left out.
+        "keep_rate_low", "keep_rate_high", "agreement"}}}. The slots are the templates' attributes, "task", "template"
+        and "phrase" (an image counts for each of its phrases); those with a single value are left out.
     """
-    drawn = [sample for sample in samples if sample.source.task != "photo"]
+    drawn = [sample for sample in samples if not sample.is_photo]
     tables: dict[str, dict[str, list[int]]] = {}
     for index, sample in enumerate(drawn):
         for slot, value in slots_of(sample):
@@ -48,7 +48,8 @@ def slots_of(sample: SampleRecord) -> list[tuple[str, str]]:
     """What the prompt of a sample varies: (slot, value), an empty value as "(none)"."""
     prompt = sample.source.prompt
     slots = [(slot, value or "(none)") for slot, value in prompt.attributes.items()]
-    return [*slots, ("template", prompt.template), *(("phrase", phrase.text) for phrase in prompt.objects)]
+    made = [("task", sample.source.task), ("template", prompt.template)]
+    return [*slots, *made, *(("phrase", phrase.text) for phrase in prompt.objects)]
 
 
 def _row(samples: Sequence[SampleRecord]) -> dict[str, Any]:

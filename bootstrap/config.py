@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from diffugen.config import (
     Strict,
 )
 from diffugen.dataset import class_names_of, splits_of
+from diffugen.dataset_config import Img2ImgTask, InpaintTask, check_strength, check_task
 from diffugen.images import list_images
 from diffugen.prompt_rules import check_classes
 from diffugen.prompts import ObjectPhrase, Prompt
@@ -45,6 +47,26 @@ class FilterConfig(Strict):
         return self
 
 
+class VariationsConfig(Strict):
+    """Further images of every round but the first: kept ones of earlier rounds drawn over, or with an object repainted.
+
+    Templates may use the slots that tell of a source image, as those of `diffugen generate` do.
+    """
+
+    task: Img2ImgTask | InpaintTask = Field(discriminator="kind", description="what is done to them")
+    prompts: PromptsConfig = Field(description="what they shall show then")
+    num_images: int = Field(ge=1, description="images per round")
+
+    @model_validator(mode="after")
+    def _rules(self) -> VariationsConfig:
+        check_task(self.task, self.prompts)
+        if self.prompts.mode != "sampled":
+            raise SettingError(
+                "prompts.mode", f'is {self.prompts.mode!r}, but num_images are drawn; set it to "sampled"'
+            )
+        return self
+
+
 class RoundsConfig(Strict):
     """How many rounds there are, and what each of them does."""
 
@@ -56,6 +78,7 @@ class RoundsConfig(Strict):
         lt=1,
         description="share of round 0's kept images that checkpoints are compared on, never trained on",
     )
+    variations: tuple[VariationsConfig, ...] = Field((), description="variations that join the generated images")
     filter: FilterConfig = Field(FilterConfig(), description="which images are kept")
     switch_agreement: float = Field(
         0.5,
@@ -180,7 +203,23 @@ class LoopConfig(Strict):
                 raise SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
             if name in self.rare_classes[:number]:
                 raise SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
+        for number, entry in enumerate(self.rounds.variations):
+            check_strength(f"rounds.variations.{number}.task.strength", entry.task, self.generate)
+            for key, name in _classes_named(entry):
+                if name not in self.classes:
+                    raise SettingError(
+                        f"rounds.variations.{number}.{key}", f"names {name!r}, which is not in classes; add it there"
+                    )
         return self
+
+
+def _classes_named(entry: VariationsConfig) -> Iterator[tuple[str, str]]:
+    """Settings that name classes, and the classes."""
+    yield from ((f"prompts.objects.{slot}", name) for slot, names in entry.prompts.objects.items() for name in names)
+    yield from (("task.words", name) for name in entry.task.words)
+    if isinstance(entry.task, InpaintTask):
+        yield from (("task.only", name) for name in entry.task.only)
+        yield from (("task.replace", name) for name in entry.task.replace)
 
 
 def check_files(config: LoopConfig) -> None:

@@ -17,6 +17,7 @@ from bootstrap.state import derive_seed
 from diffugen.generate import GeneratedRecord
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler, LabelInput
+from diffugen.prompts import Prompt
 
 LABEL_BATCH = 16
 """Images in memory at a time."""
@@ -63,6 +64,7 @@ def judge_images(
     class_names: Sequence[str],
     config: FilterConfig,
     *,
+    shown: Sequence[Prompt] | None = None,
     attention_fraction: float = 0.0,
     seed: int = 0,
 ) -> list[SampleRecord]:
@@ -72,19 +74,23 @@ def judge_images(
         records, labels: aligned; all images were labelled by the same labelers.
         round_index, class_names: the round's.
         config: thresholds.
+        shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
         attention_fraction: share of the images that keep attention's labels although the detector agrees: errors
             of the detector cannot feed on themselves there.
         seed: of that choice.
     """
-    min_ious = adapted_min_ious(_agreement_by_class(labels, class_names, config), config)
+    # An inpainted image's untouched objects are no news: their labels were judged with its parent.
+    fresh = [encoded for record, encoded in zip(records, labels, strict=True) if record.task != "inpaint"]
+    min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
     samples = []
-    for record, encoded in zip(records, labels, strict=True):
+    prompts = [record.prompt for record in records] if shown is None else shown
+    for record, prompt, encoded in zip(records, prompts, labels, strict=True):
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
         attention = found["attention"].subset(found["attention"].scores >= config.min_score)
         if "detector" not in found:
-            verdict, labeler = judge_by_score(record.prompt, found["attention"], class_names, config), "attention"
+            verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         else:
-            verdict, labeler = judge_by_agreement(record.prompt, found, class_names, config, min_ious), "detector"
+            verdict, labeler = judge_by_agreement(prompt, found, class_names, config, min_ious), "detector"
             if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(attention), "attention"
         samples.append(make_sample(record, round_index, verdict, labeler, encoded))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice, takewhile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.near_duplicates import near_duplicates
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts import ObjectPhrase, Prompt, class_words
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
     return {
         "labeler": labelers[0] if len(labelers) == 1 else "mixed",
         "num_generated": len(samples),
+        "num_variations": sum(sample.is_variation for sample in samples),
         "num_kept": outcomes["keep"],
         "num_rejected": outcomes["reject"],
         "num_review": outcomes["review"],
@@ -99,7 +100,7 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
         "kid" where Inception's weights are at hand), those with a
         rare object with the concept's photos ("images/rare/kernel_distance_photos").
     """
-    drawn = [sample for sample in samples if sample.source.task != "photo"]
+    drawn = [sample for sample in samples if not sample.is_photo]
     features_of = _embedder(config)
     features = features_of(sample.source.image() for sample in drawn)
     references = {"photos": features_of(_photos(photos))}
@@ -192,22 +193,6 @@ def attributes_of(dataset: Path) -> dict[str, dict[str, str]]:
     return {row["name"]: row["attributes"] for row in rows if "attributes" in row}
 
 
-def plain_words(phrases: Collection[str]) -> str:
-    """What phrases of one class have in common at their end ("red car", "blue car": "car"), else the first of them."""
-    columns = zip(*(reversed(phrase.split()) for phrase in phrases), strict=False)
-    common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
-    return " ".join(reversed(common)) or next(iter(phrases))
-
-
-def class_words(config: LoopConfig) -> dict[str, str]:
-    """What to call each class in a plain caption: what the prompts' phrases for it have in common."""
-    phrases: dict[str, dict[str, None]] = {}
-    for classes in config.prompts.objects.values():
-        for name, texts in classes.items():
-            phrases.setdefault(name, {}).update(dict.fromkeys(texts))
-    return {name: plain_words(texts) for name, texts in phrases.items()}
-
-
 def _quality(pairs: Iterable[tuple[Instances, Instances]], labeler: str) -> dict[str, float]:
     quality = label_quality(pairs)
     wanted = ("mean_iou", "precision", "recall")
@@ -229,7 +214,7 @@ def _attention_pairs(
 ) -> Iterator[tuple[Instances, Instances]]:
     """Attention's labels of real images, each captioned with the classes that it truly shows."""
     labeler = AttentionLabeler(config.classes, config.label)
-    words = class_words(config)
+    words = class_words(config.prompts)
     for _, image, truth in _evaluation_images(evaluation, NUM_ATTENTION_IMAGES, config.classes):
         shown = [config.classes[class_id] for class_id in truth.class_ids if config.classes[class_id] in words]
         text = "a photo of " + " and ".join(f"a {words[name]}" for name in shown)

@@ -32,7 +32,7 @@ class Card:
 
     Attributes:
         round_index, name, outcome, reason, labeler, prompt, agreement: the sample's.
-        values: (slot, value) of the prompt's attributes, and ("class", name) of its objects.
+        values: (slot, value) of the prompt's attributes, ("class", name) of its objects, and ("task", how it was made).
         pictures: (caption, data URI), the image first.
     """
 
@@ -130,7 +130,7 @@ def _card(sample: SampleRecord, round_index: int) -> Card:
         labeler=sample.labeler,
         prompt=source.prompt.text,
         agreement=sample.agreement,
-        values=(*(("class", name) for name in classes), *attributes),
+        values=(*(("class", name) for name in classes), ("task", source.task), *attributes),
         pictures=tuple((caption, _jpeg_uri(pixels)) for caption, pixels in pictures),
     )
 

@@ -33,6 +33,7 @@ from bootstrap.stages import (
 )
 from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
 from bootstrap.training_set import import_labelled
+from bootstrap.variations import plan_round_variations, possible_prompts
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
@@ -84,7 +85,11 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     labeler, why = choose_labeler(standing, rounds.switch_agreement)
     told = {"labels_from": labeler, "labels_why": why}
     with folder.timed("generate"):
-        generated = generate_round(pipe, round_prompts(config, index), config.generate, folder, seed=config.seed)
+        prompts = round_prompts(config, index)
+        earlier = [sample for before in run.complete_rounds() for sample in read_samples(before)]
+        variations = plan_round_variations(config, earlier, index)
+        generated = generate_round(pipe, prompts, config.generate, folder, seed=config.seed, variations=variations)
+        made_of = {record.id: start for record, start in zip(generated[len(prompts) :], variations, strict=True)}
         if config.pool is not None:
             generated = [*generated, *read_pool(pipe, config.pool, config.generate, run.round(0), folder)]
     with folder.timed("label"):
@@ -94,6 +99,8 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
             folder,
             class_names=config.classes,
             rules=rounds.filter,
+            variations=made_of,
+            min_area_fraction=config.label.min_area_fraction,
             attention_fraction=rounds.attention_fraction,
             rare_ids=[config.classes.index(name) for name in config.rare_classes],
             val_fraction=rounds.val_fraction if index == 0 else 0.0,
@@ -151,10 +158,10 @@ def training_samples(config: LoopConfig, run: RunFolder, samples: Sequence[Sampl
         for folder in run.complete_rounds()
         for sample in with_corrections(read_samples(folder), corrections)
         # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
-        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not _is_photo(sample))
+        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
     ]
-    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and _is_photo(sample)}
-    own = _train(earlier) + [sample for sample in own if not _is_photo(sample) or sample.source.id not in by_person]
+    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and sample.is_photo}
+    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.source.id not in by_person]
     if rounds.max_class_ratio is not None:
         own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
     return own
@@ -221,12 +228,8 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[s
             tokenizer.add_tokens([token for tokens in new_tokens for token in tokens])
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
     pool = config.pool.prompts if config.pool else []
-    for prompt in [*prompts.values(), *pool]:
+    for prompt in [*prompts.values(), *possible_prompts(config, list(prompts.values())), *pool]:
         check_prompt(reader, prompt, config.generate.attend)
-
-
-def _is_photo(sample: SampleRecord) -> bool:
-    return sample.source.task == "photo"
 
 
 def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:

@@ -49,6 +49,16 @@ class SampleRecord:
         return self.outcome == "keep"
 
     @property
+    def is_photo(self) -> bool:
+        """Whether it is one of the pool's, not generated."""
+        return self.source.task == "photo"
+
+    @property
+    def is_variation(self) -> bool:
+        """Whether it was made from a kept sample of an earlier round."""
+        return self.source.task in ("img2img", "inpaint")
+
+    @property
     def class_ids(self) -> list[int]:
         return self.encoded["class_ids"]
 
@@ -128,7 +138,7 @@ def choose_validation(
         ConfigError: too few samples with a rare object were kept to train on some and validate on others.
     """
     # Photos of one object look alike whatever the split, so they only train.
-    kept = [sample for sample in samples if sample.kept and sample.source.task != "photo"]
+    kept = [sample for sample in samples if sample.kept and not sample.is_photo]
     with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
     without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
     if len(with_rare) < 2:

@@ -20,6 +20,7 @@ from bootstrap.labelling import judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
 from bootstrap.training_set import labelled_items, sample_items
+from bootstrap.variations import carry_labels, shown_prompt
 from diffugen.config import DetectorConfig, GenerateConfig
 from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
@@ -30,14 +31,26 @@ from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler
 from diffugen.prompts import Prompt
+from diffugen.variations import Variation
 
 
 def generate_round(
-    pipe: Any, prompts: Sequence[Prompt], settings: GenerateConfig, folder: RoundFolder, *, seed: int
+    pipe: Any,
+    prompts: Sequence[Prompt],
+    settings: GenerateConfig,
+    folder: RoundFolder,
+    *,
+    seed: int,
+    variations: Sequence[Variation] = (),
 ) -> list[GeneratedRecord]:
-    """Generate an image per prompt with its heatmaps; each has its own seed, which follows from `seed`."""
-    seeds = [derive_seed(seed, "image", folder.index, number) for number in range(len(prompts))]
-    return generate_batches(pipe, prompts, seeds, settings, folder.path)
+    """Generate an image per prompt, then one per variation, with heatmaps.
+
+    Each has its own seed, which follows from `seed`.
+    """
+    everything = [*prompts, *(variation.prompt for variation in variations)]
+    seeds = [derive_seed(seed, "image", folder.index, number) for number in range(len(everything))]
+    starts = [*[None] * len(prompts), *variations]
+    return generate_batches(pipe, everything, seeds, settings, folder.path, starts=starts)
 
 
 def read_pool(
@@ -67,6 +80,8 @@ def label_round(
     *,
     class_names: Sequence[str],
     rules: FilterConfig,
+    variations: Mapping[str, Variation] | None = None,
+    min_area_fraction: float = 0.0,
     attention_fraction: float = 0.0,
     rare_ids: Sequence[int] = (),
     val_fraction: float = 0.0,
@@ -81,15 +96,26 @@ def label_round(
         folder: the round's folder.
         class_names: names of the class ids.
         rules: thresholds of the filter.
+        variations: by record id, what variations were made of.
+        min_area_fraction: least share of the image that the repainted object of a variation covers.
         attention_fraction: share of the kept images with attention's labels instead of the detector's.
         rare_ids, val_fraction, seed: with a `val_fraction` above 0 that share of the kept samples becomes the
             validation split (round 0 only).
     """
     if folder.samples.is_file():
         return read_samples(folder)
+    variations = variations or {}
     labels = label_images(generated, labelers, f"round {folder.index}: labelling")
+    labels = carry_labels(labels, generated, variations, class_names, min_area_fraction)
     samples = judge_images(
-        generated, labels, folder.index, class_names, rules, attention_fraction=attention_fraction, seed=seed
+        generated,
+        labels,
+        folder.index,
+        class_names,
+        rules,
+        shown=[shown_prompt(record, variations) for record in generated],
+        attention_fraction=attention_fraction,
+        seed=seed,
     )
     if val_fraction > 0:
         samples = choose_validation(samples, rare_ids, val_fraction, seed)

@@ -20,7 +20,7 @@ def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Ite
     for sample in samples:
         if not sample.kept:
             continue
-        repeats = photo_repeats if sample.source.task == "photo" and sample.split == "train" else 1
+        repeats = photo_repeats if sample.is_photo and sample.split == "train" else 1
         for number in range(repeats):
             name = sample.name if number == 0 else f"{sample.name}_again{number}"
             provenance = provenance_of(sample.source, sample.labeler)

@@ -24,32 +24,23 @@ class Txt2ImgConfig(Strict):
     kind: Literal["txt2img"] = Field(default="txt2img", description="the task")
 
 
-class SourceTaskConfig(Strict):
+class VariationTask(Strict):
     """What tasks share that start from images which are there."""
 
-    source: ConfigPath = Field(
-        description="a dataset folder (data.yaml), the output of `diffugen generate`, or a folder of photos"
-    )
     words: dict[str, str] = Field(
         default={}, description="class -> the words for it, where no prompt of the source tells (default: its name)"
     )
 
 
-class Img2ImgConfig(SourceTaskConfig):
-    """Images drawn over source images: another time, weather or place. All labels are attended anew.
-
-    Images of another size than generate's are scaled to cover it, and the middle is cut out.
-    """
+class Img2ImgTask(VariationTask):
+    """Images drawn over others: another time, weather or place. All labels are attended anew."""
 
     kind: Literal["img2img"] = Field(description="the task")
     strength: float = Field(default=0.6, gt=0, le=1, description="share of the denoising steps; 1 ignores the source")
 
 
-class InpaintConfig(SourceTaskConfig):
-    """Images in which one labelled object is repainted; every pixel and label elsewhere stays.
-
-    The source must be labelled. Its images keep their size, cut to multiples of 8 pixels.
-    """
+class InpaintTask(VariationTask):
+    """Images in which one labelled object is repainted; every pixel and label elsewhere stays."""
 
     kind: Literal["inpaint"] = Field(description="the task")
     strength: float = Field(default=1.0, gt=0, le=1, description="share of the denoising steps; lower keeps the shape")
@@ -64,6 +55,22 @@ class InpaintConfig(SourceTaskConfig):
     margin_fraction: float = Field(
         default=0.02, ge=0, le=0.5, description="how far the mask is grown, over sqrt(H * W); other objects stay out"
     )
+
+
+class SourceConfig(Strict):
+    """Where a task finds the images that it starts from."""
+
+    source: ConfigPath = Field(
+        description="a dataset folder (data.yaml), the output of `diffugen generate`, or a folder of photos"
+    )
+
+
+class Img2ImgConfig(Img2ImgTask, SourceConfig):
+    """Img2img of a source. Images of another size than generate's are scaled to cover it, and the middle is cut out."""
+
+
+class InpaintConfig(InpaintTask, SourceConfig):
+    """Inpainting of a source, which must be labelled. Its images keep their size, cut to multiples of 8 pixels."""
 
 
 TaskConfig = Annotated[Txt2ImgConfig | Img2ImgConfig | InpaintConfig, Field(discriminator="kind")]
@@ -109,13 +116,9 @@ class DatasetConfig(Strict):
         _check_counts(self)
         if self.seed_range is not None and self.seed_range[0] > self.seed_range[1]:
             raise SettingError("seed_range", f"is {list(self.seed_range)}; give the least seed first")
-        _check_task(self.task, self.prompts)
+        check_task(self.task, self.prompts)
         if not isinstance(self.task, Txt2ImgConfig):
-            steps = self.generate.num_inference_steps
-            if int(steps * self.task.strength) < 1:
-                raise SettingError(
-                    "task.strength", f"is {self.task.strength}, not one of {steps} denoising steps; raise one of them"
-                )
+            check_strength("task.strength", self.task, self.generate)
         return self
 
     @property
@@ -159,8 +162,12 @@ def _check_class_counts(config: DatasetConfig, cartesian: bool) -> None:
             )
 
 
-def _check_task(task: TaskConfig, prompts: PromptsConfig) -> None:
-    """Templates may tell of the source image as far as the task has one."""
+def check_task(task: Txt2ImgConfig | Img2ImgTask | InpaintTask, prompts: PromptsConfig) -> None:
+    """Check the rules between a task and its prompts: templates may tell of a source image as far as there is one.
+
+    Raises:
+        SettingError: a template or a replacement breaks one; its key begins with "prompts" or "task".
+    """
     for number, template in enumerate(prompts.templates):
         key = f"prompts.templates.{number}.text"
         slots = SLOT.findall(template.text)
@@ -172,19 +179,30 @@ def _check_task(task: TaskConfig, prompts: PromptsConfig) -> None:
                 f"has the slot {{{reserved[0]}}}, which tells of a source image; set task, or define the slot in "
                 "prompts.attributes",
             )
-        if isinstance(task, Img2ImgConfig) and OBJECT in reserved:
+        if isinstance(task, Img2ImgTask) and OBJECT in reserved:
             raise SettingError(key, "has the slot {object}, which is for inpainting; use {source}")
-        if isinstance(task, Img2ImgConfig) and SOURCE in reserved and (num_objects or reserved.count(SOURCE) > 1):
+        if isinstance(task, Img2ImgTask) and SOURCE in reserved and (num_objects or reserved.count(SOURCE) > 1):
             raise SettingError(key, "has {source} beside an object slot or a second {source}; keep {source} alone")
-        if isinstance(task, InpaintConfig) and (num_objects != 1 or SOURCE in reserved):
+        if isinstance(task, InpaintTask) and (num_objects != 1 or SOURCE in reserved):
             raise SettingError(
                 key, "must ask for the one object that is painted: by {object}, which stays, or by one object slot"
             )
-    if isinstance(task, InpaintConfig):
+    if isinstance(task, InpaintTask):
         _check_replacements(task, prompts)
 
 
-def _check_replacements(task: InpaintConfig, prompts: PromptsConfig) -> None:
+def check_strength(key: str, task: Img2ImgTask | InpaintTask, settings: GenerateConfig) -> None:
+    """Check that a task has at least one denoising step.
+
+    Raises:
+        SettingError: it has none; `key` is that of its strength.
+    """
+    steps = settings.num_inference_steps
+    if int(steps * task.strength) < 1:
+        raise SettingError(key, f"is {task.strength}, not one of {steps} denoising steps; raise one of them")
+
+
+def _check_replacements(task: InpaintTask, prompts: PromptsConfig) -> None:
     for name, others in task.replace.items():
         if not others:
             raise SettingError(f"task.replace.{name}", "is empty; name classes of prompts.objects, or remove it")

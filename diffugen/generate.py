@@ -84,7 +84,7 @@ class GeneratedRecord:
 
 
 class Start(Protocol):
-    """What a sample starts from, where it does not start from noise alone."""
+    """What a sample starts from, where it does not start from noise."""
 
     @property
     def task(self) -> str:
@@ -92,7 +92,7 @@ class Start(Protocol):
 
     @property
     def strength(self) -> float:
-        """Share of the denoising steps, in (0, 1]; one for all starts of a run."""
+        """Share of the denoising steps, in (0, 1]."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def generate_batches(
     settings: GenerateConfig,
     out: Path,
     *,
-    starts: Sequence[Start] | None = None,
+    starts: Sequence[Start | None] | None = None,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> list[GeneratedRecord]:
@@ -124,7 +124,7 @@ def generate_batches(
         seeds: one per prompt.
         settings: size, steps, guidance, batch size.
         out: folder for images/, heatmaps/ and parts/.
-        starts: what each sample starts from (img2img, inpaint); None: from noise (txt2img).
+        starts: what each sample starts from (img2img, inpaint), None where it is noise (txt2img); None: all from noise.
         progress: show a progress bar.
         provenance: what to record about the model; by default its path.
 
@@ -141,8 +141,9 @@ def generate_batches(
         check_prompt(pipe, prompt, settings.attend)
     model = {"model": str(getattr(pipe, "name_or_path", ""))} if provenance is None else dict(provenance)
     made_with = json.loads(json.dumps(model | settings.model_dump(exclude={"batch_size"})))  # as it will be read back
+    starts = [None] * len(prompts) if starts is None else starts
     wanted = _plan(prompts, seeds, starts, made_with, Path(out))
-    start_of = dict(zip((record.id for record in wanted), starts or (), strict=bool(starts)))
+    start_of = {record.id: start for record, start in zip(wanted, starts, strict=True) if start is not None}
     done = _finished(wanted, Path(out))
     pending = [record for record in wanted if record.id not in done]
     batch_size = settings.batch_size
@@ -213,14 +214,10 @@ def load_generated(out: Path) -> list[GeneratedRecord]:
 
 
 def _plan(
-    prompts: Sequence[Prompt],
-    seeds: Sequence[int],
-    starts: Sequence[Start] | None,
-    provenance: dict[str, Any],
-    out: Path,
+    prompts: Sequence[Prompt], seeds: Sequence[int], starts: Sequence[Start | None], model: dict[str, Any], out: Path
 ) -> list[GeneratedRecord]:
-    tasks = ["txt2img"] * len(prompts) if starts is None else [start.task for start in starts]
-    parents = [{}] * len(prompts) if starts is None else [start.provenance for start in starts]
+    tasks = ["txt2img" if start is None else start.task for start in starts]
+    parents = [{} if start is None else start.provenance for start in starts]
     return [
         GeneratedRecord(
             id=f"{number:06d}",
@@ -229,7 +226,7 @@ def _plan(
             prompt=prompt,
             seed=int(seed),
             task=task,
-            provenance=provenance | json.loads(json.dumps(parent)),
+            provenance=model | json.loads(json.dumps(parent)),
         )
         for number, (prompt, seed, task, parent) in enumerate(zip(prompts, seeds, tasks, parents, strict=True))
     ]
@@ -263,14 +260,16 @@ def _check_same(made: GeneratedRecord, wanted: GeneratedRecord | None, out: Path
 def _load_starts(
     batch: list[GeneratedRecord], start_of: Mapping[str, Start]
 ) -> tuple[list[GeneratedRecord], dict[str, Any]]:
-    """The records that can run together, as only images of one size can, and what they start from."""
-    if not start_of:
-        return batch, {}
-    loaded = [start_of[record.id].load() for record in batch]
-    sizes = [image.shape for image, _ in loaded]
-    alike = next((number for number, size in enumerate(sizes) if size != sizes[0]), len(batch))
-    images, masks = zip(*loaded[:alike], strict=True)
-    inputs = {"images": images, "strength": start_of[batch[0].id].strength}
+    """The records that can run together, as only those of one task, strength and size can, and what they start from."""
+    starts = [start_of.get(record.id) for record in batch]
+    loaded = [None if start is None else (start, *start.load()) for start in starts]
+    kinds = [item and (item[0].task, item[0].strength, item[1].shape) for item in loaded]
+    alike = next((number for number, kind in enumerate(kinds) if kind != kinds[0]), len(batch))
+    together = [item for item in loaded[:alike] if item is not None]
+    if not together:
+        return batch[:alike], {}
+    started, images, masks = zip(*together, strict=True)
+    inputs = {"images": images, "strength": started[0].strength}
     return batch[:alike], inputs | ({"masks": masks} if masks[0] is not None else {})
 
 

@@ -80,6 +80,11 @@ def _plan_of_variations(config: DatasetConfig) -> Plan:
         num_images_per_prompt=config.num_images_per_prompt or 1,
         seed=config.seed,
     )
+    if not variations:
+        raise ConfigError(
+            "setting 'task': no labelled object of the source may be repainted; see task.only, task.min_score "
+            "and task.replace, and whether the source is labelled"
+        )
     # A variation goes where its parent is, else near-twins would stand on both sides.
     drawn = split_groups([item.source.name for item in variations], config.val_fraction, config.seed)
     return Plan(

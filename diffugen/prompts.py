@@ -1,4 +1,4 @@
-"""Prompts, and what is decided per prompt: seeds and splits."""
+"""Prompts, what is decided per prompt (seeds and splits), and the plain words of classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
-from diffugen.config import ConfigError
+from diffugen.config import ConfigError, PromptsConfig
 from diffugen.prompt_rules import SLOT
 
 
@@ -129,6 +130,22 @@ def largest_remainder(weights: Sequence[float], num: int) -> list[int]:
     order = np.argsort(-(exact - counts), kind="stable")
     counts[order[: num - counts.sum()]] += 1
     return counts.tolist()
+
+
+def class_words(config: PromptsConfig) -> dict[str, str]:
+    """What to call each class in a plain caption, see `plain_words`."""
+    phrases: dict[str, list[str]] = {}
+    for classes in config.objects.values():
+        for name, texts in classes.items():
+            phrases.setdefault(name, []).extend(texts)
+    return {name: plain_words(texts) for name, texts in phrases.items()}
+
+
+def plain_words(phrases: Sequence[str]) -> str:
+    """What phrases of one class have in common at their end ("red car", "blue car": "car"), else the first of them."""
+    columns = zip(*(reversed(phrase.split()) for phrase in phrases), strict=False)
+    common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    return " ".join(reversed(common)) or phrases[0]
 
 
 def without_gaps(text: str) -> str:

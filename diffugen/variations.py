@@ -12,7 +12,7 @@ import numpy as np
 
 from diffugen.config import ConfigError, PromptsConfig
 from diffugen.dataset import renumbered
-from diffugen.dataset_config import DatasetConfig, Img2ImgConfig, InpaintConfig
+from diffugen.dataset_config import DatasetConfig, Img2ImgTask, InpaintTask
 from diffugen.inpainting import cut_instances, cut_size, merge_labels, repaint_region
 from diffugen.instances import Instances
 from diffugen.prompt_rules import OBJECT, SLOT, SOURCE, SOURCE_PREFIX
@@ -83,7 +83,7 @@ class _Unit:
 
 def plan_variations(
     sources: Sequence[SourceImage],
-    task: Img2ImgConfig | InpaintConfig,
+    task: Img2ImgTask | InpaintTask,
     prompts: PromptsConfig,
     *,
     size_hw: tuple[int, int],
@@ -106,20 +106,20 @@ def plan_variations(
         num_images_per_prompt: how often each combination comes, in the mode "cartesian" without `num_images`.
         seed: of the choices.
 
+    Returns:
+        The variations; none where no labelled object may be repainted.
+
     Raises:
-        ConfigError: nothing can be repainted, an image has no prompt that a template asks for, or there are too many
+        ConfigError: an image has no labels or no prompt where the task or a template needs them, or there are too many
             combinations.
     """
     rng = np.random.default_rng(seed)
     by_class = {name: _restricted(prompts, task, name) for name in {"", *(n for s in sources for n in s.class_names)}}
     units = [unit for unit in _units(sources, task, rng) if by_class[unit.class_name].templates]
     if not units:
-        raise ConfigError(
-            "setting 'task': no labelled object of the source may be repainted; see task.only, task.min_score "
-            "and task.replace, and whether the source is labelled"
-        )
+        return []
     chosen = _pair(units, by_class, prompts.mode, num_images, num_images_per_prompt, rng, seed)
-    margin = task.margin_fraction if isinstance(task, InpaintConfig) else 0.0
+    margin = task.margin_fraction if isinstance(task, InpaintTask) else 0.0
     return [
         Variation(
             source=unit.source,
@@ -174,10 +174,10 @@ def cover(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _units(
-    sources: Sequence[SourceImage], task: Img2ImgConfig | InpaintConfig, rng: np.random.Generator
+    sources: Sequence[SourceImage], task: Img2ImgTask | InpaintTask, rng: np.random.Generator
 ) -> Iterator[_Unit]:
     for source in sources:
-        if isinstance(task, Img2ImgConfig):
+        if isinstance(task, Img2ImgTask):
             yield _Unit(source)
             continue
         if source.encoded is None:
@@ -197,9 +197,9 @@ def _units(
         yield from (_Unit(source, i, names[i]) for i in wanted)
 
 
-def _restricted(prompts: PromptsConfig, task: Img2ImgConfig | InpaintConfig, class_name: str) -> PromptsConfig:
+def _restricted(prompts: PromptsConfig, task: Img2ImgTask | InpaintTask, class_name: str) -> PromptsConfig:
     """The prompts that may be drawn for an object of a class; without templates where there are none."""
-    if isinstance(task, Img2ImgConfig) or not task.replace:
+    if isinstance(task, Img2ImgTask) or not task.replace:
         return prompts
     allowed = task.replace.get(class_name, ())
     objects = {
@@ -238,7 +238,7 @@ def _pair(
     return [(unit, next(draws[unit.class_name])) for unit in picked]
 
 
-def _completed(draw: Draw, unit: _Unit, task: Img2ImgConfig | InpaintConfig) -> Prompt:
+def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prompt:
     """The prompt of a draw, its slots that tell of the source filled.
 
     `{source}` becomes the source's own template with its objects; an attribute that stands beside it and that the

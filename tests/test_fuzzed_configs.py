@@ -29,6 +29,12 @@ PROMPTS = {
     "attributes": {"time": ["at night", ""]},
 }
 CONCEPT = {"placeholder_token": "<piano>", "initializer_word": "bench", "photos": "photos"}
+REDRAWN = {
+    "task": {"kind": "img2img", "strength": 1.0},
+    "prompts": {"templates": [{"text": "{source}, sunny"}]},
+    "num_images": 2,
+}
+REPAINTED = REDRAWN | {"task": {"kind": "inpaint"}, "prompts": {"templates": [{"text": "a red {object}"}]}}
 VALID: dict[type[Strict], dict[str, Any]] = {
     DatasetConfig: {"model": {"path": "some/model"}, "prompts": PROMPTS, "num_images": 3},
     ConceptRunConfig: {"model": {"path": "some/model"}, "concept": CONCEPT},
@@ -42,6 +48,7 @@ VALID: dict[type[Strict], dict[str, Any]] = {
         "detector": {"base_weights": "base.pt"},
         "pool": {"folder": "photos", "captions": ["a <piano>"], "objects": {"<piano>": "piano"}},
         "evaluation": {"dataset": "truth"},
+        "rounds": {"variations": [REDRAWN, REPAINTED]},
     },
 }
 JOINT = {
@@ -52,6 +59,12 @@ JOINT = {
     "num_images",
     "num_images_per_prompt",
     "prompts.mode",
+    *(f"prompts.templates.{number}.text" for number in (0, 1)),
+    *(
+        f"rounds.variations.{number}.{key}"
+        for number in (0, 1)
+        for key in ("prompts.templates.0.text", "prompts.mode", "task.strength")
+    ),
 }
 """Settings whose values other settings limit."""
 
@@ -66,13 +79,19 @@ anything = st.recursive(
 
 
 def leaves(schema: dict[str, Any], given: Any, definitions: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dotted key and JSON schema of every plain setting: no lists and no maps.
+    """The dotted key and JSON schema of every plain setting: no lists of values and no maps.
 
-    Optional groups count if they are given, or have no setting that must be.
+    Optional groups count if they are given, or have no setting that must be; lists of groups as they are given.
     """
     for name, inner in schema.get("properties", {}).items():
-        options = [definitions[o["$ref"].rpartition("/")[2]] for o in (inner, *inner.get("anyOf", [])) if "$ref" in o]
         below = given.get(name) if isinstance(given, dict) else None
+        options = [definitions[o["$ref"].rpartition("/")[2]] for o in (inner, *inner.get("anyOf", [])) if "$ref" in o]
+        if "discriminator" in inner and below is not None:
+            options = [definitions[inner["discriminator"]["mapping"][below["kind"]].rpartition("/")[2]]]
+        if "$ref" in inner.get("items", {}) and below is not None:
+            numbered = {str(number): inner["items"] for number in range(len(below))}
+            options = [{"properties": numbered}]
+            below = dict(zip(numbered, below, strict=True))
         for group in options:
             if below is not None or "required" not in group:
                 yield from ((f"{name}.{key}", leaf) for key, leaf in leaves(group, below, definitions))
@@ -128,10 +147,10 @@ def invalid_values(leaf: dict[str, Any]) -> st.SearchStrategy[Any]:
 def replaced(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     values = copy.deepcopy(values)
     *groups, last = key.split(".")
-    target = values
+    target: Any = values
     for group in groups:
-        target = target.setdefault(group, {})
-    target[last] = value
+        target = target[int(group)] if isinstance(target, list) else target.setdefault(group, {})
+    target[int(last) if isinstance(target, list) else last] = value
     return values
 
 
@@ -219,7 +238,8 @@ def test_anything_anywhere_is_accepted_or_refused_in_a_sentence(schema: type[Str
     """No value at any place makes a traceback, whatever its type."""
     structured = ["prompts.templates", "prompts.objects", "prompts.attributes", "prompts.objects.rare", "prompts"]
     structured += ["classes", "rare_classes", "generate.attention_factors", "concept.templates", "concept", "model"]
-    structured += ["pool", "pool.objects", "rounds", "rounds.filter.checks", "model.embeddings"]
+    structured += ["pool", "pool.objects", "rounds", "rounds.filter.checks", "model.embeddings", "rounds.variations"]
+    structured += ["rounds.variations.1", "rounds.variations.0.task", "rounds.variations.1.prompts.objects"]
     in_this = [key for key in structured if key.split(".")[0] in schema.model_fields]
     key = data.draw(st.sampled_from([*sorted(settings_of(schema)), *in_this, *in_this]))
     values = replaced(VALID[schema], key, data.draw(anything, label=key))

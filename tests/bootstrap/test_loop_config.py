@@ -24,9 +24,9 @@ VALID: dict[str, Any] = {
 }
 
 
-def changed(**changes: Any) -> dict[str, Any]:
+def changed(valid: dict[str, Any] = VALID, **changes: Any) -> dict[str, Any]:
     """The valid config with `group__key` settings replaced."""
-    values = copy.deepcopy(VALID)
+    values = copy.deepcopy(valid)
     for name, value in changes.items():
         *groups, last = name.split("__")
         target = values
@@ -36,9 +36,27 @@ def changed(**changes: Any) -> dict[str, Any]:
     return values
 
 
+def redrawn(**changes: Any) -> dict[str, Any]:
+    return changed(
+        {"task": {"kind": "img2img"}, "prompts": {"templates": [{"text": "{source}, sunny"}]}, "num_images": 2},
+        **changes,
+    )
+
+
+def repainted(**changes: Any) -> dict[str, Any]:
+    prompts = {"templates": [{"text": "a {new} {source_time}"}], "objects": {"new": {"car": ["bus"]}}}
+    return changed({"task": {"kind": "inpaint"}, "prompts": prompts, "num_images": 2}, **changes)
+
+
+def test_variations_need_nothing_but_a_task_prompts_and_a_number() -> None:
+    first, second = validate(changed(rounds__variations=[redrawn(), repainted()]), LoopConfig).rounds.variations
+    assert (first.task.strength, second.task.strength, second.num_images) == (0.6, 1.0, 2)
+
+
 def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
     config = validate(VALID, LoopConfig, folder=tmp_path)
     assert config.rounds.num_rounds == 3
+    assert config.rounds.variations == ()
     assert config.wandb.mode == "disabled"
     assert config.evaluation is None
     assert config.detector.base_weights == (tmp_path / "base.safetensors").resolve()
@@ -61,6 +79,33 @@ def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
         ({"rounds__filter__min_iou": 1.5}, "'rounds.filter.min_iou'"),
         ({"rounds__start_from": "best"}, "'rounds.start_from'"),
         ({"wandb__mode": "on"}, "'wandb.mode'"),
+        (
+            {"rounds__variations": [{"task": {"kind": "draw"}}]},
+            "'rounds.variations.0.task.kind' is \"draw\" but should be",
+        ),
+        ({"rounds__variations": [{"task": {}}]}, "'rounds.variations.0.task.kind' is missing"),
+        (
+            {"rounds__variations": [redrawn(task__source="elsewhere")]},
+            "unknown setting 'rounds.variations.0.task.source'",
+        ),
+        (
+            {"rounds__variations": [redrawn(), redrawn(task__strength=0.01)]},
+            "'rounds.variations.1.task.strength' is 0.01, not one of 30 denoising steps",
+        ),
+        (
+            {"rounds__variations": [redrawn(prompts__templates=[{"text": "a {object}"}])]},
+            "'rounds.variations.0.prompts.templates.0.text' has the slot {object}, which is for inpainting",
+        ),
+        ({"rounds__variations": [redrawn(prompts__mode="cartesian")]}, "'rounds.variations.0.prompts.mode' is"),
+        ({"rounds__variations": [redrawn(num_images=0)]}, "'rounds.variations.0.num_images'"),
+        (
+            {"rounds__variations": [repainted(task__only=["harp"])]},
+            "'rounds.variations.0.task.only' names 'harp', which is not in classes",
+        ),
+        (
+            {"rounds__variations": [repainted(prompts__objects={"new": {"bus": ["bus"]}})]},
+            "'rounds.variations.0.prompts.objects.new' names 'bus', which is not in classes",
+        ),
         ({"name": "../elsewhere"}, "'name'"),
         ({"seed": -1}, "'seed'"),
     ],

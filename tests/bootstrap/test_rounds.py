@@ -58,6 +58,7 @@ def test_a_summary_counts_outcomes_and_reasons(tmp_path: Path, make_samples: Cal
     assert summarise_samples(samples) == {
         "labeler": "attention",
         "num_generated": 4,
+        "num_variations": 0,
         "num_kept": 1,
         "num_rejected": 3,
         "num_review": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,31 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
     with pytest.raises(ConfigError, match="has no images"):
         read(tmp_path / "other")
+
+
+@dataclass(frozen=True)
+class DrawnOver:
+    """A start of noise, drawn over or repainted on its left."""
+
+    task: str
+    strength: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
+        image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        return image, np.indices((64, 96))[1] < 48 if self.task == "inpaint" else None
+
+
+def test_samples_with_and_without_a_start_go_into_one_folder(pipe: Any, tmp_path: Path) -> None:
+    """Only alike ones share a batch, and those from noise are what they would be alone."""
+    inpainted = DrawnOver("inpaint", 1.0)
+    starts = [None, None, DrawnOver("img2img", 0.5), DrawnOver("img2img", 1.0), inpainted, None]
+    prompts, seeds = [PROMPTS[0]] * 6, list(range(6))
+    settings = SETTINGS.model_copy(update={"num_inference_steps": 2, "batch_size": 4})
+    records = generate_batches(pipe, prompts, seeds, settings, tmp_path / "mixed", starts=starts, progress=False)
+    assert [record.task for record in records] == ["txt2img"] * 2 + ["img2img"] * 2 + ["inpaint", "txt2img"]
+    parts = sorted(path.stem for path in (tmp_path / "mixed" / "parts").iterdir())
+    assert parts == [f"batch_00000{number}" for number in (0, 2, 3, 4, 5)]
+    alone = generate_batches(pipe, prompts[:2], seeds[:2], settings, tmp_path / "alone", progress=False)
+    assert all((a.image() == b.image()).all() for a, b in zip(alone, records, strict=False))
+    assert (records[4].image()[:, 48:] == inpainted.load()[0][:, 48:]).all()

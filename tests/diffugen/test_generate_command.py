@@ -205,6 +205,13 @@ def test_what_was_generated_can_be_a_source(inpaint_config: Path, source: Path, 
         assert image.provenance["labeler"] == "attention"
 
 
+def test_nothing_to_repaint_is_told(inpaint_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["generate", str(inpaint_config), "--out", str(out), "--set", 'task.only=["piano"]']) == 2
+    assert "no labelled object of the source may be repainted; see task.only" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_dry_run_of_variations_names_their_parents(
     inpaint_config: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffugen.config import ConfigError
-from diffugen.prompts import Prompt, assign_splits, largest_remainder, sample_seeds, split_groups
+from diffugen.prompts import Prompt, assign_splits, largest_remainder, plain_words, sample_seeds, split_groups
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,17 @@ def test_a_group_is_never_divided() -> None:
     splits = split_groups(groups, 0.3, seed=2)
     assert splits.count("val") == 9
     assert all(len(set(splits[start : start + 3])) == 1 for start in range(0, 30, 3))
+
+
+@pytest.mark.parametrize(
+    ("phrases", "words"),
+    [
+        (["red car", "blue car"], "car"),
+        (["red <grand-piano>", "a big blue <grand-piano>"], "<grand-piano>"),
+        (["old steam engine", "steam engine"], "steam engine"),
+        (["racing car"], "racing car"),
+        (["automobile", "red car"], "automobile"),
+    ],
+)
+def test_the_plain_words_of_a_class_are_what_its_phrases_share(phrases: list[str], words: str) -> None:
+    assert plain_words(phrases) == words

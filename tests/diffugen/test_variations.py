@@ -161,9 +161,8 @@ def test_an_object_is_kept_with_another_texture() -> None:
     ]
 
 
-def test_nothing_to_repaint_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="no labelled object of the source may be repainted; see task.only"):
-        plan([source("a", BY_DAY, instances(0))], inpaint(only=["tent"]), BUS)
+def test_what_cannot_be_repainted_is_not_varied() -> None:
+    assert plan([source("a", BY_DAY, instances(0))], inpaint(only=["tent"]), BUS, num_images=3) == []
     with pytest.raises(ConfigError, match=r"'task.source': a.png is not labelled, so there is no object to repaint"):
         plan([source("a", BY_DAY)], inpaint(), BUS)
 
