@@ -80,6 +80,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
 def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
     """Check the rest of the config against the model and learn the concepts; the pipeline that knows them."""
     from bootstrap.rounds import check_prompts
+    from bootstrap.stages import mask2former_labeler
     from diffugen.detector import load_detector
     from diffugen.pipelines import load_pipeline
     from textual_inversion.embeddings import placeholder_tokens
@@ -92,6 +93,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
         for concept in concepts:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
+        mask2former_labeler(config)
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
     run.write_config(config, weights=config.detector.base_weights)
     if not concepts:

@@ -15,6 +15,7 @@ from diffugen.config import (
     ConfigPath,
     DetectorConfig,
     GenerateConfig,
+    HubPath,
     ModelConfig,
     PromptsConfig,
     SettingError,
@@ -25,6 +26,16 @@ from diffugen.dataset_config import Img2ImgTask, InpaintTask, check_strength, ch
 from diffugen.images import list_images
 from diffugen.prompt_rules import check_classes
 from diffugen.prompts import ObjectPhrase, Prompt
+
+
+class Mask2FormerConfig(Strict):
+    """A Mask2Former that checks the detector too, in the classes that it can tell; of all others it says nothing."""
+
+    model: HubPath = Field(description="folder in transformers' format, or hub id")
+    class_map: dict[str, str] = Field(
+        {}, description="the model's class names -> classes, many to one; equal names need no entry"
+    )
+    score_threshold: float = Field(0.5, gt=0, le=1, description="instances that score lower do not count")
 
 
 class FilterConfig(Strict):
@@ -39,6 +50,7 @@ class FilterConfig(Strict):
         ("flipped", "previous"),
         description="who checks the detector beside attention: itself on the mirrored image, its predecessor",
     )
+    mask2former: Mask2FormerConfig | None = Field(None, description="a Mask2Former that checks the detector too")
 
     @model_validator(mode="after")
     def _limits(self) -> FilterConfig:
@@ -203,6 +215,11 @@ class LoopConfig(Strict):
                 raise SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
             if name in self.rare_classes[:number]:
                 raise SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
+        checker = self.rounds.filter.mask2former
+        for known, name in checker.class_map.items() if checker else ():
+            if name not in self.classes:
+                key = f"rounds.filter.mask2former.class_map.{known}"
+                raise SettingError(key, f"is {name!r}, which is not in classes; add it there")
         for number, entry in enumerate(self.rounds.variations):
             check_strength(f"rounds.variations.{number}.task.strength", entry.task, self.generate)
             for key, name in _classes_named(entry):

@@ -8,7 +8,7 @@ with it on class, count and place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,6 +75,7 @@ def judge_by_agreement(
     class_names: Sequence[str],
     config: FilterConfig,
     min_ious: Mapping[str, float] | None = None,
+    known_classes: Mapping[str, Collection[str]] | None = None,
 ) -> Verdict:
     """Later rounds: keep an image where all labelers find what the prompt asked for, in the same places.
 
@@ -82,12 +83,16 @@ def judge_by_agreement(
     that the prompt does not name), or where its masks are not the detector's. Nobody dissents: kept, with the
     detector's labels. Fewer than half do: a person should look. Else it is rejected, for the first dissent.
 
+    A labeler that knows some classes only is asked about those alone, and has no voice on an image where they neither
+    should be nor are found.
+
     Args:
         prompt: the image's prompt.
         labels: by labeler: "detector", whose labels are judged, "attention", and further ones.
         class_names: names of the class ids.
         config: `min_score` applies to attention, `score_threshold` to all others.
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
+        known_classes: by labeler, the classes that it can tell; a labeler that is not in it can tell all.
     """
     counted = {
         name: found.subset(found.scores >= (config.min_score if name == "attention" else config.score_threshold))
@@ -95,16 +100,22 @@ def judge_by_agreement(
     }
     detector = counted["detector"]
     expected = expected_counts(prompt, class_names)
-    dissents = {}
+    dissents, num_voices = {}, 0
     for name in sorted(counted, key=lambda name: name != "detector"):
-        reason = _count_reason(expected, counted[name], class_names)
+        known = (known_classes or {}).get(name, class_names)
+        found, checked = _within(known, counted[name], detector, class_names)
+        asked = {class_name: count for class_name, count in expected.items() if class_name in known}
+        if len(known) < len(class_names) and not len(found) and not any(asked.values()):
+            continue
+        num_voices += 1
+        reason = _count_reason(asked, found, class_names)
         if reason:
             dissents[name] = f"{name}_{reason}"
         elif name != "detector" and "detector" not in dissents:
-            misplaced = _misplaced(detector, counted[name], class_names, min_ious or {}, config.min_iou)
+            misplaced = _misplaced(checked, found, class_names, min_ious or {}, config.min_iou)
             if misplaced:
                 dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
-    outcome: Outcome = "reject" if 2 * len(dissents) >= len(counted) else "review" if dissents else "keep"
+    outcome: Outcome = "reject" if 2 * len(dissents) >= num_voices else "review" if dissents else "keep"
     ious = matched_ious(detector, counted["attention"])
     union = len(counted["attention"]) + len(detector) - len(ious)
     agreement = float(sum(ious.values()) / union) if union else None
@@ -133,6 +144,20 @@ def expected_counts(prompt: Prompt, class_names: Sequence[str]) -> dict[str, int
     """How many instances of each class the prompt asks for; zero for classes it does not name."""
     counts = Counter(phrase.class_name for phrase in prompt.objects)
     return {name: counts[name] for name in class_names}
+
+
+def _within(
+    known: Collection[str], found: Instances, detector: Instances, class_names: Sequence[str]
+) -> tuple[Instances, Instances]:
+    """What a labeler found and what the detector found, of the classes that the labeler knows.
+
+    What lies mostly on an object of another class, as the detector sees it, is left out: to somebody who knows no
+    pianos a piano may be a car.
+    """
+    is_known = np.array([class_names[class_id] in known for class_id in detector.class_ids], bool)
+    elsewhere = ~detector.masks[~is_known].any(axis=0)
+    counts = 2 * (found.masks & elsewhere).sum(axis=(1, 2)) >= found.masks.sum(axis=(1, 2))
+    return found.subset(counts), detector.subset(is_known)
 
 
 def _count_reason(expected: dict[str, int], found: Instances, class_names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ def judge_images(
     config: FilterConfig,
     *,
     shown: Sequence[Prompt] | None = None,
+    known_classes: Mapping[str, Collection[str]] | None = None,
     attention_fraction: float = 0.0,
     seed: int = 0,
 ) -> list[SampleRecord]:
@@ -75,6 +76,7 @@ def judge_images(
         round_index, class_names: the round's.
         config: thresholds.
         shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
+        known_classes: see `judge_by_agreement`.
         attention_fraction: share of the images that keep attention's labels although the detector agrees: errors
             of the detector cannot feed on themselves there.
         seed: of that choice.
@@ -90,7 +92,8 @@ def judge_images(
         if "detector" not in found:
             verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         else:
-            verdict, labeler = judge_by_agreement(prompt, found, class_names, config, min_ious), "detector"
+            verdict = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
+            labeler = "detector"
             if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(attention), "attention"
         samples.append(make_sample(record, round_index, verdict, labeler, encoded))

@@ -26,6 +26,7 @@ from bootstrap.stages import (
     finetune_round,
     generate_round,
     label_round,
+    mask2former_labeler,
     measure,
     read_pool,
     validation_agreement,
@@ -143,6 +144,8 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
         labelers["flipped"] = MirroredLabeler(labelers["detector"])
     if "previous" in checks and earlier:
         labelers["previous"] = detector_labeler(earlier[-1].weights, config)
+    if (mask2former := mask2former_labeler(config)) is not None:
+        labelers["mask2former"] = mask2former
     return labelers
 
 

@@ -21,7 +21,7 @@ from bootstrap.samples import SampleRecord, choose_validation, read_samples, wri
 from bootstrap.state import RoundFolder, derive_seed, link_file
 from bootstrap.training_set import labelled_items, sample_items
 from bootstrap.variations import carry_labels, shown_prompt
-from diffugen.config import DetectorConfig, GenerateConfig
+from diffugen.config import ConfigError, DetectorConfig, GenerateConfig
 from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
 from diffugen.detector_labeler import DetectorLabeler
@@ -30,6 +30,7 @@ from diffugen.generate import GeneratedRecord, generate_batches, read_photos
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler
+from diffugen.mask2former import Mask2FormerLabeler
 from diffugen.prompts import Prompt
 from diffugen.variations import Variation
 
@@ -114,6 +115,9 @@ def label_round(
         class_names,
         rules,
         shown=[shown_prompt(record, variations) for record in generated],
+        known_classes={
+            name: labeler.known_classes for name, labeler in labelers.items() if isinstance(labeler, Mask2FormerLabeler)
+        },
         attention_fraction=attention_fraction,
         seed=seed,
     )
@@ -182,6 +186,33 @@ def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
         imgsz=config.detector.imgsz,
         device=first_device(config.detector),
     )
+
+
+def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
+    """The Mask2Former that checks the detector, where the config has one.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its classes do not fit those of the run.
+    """
+    settings = config.rounds.filter.mask2former
+    if settings is None:
+        return None
+    try:
+        labeler = Mask2FormerLabeler(
+            settings.model,
+            config.classes,
+            score_threshold=settings.score_threshold,
+            class_map=settings.class_map,
+            device=config.model.device,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"setting 'rounds.filter.mask2former': {error}") from None
+    if not labeler.known_classes:
+        raise ConfigError(
+            f"setting 'rounds.filter.mask2former.class_map' leads to none of the classes {', '.join(config.classes)}, "
+            f"and {settings.model} has none of these names; map some of its classes to them"
+        )
+    return labeler
 
 
 def first_device(config: DetectorConfig) -> str:

@@ -71,6 +71,21 @@ def _beside(folder: Path, path: str | Path) -> Path:
 ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
 """A path; relative ones are taken from the folder of the config file."""
 
+
+def _if_local(value: Any, info: ValidationInfo) -> Any:
+    """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
+    folder = (info.context or {}).get("folder")
+    if not isinstance(value, str) or folder is None:
+        return value
+    # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
+    local = os.path.exists(os.path.join(folder, value))
+    local = local or value.startswith((".", "/", "~")) or value.endswith(".safetensors")
+    return str(_beside(folder, value)) if local else value
+
+
+HubPath = Annotated[str, BeforeValidator(_if_local)]
+"""A hub id, or a path as `ConfigPath` has it."""
+
 AnyConfig = TypeVar("AnyConfig", bound=Strict)
 
 
@@ -162,8 +177,8 @@ def _index(values: Any, name: str, override: str) -> int:
 class ModelConfig(Strict):
     """The diffusion model: anything diffusers' Stable Diffusion pipelines load."""
 
-    path: str = Field(description="hub id, pipeline folder or single .safetensors file")
-    config: str | None = Field(
+    path: HubPath = Field(description="hub id, pipeline folder or single .safetensors file")
+    config: HubPath | None = Field(
         default=None,
         description="pipeline folder or hub id with the configs and tokenizer for a single file, which has weights "
         "alone (default: those of the Stable Diffusion that it looks like, from the hub)",
@@ -178,26 +193,6 @@ class ModelConfig(Strict):
     cpu_offload: bool = Field(default=False, description="keep only the running part on the GPU")
     vae_slicing: bool = Field(default=False, description="decode one image at a time")
     vae_tiling: bool = Field(default=False, description="decode large images tile by tile")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _local_path(cls, values: Any, info: ValidationInfo) -> Any:
-        """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
-        folder = (info.context or {}).get("folder")
-        if not isinstance(values, dict) or folder is None:
-            return values
-        paths = {name: values[name] for name in ("path", "config") if isinstance(values.get(name), str)}
-        return {**values, **{name: _if_local(name, path, folder) for name, path in paths.items()}}
-
-
-def _if_local(name: str, path: str, folder: Path) -> str:
-    # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
-    beside = os.path.exists(os.path.join(folder, path))
-    local = beside or path.startswith((".", "/", "~")) or path.endswith(".safetensors")
-    try:
-        return str(_beside(folder, path)) if local else path
-    except ValueError as error:
-        raise SettingError(name, f"is wrong: {error}") from None
 
 
 class TemplateConfig(Strict):

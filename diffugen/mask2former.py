@@ -63,6 +63,11 @@ class Mask2FormerLabeler:
         self.score_threshold = score_threshold
         self.batch_size = batch_size
 
+    @property
+    def known_classes(self) -> list[str]:
+        """Those of `class_names` that the model can tell, by itself or by the class map."""
+        return [name for class_id, name in enumerate(self.class_names) if class_id in self.index.values()]
+
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input, sorted by falling score; nothing but the image is looked at."""
         return map_batches([item.image for item in inputs], self.batch_size, self._label_batch)

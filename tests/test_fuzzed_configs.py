@@ -48,7 +48,7 @@ VALID: dict[type[Strict], dict[str, Any]] = {
         "detector": {"base_weights": "base.pt"},
         "pool": {"folder": "photos", "captions": ["a <piano>"], "objects": {"<piano>": "piano"}},
         "evaluation": {"dataset": "truth"},
-        "rounds": {"variations": [REDRAWN, REPAINTED]},
+        "rounds": {"variations": [REDRAWN, REPAINTED], "filter": {"mask2former": {"model": "some/mask2former"}}},
     },
 }
 JOINT = {
@@ -240,6 +240,7 @@ def test_anything_anywhere_is_accepted_or_refused_in_a_sentence(schema: type[Str
     structured += ["classes", "rare_classes", "generate.attention_factors", "concept.templates", "concept", "model"]
     structured += ["pool", "pool.objects", "rounds", "rounds.filter.checks", "model.embeddings", "rounds.variations"]
     structured += ["rounds.variations.1", "rounds.variations.0.task", "rounds.variations.1.prompts.objects"]
+    structured += ["rounds.filter.mask2former", "rounds.filter.mask2former.class_map"]
     in_this = [key for key in structured if key.split(".")[0] in schema.model_fields]
     key = data.draw(st.sampled_from([*sorted(settings_of(schema)), *in_this, *in_this]))
     values = replaced(VALID[schema], key, data.draw(anything, label=key))

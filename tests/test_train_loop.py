@@ -101,6 +101,7 @@ def test_the_truth_is_for_reporting_only(finished_loop: RunFolder, loop_inputs: 
         ("concept.placeholder_token=<harp>", "'concept.placeholder_token': '<harp>' is in no prompt"),
         ("detector.base_weights=nothing.pt", "'detector.base_weights'"),
         ("model.path=./nothing", "model.path"),
+        ('rounds.filter.mask2former={"model": "./nothing"}', "'rounds.filter.mask2former'"),
         ("evaluation.dataset=nothing", "'evaluation.dataset'"),
         (
             'prompts.templates.0.text=("a photo of a {rare} {time}", "a road++ at night").and()',

@@ -1,8 +1,9 @@
-"""Tiny random diffusion pipelines, real in everything but size."""
+"""Tiny random diffusion pipelines and a Mask2Former, real in everything but size."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import torch
 from diffusers import (
@@ -14,7 +15,15 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    SwinConfig,
+)
 
 CAPTIONS = (
     "a photo of a red car on a road at night",
@@ -120,6 +129,37 @@ def build_sdxl_pipeline() -> StableDiffusionXLPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def build_mask2former(class_names: Iterable[str]) -> Mask2FormerForUniversalSegmentation:
+    """A random Mask2Former of two queries."""
+    backbone = SwinConfig(
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 2],
+        window_size=4,
+        image_size=64,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    names = dict(enumerate(class_names))
+    config = Mask2FormerConfig(
+        backbone_config=backbone,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=2,
+        no_object_weight=0.5,
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        train_num_points=256,
+        dropout=0.0,
+    )
+    return Mask2FormerForUniversalSegmentation(config)
 
 
 def _build_vae() -> AutoencoderKL:

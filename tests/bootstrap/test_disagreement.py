@@ -190,3 +190,38 @@ def test_an_adapted_bar_is_for_its_class_alone() -> None:
     for name, reason in (("piano", "low_iou:piano"), ("car", "")):
         verdict = judge_by_agreement(prompt_for("piano", "car"), by(both, shifted), CLASSES, RULES, {name: 0.8})
         assert verdict.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "sees", "outcome", "reason"),
+    [
+        (["piano", "car"], [("car", RIGHT, 0.9)], "keep", ""),
+        (
+            ["piano", "car"],
+            [("car", RIGHT, 0.9), ("car", SHIFTED, 0.9)],
+            "keep",
+            "",
+        ),  # the piano, to one who knows none
+        (["piano", "car"], [], "review", "mask2former_too_few:car"),
+        (["piano", "car"], [("car", ASIDE, 0.9)], "review", "mask2former_low_iou:car"),
+        (["piano", "car"], [("car", RIGHT, 0.9), ("car", (52, 60), 0.9)], "review", "mask2former_too_many:car"),
+        (["piano"], [], "keep", ""),
+        (["piano"], [("car", LEFT, 0.9)], "keep", ""),
+        (["piano"], [("car", RIGHT, 0.9)], "review", "mask2former_too_many:car"),
+    ],
+)
+def test_a_labeler_is_asked_about_the_classes_that_it_knows(
+    asked: Sequence[str], sees: list, outcome: str, reason: str
+) -> None:
+    both = labels(*[(name, LEFT if name == "piano" else RIGHT, 0.9) for name in asked])
+    found = by(both, both, mask2former=labels(*sees))
+    verdict = judge_by_agreement(prompt_for(*asked), found, CLASSES, RULES, known_classes={"mask2former": ["car"]})
+    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+
+
+def test_a_labeler_that_knows_nothing_in_an_image_softens_no_verdict() -> None:
+    there, elsewhere = labels(("piano", LEFT, 0.9)), labels(("piano", RIGHT, 0.9))
+    found = by(there, there, previous=elsewhere, flipped=elsewhere, mask2former=labels())
+    known = {"mask2former": ["car"]}
+    assert judge_by_agreement(prompt_for("piano"), found, CLASSES, RULES, known_classes=known).outcome == "reject"
+    assert judge_by_agreement(prompt_for("piano"), found | {"mask2former": there}, CLASSES, RULES).outcome == "review"

@@ -106,6 +106,11 @@ def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
             {"rounds__variations": [repainted(prompts__objects={"new": {"bus": ["bus"]}})]},
             "'rounds.variations.0.prompts.objects.new' names 'bus', which is not in classes",
         ),
+        (
+            {"rounds__filter__mask2former": {"model": "m", "class_map": {"truck": "lorry"}}},
+            "'rounds.filter.mask2former.class_map.truck' is 'lorry', which is not in classes",
+        ),
+        ({"rounds__filter__mask2former": {"class_map": {}}}, "'rounds.filter.mask2former.model' is missing"),
         ({"name": "../elsewhere"}, "'name'"),
         ({"seed": -1}, "'seed'"),
     ],

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import build_mask2former
 
+from bootstrap import rounds
 from bootstrap.config import LoopConfig
 from bootstrap.measures import flatten, summarise_samples
 from bootstrap.rounds import (
     check_prompts,
     promoted_round,
     publish,
+    round_labelers,
     round_prompts,
     training_samples,
 )
 from bootstrap.samples import SampleRecord, write_samples
-from bootstrap.stages import write_round_dataset
+from bootstrap.stages import label_round, mask2former_labeler, write_round_dataset
 from bootstrap.state import RunFolder
+from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError, validate
 from diffugen.dataset import class_names_of, read_dataset
 from diffugen.files import read_jsonl, write_json
@@ -157,3 +161,51 @@ def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path
     assert names == ["r00_1", "r01_0", "r01_1"]
     latest = config.model_copy(update={"rounds": config.rounds.model_copy(update={"train_on": "latest"})})
     assert [sample.name for sample in training_samples(latest, run, samples_of(1))] == ["r01_0", "r01_1"]
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random one that knows trucks and trees."""
+    folder = tmp_path_factory.mktemp("models") / "mask2former"
+    build_mask2former(["truck", "tree"]).save_pretrained(folder)
+    return folder
+
+
+def checked_by(folder: Path, **settings: Any) -> LoopConfig:
+    values = loop_config().model_dump(mode="json")
+    values["rounds"]["filter"] = {"checks": [], "mask2former": {"model": folder.name, **settings}}
+    values["model"]["device"] = "cpu"
+    return validate(values, LoopConfig, folder=folder.parent)
+
+
+def test_mask2former_checks_the_detector_in_the_classes_that_it_knows(
+    tmp_path: Path, mask2former: Path, make_samples: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = RunFolder(tmp_path / "run"), checked_by(mask2former, class_map={"truck": "car"})
+    complete_round(run, 0, True, make_samples)
+    monkeypatch.setattr(rounds, "detector_labeler", lambda *_: AttentionLabeler(config.classes, config.label))
+    assert list(round_labelers(config, run, with_detector=False)) == ["attention"]
+    labelers = round_labelers(config, run, with_detector=True)
+    assert list(labelers) == ["attention", "detector", "mask2former"]
+    folder = run.round(1)
+    generated = [sample.source for sample in make_samples(folder.path, [[0], [1]])]
+    samples = label_round(generated, labelers, folder, class_names=config.classes, rules=config.rounds.filter)
+    assert all(set(sample.encoded_labels) == {"attention", "detector", "mask2former"} for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"class_map": {"ship": "car"}},
+            "'rounds.filter.mask2former': class_map: the model has no class 'ship'; it has",
+        ),
+        ({}, "'rounds.filter.mask2former.class_map' leads to none of the classes piano, car, and"),
+        ({"model": "./gone"}, "'rounds.filter.mask2former': Mask2Former .*gone cannot be loaded"),
+    ],
+)
+def test_a_mask2former_that_cannot_check_is_an_error(
+    mask2former: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"setting {sentence}"):
+        mask2former_labeler(checked_by(mask2former, **settings))

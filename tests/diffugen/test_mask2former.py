@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    Mask2FormerConfig,
-    Mask2FormerForUniversalSegmentation,
-    Mask2FormerImageProcessor,
-    SwinConfig,
-)
+from tiny_models import build_mask2former
+from transformers import Mask2FormerImageProcessor, SwinConfig
 
 from diffugen.config import ConfigError
 from diffugen.evaluation import label_quality, mask_iou
@@ -36,42 +32,12 @@ def scene(rng: np.random.Generator, num_objects: int = 1) -> tuple[np.ndarray, I
     return image, Instances.from_masks(masks, class_ids)
 
 
-def tiny_mask2former() -> Mask2FormerForUniversalSegmentation:
-    backbone = SwinConfig(
-        embed_dim=16,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 2, 2, 2],
-        window_size=4,
-        image_size=64,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    names = dict(enumerate(COLOURS))
-    config = Mask2FormerConfig(
-        backbone_config=backbone,
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=32,
-        dim_feedforward=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        num_queries=2,
-        no_object_weight=0.5,
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        train_num_points=256,
-        dropout=0.0,
-    )
-    return Mask2FormerForUniversalSegmentation(config)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for a few seconds and saved, its processor too."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    network = tiny_mask2former().train()
+    network = build_mask2former(COLOURS).train()
     processor = Mask2FormerImageProcessor(size={"height": SIZE_HW[0], "width": SIZE_HW[1]})
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     for _ in range(100):
