@@ -25,10 +25,10 @@ def class_index(
     class_map = class_map or {}
     for source, target in class_map.items():
         if target not in class_names:
-            raise ConfigError(f"class_map: {target!r} is none of the classes {_shown(class_names)}; correct or add it")
+            raise ConfigError(f"class_map: {target!r} is none of the classes {shown(class_names)}; correct or add it")
         if source not in model_names.values():
             raise ConfigError(
-                f"class_map: the model has no class {source!r}; it has {_shown(list(model_names.values()))}"
+                f"class_map: the model has no class {source!r}; it has {shown(list(model_names.values()))}"
             )
     mapped = {i: class_map.get(name, name) for i, name in model_names.items()}
     return {i: class_names.index(name) for i, name in mapped.items() if name in class_names}
@@ -69,9 +69,10 @@ def mapped_classes(
     reachable = {name for name in known if name not in class_map} | set(class_map.values())
     for name in wanted or ():
         if name not in reachable:
-            raise ConfigError(f"--classes: {model} does not know {name!r}; its classes are {_shown(known)}")
+            raise ConfigError(f"--classes: {model} does not know {name!r}; its classes are {shown(known)}")
     return list(wanted or dict.fromkeys(class_map.values()) or known)
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
+    """Class names for a message: the first ten."""
     return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")

@@ -10,6 +10,7 @@ from diffugen.config import (
     AttentionLabelConfig,
     ConfigPath,
     GenerateConfig,
+    HubPath,
     ModelConfig,
     PromptsConfig,
     SettingError,
@@ -76,6 +77,26 @@ class InpaintConfig(InpaintTask, SourceConfig):
 TaskConfig = Annotated[Txt2ImgConfig | Img2ImgConfig | InpaintConfig, Field(discriminator="kind")]
 
 
+class LabelModelConfig(Strict):
+    """A trained network that labels the images instead of attention, where one knows the objects."""
+
+    kind: Literal["yolo", "mask2former"] = Field(default="yolo", description="an ultralytics segmenter, or Mask2Former")
+    weights: HubPath = Field(
+        description="checkpoint (.pt, .safetensors, .onnx); Mask2Former: folder in transformers' format, or hub id"
+    )
+    model_classes: dict[str, str] = Field(
+        default={},
+        description="class -> the network's class for it (default: the same name); where several share one, an object "
+        "is what the image's prompt asks for",
+    )
+    score_threshold: float | None = Field(
+        default=None, gt=0, le=1, description="lower instances are dropped (default: 0.25; Mask2Former: 0.5)"
+    )
+    imgsz: int | None = Field(
+        default=None, ge=32, multiple_of=32, description="size that a YOLO sees, pixels (default: as trained)"
+    )
+
+
 class DatasetConfig(Strict):
     """One labelled dataset made by one model: the config of `diffugen generate`."""
 
@@ -84,6 +105,7 @@ class DatasetConfig(Strict):
     prompts: PromptsConfig
     generate: GenerateConfig = GenerateConfig()
     label: AttentionLabelConfig = AttentionLabelConfig()
+    label_model: LabelModelConfig | None = Field(default=None, description="a network that labels instead of attention")
     classes: tuple[str, ...] = Field(
         default=(),
         description="class names in the order of their ids (default: the source's, then those of prompts.objects)",

@@ -97,7 +97,7 @@ def _plan_of_variations(config: DatasetConfig) -> Plan:
 
 
 def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False) -> None:
-    """Generate images, label them by attention and write the dataset of those whose objects were all found.
+    """Generate images, label them and write the dataset of those whose objects were all found.
 
     Args:
         config: what to generate.
@@ -115,12 +115,26 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
 
     from diffugen.pipelines import load_pipeline
 
+    labeler = _labeler(config, plan)
     pipe = load_pipeline(config.model)
     with locked(out):
-        _generate(config, plan, pipe, out)
+        _generate(config, plan, pipe, labeler, out)
 
 
-def _generate(config: DatasetConfig, plan: Plan, pipe: Any, out: Path) -> None:
+def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
+    if config.label_model is not None:
+        from diffugen.label_model import load_label_model
+
+        phrases = (phrase for prompt in plan.prompts for phrase in prompt.objects)
+        asked = dict.fromkeys(phrase.class_name for phrase in phrases if phrase.class_name in plan.class_names)
+        return load_label_model(config.label_model, plan.class_names, list(asked), config.model.device)
+
+    from diffugen.attention_labeler import AttentionLabeler
+
+    return AttentionLabeler(plan.class_names, config.label)
+
+
+def _generate(config: DatasetConfig, plan: Plan, pipe: Any, labeler: Labeler, out: Path) -> None:
     from diffugen.dataset import write_dataset
     from diffugen.generate import generate_batches
 
@@ -130,28 +144,31 @@ def _generate(config: DatasetConfig, plan: Plan, pipe: Any, out: Path) -> None:
         pipe, plan.prompts, plan.seeds, config.generate, out, starts=plan.variations, provenance=provenance
     )
     samples: list[dict[str, Any]] = []
-    items = list(_label_records(records, plan, config, samples))
+    items = list(_label_records(records, plan, config, labeler, samples))
     write_jsonl(out / "samples.jsonl", samples)
     if not items:
+        threshold = f"{'label' if config.label_model is None else 'label_model'}.score_threshold"
         raise ConfigError(
             f"not one of {len(samples)} images shows all objects of its prompt; "
-            f"{out / 'samples.jsonl'} says what is missing, and a lower label.score_threshold finds more"
+            f"{out / 'samples.jsonl'} says what is missing, and a lower {threshold} finds more"
         )
     write_dataset(out / "dataset", items, plan.class_names)
     _print_summary(samples, out)
 
 
 def _label_records(
-    records: Sequence[GeneratedRecord], plan: Plan, config: DatasetConfig, samples: list[dict[str, Any]]
+    records: Sequence[GeneratedRecord],
+    plan: Plan,
+    config: DatasetConfig,
+    labeler: Labeler,
+    samples: list[dict[str, Any]],
 ) -> Iterator[DatasetItem]:
     """Label each image; append what became of it to `samples`, and yield it if nothing is missing."""
-    from diffugen.attention_labeler import AttentionLabeler
     from diffugen.dataset import DatasetItem
     from diffugen.near_duplicates import SeenImages
     from diffugen.sources import provenance_of
 
     seen = None if config.drop_duplicates is None else SeenImages(config.drop_duplicates)
-    labeler = AttentionLabeler(plan.class_names, config.label)
     for number, record in enumerate(tqdm(records, desc="labelling", unit="image")):
         variation = plan.variations[number] if plan.variations else None
         instances, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)

@@ -48,6 +48,7 @@ SECTION_KEYS = {
     "source_dataset",
     *SLOTS,
 }
+LABEL_MODELS = {"yoloseg": "yolo", "mask2former": "mask2former"}
 IMG2IMG_STRENGTH = 0.8  # diffusers' default, which theirs leaves as it is
 
 
@@ -95,6 +96,8 @@ def _task_values(values: Mapping[str, Any], task: str) -> dict[str, Any]:
         "generate": generate,
         **_counts(section),
     }
+    if values.get("unsupervised") is False:
+        translated["label_model"] = _label_model(values)
     if task == "txt2img":  # the others have their source's classes; what is drawn is labelled, listed or not
         listed = _of_kind(values, "dataset_classes", list, "a list", default=[])
         translated["classes"] = list(dict.fromkeys([*listed, *translated["prompts"]["objects"]["object_name"]]))
@@ -118,6 +121,19 @@ def _model(section: Mapping[str, Any], task: str) -> dict[str, Any]:
             raise ConfigError(f"setting '{task}.textual_inversion.weights' is missing; give the embedding file")
         model["embeddings"] = [inversion["weights"]]
     return model
+
+
+def _label_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The network that labels; their file of its class names is not needed, as checkpoints have them."""
+    given = _of_kind(values, "label_model", dict, "a group with type and weights, as 'unsupervised' is false")
+    kind = str(given.get("type", "YOLOSeg")).lower()
+    if kind not in LABEL_MODELS:
+        raise ConfigError(f"setting 'label_model.type' is {given['type']!r}; give YOLOSeg or Mask2Former")
+    if "weights" not in given:
+        raise ConfigError("setting 'label_model.weights' is missing; give the checkpoint")
+    classes = _of_kind(values, "dataset_to_model_class_map", dict, "a group of classes", default={})
+    ours = {key: value for key, value in given.items() if key not in ("type", "weights", "classes")}
+    return {"kind": LABEL_MODELS[kind], "weights": given["weights"], "model_classes": classes, **ours}
 
 
 def _txt2img_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,12 +206,9 @@ def _without_effect(values: Mapping[str, Any], tasks: Sequence[str]) -> Iterator
         yield "setting 'deterministic' false has no effect; every sample has its own seed, which follows from 'seed'"
     if "images_per_shard" in values:
         yield "setting 'images_per_shard' has no effect; images lie in one folder per split"
-    used = "labels come from attention"
-    if values.get("unsupervised") is False:
-        yield f"setting 'unsupervised' false has no effect; {used}, and `diffugen label` labels images by a detector"
     ignored = [key for key in ("label_model", "dataset_to_model_class_map") if key in values]
-    if ignored:
-        yield f"settings {' and '.join(map(repr, ignored))} have no effect; {used}, which needs no detector's classes"
+    if ignored and values.get("unsupervised", True) is not False:
+        yield f"settings {' and '.join(map(repr, ignored))} have no effect; labels come from attention ('unsupervised')"
     for task in tasks:
         yield from _section_without_effect(values[task], task, values.get("txt2img", {}).get("prompts") or [])
 

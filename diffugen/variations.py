@@ -148,7 +148,7 @@ def label_inpainted(
 
     Args:
         variation: what was repainted.
-        attended: what attention finds in the new image.
+        attended: what the labeler finds in the new image.
         names: class names that the ids of `attended` and of the result index; other objects are left out.
         min_area_fraction: smaller objects, and smaller rests of objects, are left out.
     """

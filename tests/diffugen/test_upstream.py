@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from diffugen.config import ConfigError
 from diffugen.dataset import DatasetItem, class_names_of, write_dataset
 from diffugen.dataset_config import Img2ImgConfig, InpaintConfig
 from diffugen.dataset_jobs import load_jobs
+from diffugen.detector import new_detector, save_detector
 from diffugen.files import read_jsonl
 from diffugen.generate_command import make_plan
 from diffugen.instances import Instances
@@ -111,15 +113,14 @@ def test_image_count_is_the_number_of_images(here: Path, count: int) -> None:
 
 
 def test_what_has_no_effect_is_named(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    changes = {"unsupervised": False, "deterministic": False, "image_format": "jpg", "colour": 1}
+    changes = {"deterministic": False, "image_format": "jpg", "colour": 1}
     load_jobs(write(here, "txt2img", "img2img", txt2img__guidance=3, **changes))
     for name in (
         "'colour' are not known",
         "'image_format' 'jpg'",
         "'deterministic' false",
         "'images_per_shard'",
-        "'unsupervised' false",
-        "'label_model' and 'dataset_to_model_class_map'",
+        "'label_model' and 'dataset_to_model_class_map' have no effect; labels come from attention",
         "'txt2img.guidance' are not known",
         "'txt2img.sky_conditions' has no effect; no prompt has the slot {sky_condition}",
         "'img2img.sky_conditions' has no effect",
@@ -214,6 +215,8 @@ def test_outputs_of_one_file_go_beside_each_other(here: Path) -> None:
         (("txt2img",), {"image_size": 512}, {}, "'image_size' must be a group with width and height"),
         (("txt2img",), {"txt2img__textual_inversion": {}, "steps": 0}, {}, "num_inference_steps' is 0 but should"),
         (("txt2img",), {"txt2img": 3}, {}, "'txt2img' must be a group of settings"),
+        (("txt2img",), {"unsupervised": False, "label_model": {"type": "SAM"}}, {}, "'SAM'; give YOLOSeg or Mask2"),
+        (("txt2img",), {"unsupervised": False, "label_model": {}}, {}, "'label_model.weights' is missing"),
         (("inpaint",), {"inpaint": {"stable_diffusion_model": "m/m"}}, {}, "'inpaint' names no object to replace"),
         (
             ("img2img",),
@@ -260,6 +263,38 @@ def test_a_config_of_theirs_runs_to_its_end(here: Path, tiny_pipeline_dir: Path)
         assert samples and {sample["task"] for sample in samples} == {task}
         assert class_names_of(out / "dataset") == ["boat", "tent", "red car"]
     assert len(read_jsonl(here / "datasets_output" / "harbour" / "txt2img" / "samples.jsonl")) == 3
+
+
+def test_supervised_labels_come_from_their_label_model(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Their map leads from the dataset's classes to the network's."""
+    path = write(here, "txt2img", "img2img", unsupervised=False)
+    (here / "models" / "seg").mkdir(parents=True)
+    (here / "models" / "seg" / "gone.pt").touch()
+    for job in load_jobs(path, ["label_model.score_threshold=0.4"]):
+        model = job.config.label_model
+        assert model is not None
+        assert (model.kind, model.weights, model.score_threshold) == ("yolo", str(here / "models/seg/gone.pt"), 0.4)
+        assert model.model_classes == {"boat": "boat", "tent": "boat"}
+    assert "label_model" not in caplog.text
+    assert load_jobs(write(here, "txt2img"))[0].config.label_model is None
+
+
+def test_a_supervised_config_of_theirs_runs_to_its_end(
+    here: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_detector(new_detector(["bus", "boat"]), here / "seg.safetensors")
+    masks = np.zeros((2, 64, 96), bool)
+    masks[0, 8:40, 8:48] = masks[1, 30:60, 60:90] = True
+    found = Instances.from_masks(masks, [1, 0])
+    monkeypatch.setattr("diffugen.detector_labeler.predict", lambda model, images, **_: [found for _ in images])
+    changes = {"unsupervised": False, "txt2img__object_names": ["tent"], "txt2img__image_count": 2}
+    options = [f"model.path={tiny_pipeline_dir}", "model.device=cpu", "label_model.weights=seg.safetensors"]
+    arguments = [word for option in options for word in ("--set", option)]
+    assert main(["generate", str(write(here, "txt2img", **changes)), *arguments]) == 0
+    out = here / "datasets_output" / "harbour" / "txt2img"
+    for sample in read_jsonl(out / "samples.jsonl"):
+        assert (sample["kept"], sample["labeler"]) == (True, "detector")
+        assert sample["instances"]["class_ids"] == [1]  # the prompt's tent, which the detector calls a boat; no bus
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
