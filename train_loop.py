@@ -83,6 +83,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
     from bootstrap.stages import mask2former_labeler
     from diffugen.detector import load_detector
     from diffugen.pipelines import load_pipeline
+    from diffugen.training_options import gpus
     from textual_inversion.embeddings import placeholder_tokens
     from textual_inversion.train import are_learned, check_concept, learn_concepts
 
@@ -94,6 +95,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
         mask2former_labeler(config)
+        gpus(config.detector)
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
     run.write_config(config, weights=config.detector.base_weights)
     if not concepts:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffugen.batching import map_groups
 from diffugen.capture import DAAM_FACTORS, AttentionCapture
 from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
 from diffugen.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
@@ -119,7 +120,7 @@ def read_attention(
         settings: what of the attention counts and is kept.
         timesteps: how much noise, each in [0, num_train_timesteps).
         seed: of the noise.
-        batch_size: images of one size that go through the model together.
+        batch_size: images of one size that go through the model together; halved when the GPU runs out of memory.
 
     Returns:
         Per image its attention, with one Heatmap per entry of `prompt.objects`, at the size of its latents.
@@ -135,13 +136,11 @@ def read_attention(
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attend)
     prompts = [replace(prompt, negative_text="") for prompt in prompts]  # the negative half does not run
-    results: dict[int, ImageAttention] = {}
-    for group in groups_alike(pipe, prompts, settings, [image.shape for image in images]):
-        for start in range(0, len(group), batch_size):
-            part = group[start : start + batch_size]
-            read = _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
-            results |= zip(part, read, strict=True)
-    seen = [results[index] for index in range(len(images))]
+
+    def read(part: Sequence[int]) -> list[ImageAttention]:
+        return _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
+
+    seen = map_groups(groups_alike(pipe, prompts, settings, [image.shape for image in images]), batch_size, read)
     if settings.presence:
         seen = with_presence(pipe, images, prompts, seen, seed=seed, batch_size=batch_size)
     return seen

@@ -1,9 +1,9 @@
-"""Running a network over images of many sizes, batch by batch."""
+"""Running a network batch by batch, with smaller batches once the GPU's memory runs out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -33,18 +33,33 @@ def map_batches(
     by_size: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(images):
         by_size.setdefault(image.shape, []).append(number)
+    return map_groups(by_size.values(), batch_size, lambda batch: run([images[number] for number in batch]))
+
+
+def map_groups(
+    groups: Iterable[Sequence[int]], batch_size: int, run: Callable[[Sequence[int]], Sequence[Result]]
+) -> list[Result]:
+    """Run on batches of the members of groups, none of which holds members of two.
+
+    Args:
+        groups: the numbers from 0 to n - 1, each in one of them.
+        batch_size, run, and the error: as for `map_batches`.
+
+    Returns:
+        One result per number, in their order.
+    """
     results: dict[int, Result] = {}
-    for numbers in by_size.values():
-        while numbers:
-            batch = numbers[:batch_size]
+    for members in groups:
+        while members:
+            batch = members[:batch_size]
             try:
-                results.update(zip(batch, run([images[number] for number in batch]), strict=True))
+                results.update(zip(batch, run(batch), strict=True))
             except torch.OutOfMemoryError:
-                if batch_size == 1:
+                if len(batch) == 1:
                     raise
-                batch_size //= 2
+                batch_size = len(batch) // 2
                 torch.cuda.empty_cache()
                 logger.warning("out of GPU memory: going on with %d images at a time", batch_size)
                 continue
-            numbers = numbers[len(batch) :]
-    return [results[number] for number in range(len(images))]
+            members = members[len(batch) :]
+    return [results[number] for number in range(len(results))]

@@ -32,8 +32,8 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         program: name in front of the messages.
 
     Returns:
-        The command's code; 2 after a ConfigError or a full disk; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM,
-        when the message names the command line that goes on.
+        The command's code; 2 after a ConfigError, a full disk or too large a batch; 130 after SIGINT (Ctrl-C) and 143
+        after SIGTERM, when the message names the command line that goes on.
     """
     logging.basicConfig(level=logging.WARNING, format=f"{program}: %(message)s")
     came: list[signal.Signals] = []
@@ -51,6 +51,8 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if is_full_disk(error):
             place = f" for {name}" if (name := getattr(error, "filename", None)) else ""
             return _fail(program, f"no space left on the disk{place}; free some, and the same command goes on")
+        if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
+            return _fail(program, f"the GPU's memory is too small for this ({error}); take smaller images or batches")
         raise
 
 

@@ -318,4 +318,4 @@ class DetectorConfig(Strict):
     freeze: int = Field(default=0, ge=0, description="number of leading layers kept fixed")
     mosaic: float = Field(default=0.0, ge=0, le=1, description="probability of mosaic augmentation")
     augment: bool = Field(default=True, description="albumentations' blur, noise and colour changes")
-    device: str = Field(default="auto", description="'auto', 'cpu', or GPUs such as '0,1'")
+    device: str = Field(default="auto", description="'auto', 'cpu', or GPUs such as '0,1', which share the batch")

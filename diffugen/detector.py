@@ -25,7 +25,7 @@ from .class_maps import class_index
 from .config import ConfigError, DetectorConfig
 from .files import atomic_path, full_disk_named
 from .instances import Instances
-from .training_options import device_name, training_options
+from .training_options import device_name, gpus, training_options
 from .yolo_runtime import prepare_environment
 
 if TYPE_CHECKING:
@@ -333,9 +333,11 @@ def train(
     data_yaml, workdir = Path(data_yaml), Path(workdir)
     if not data_yaml.is_file():
         raise ConfigError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
-    bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not progress)
+    alone = len(gpus(config)) < 2
+    bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
     yolo.add_callback("on_train_start", _without_validation)
-    yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
+    if alone:  # processes of other GPUs get the callbacks as they are; a bar would not reach them
+        yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
     with bar, full_disk_named(workdir):
         yolo.train(
             data=str(data_yaml.resolve()), project=str(workdir.resolve()), name="yolo", exist_ok=True,

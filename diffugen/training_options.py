@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .config import DetectorConfig
+from .config import ConfigError, DetectorConfig
 
 
 def training_options(config: DetectorConfig) -> dict[str, Any]:
@@ -40,6 +40,28 @@ def training_options(config: DetectorConfig) -> dict[str, Any]:
         "verbose": False,
         "patience": 0,
     }
+
+
+def gpus(config: DetectorConfig) -> list[int]:
+    """The numbers of the GPUs to train on; none on a CPU.
+
+    Raises:
+        ConfigError: one is not there, or named twice, or they cannot share the batch evenly.
+    """
+    name, there = device_name(config.device) or "cpu", torch.cuda.device_count()
+    given = [] if name in ("cpu", "mps") else name.split(",")
+    numbers = [int(number) for number in given if number.isdecimal()]
+    if len(set(numbers)) < len(given) or any(number >= there for number in numbers):
+        raise ConfigError(
+            f"setting 'detector.device' is {config.device!r}, but there are {there} GPUs, numbered from 0; name each "
+            "that is to be used once, or give 'auto' or 'cpu'"
+        )
+    if numbers and config.batch_size % len(numbers):
+        raise ConfigError(
+            f"setting 'detector.batch_size' is {config.batch_size}, which {len(numbers)} GPUs cannot share evenly; "
+            "give a multiple of their number"
+        )
+    return numbers
 
 
 def _augmentations() -> list[Any]:

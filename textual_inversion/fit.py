@@ -77,8 +77,14 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
             enable_model_summary=False,
         )
         resume_from = str(checkpoint) if checkpoint.exists() else None
-        with _interrupts_pass():
-            trainer.fit(module, ckpt_path=resume_from, weights_only=True)
+        try:
+            with _interrupts_pass():
+                trainer.fit(module, ckpt_path=resume_from, weights_only=True)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, raise "
+                "concept.accumulate_batches for as many views per step, and give another folder or remove this one"
+            ) from None
 
 
 def _devices(config: ConceptConfig, device: torch.device) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from diffugen.command_line import run_command
 from diffugen.config import ConfigError
@@ -38,6 +39,11 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], number:
     assert capsys.readouterr().err == (
         "diffugen: error: no space left on the disk for runs/a.png; free some, and the same command goes on\n"
     )
+
+
+def test_too_little_gpu_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(torch.OutOfMemoryError("CUDA out of memory"))) == 2
+    assert "the GPU's memory is too small for this (CUDA out of memory); take" in capsys.readouterr().err
 
 
 def test_our_own_mistakes_stay_visible() -> None:
