@@ -18,7 +18,7 @@ from diffugen.refinement import compete, grabcut, instance_parts, propagate, set
 from diffugen.scoring import score_component
 from diffugen.thresholding import clean_mask, components, otsu_mask, upsample
 
-WORKING_SIDE = 144
+WORKING_SIDE = 128
 """sqrt(H * W) of the image that is refined at most: GrabCut at 512x512 costs a hundred milliseconds and more."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,6 +112,7 @@ def generate_batches(
     starts: Sequence[Start | None] | None = None,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    on_done: Callable[[GeneratedRecord], object] = lambda record: None,
 ) -> list[GeneratedRecord]:
     """Generate one image per prompt into `out`; what is there already is kept.
 
@@ -127,6 +128,7 @@ def generate_batches(
         starts: what each sample starts from (img2img, inpaint), None where it is noise (txt2img); None: all from noise.
         progress: show a progress bar.
         provenance: what to record about the model; by default its path.
+        on_done: called with every record once its files are there, those of an earlier run included.
 
     Returns:
         The records in the order of the prompts.
@@ -147,11 +149,16 @@ def generate_batches(
     done = _finished(wanted, Path(out))
     pending = [record for record in wanted if record.id not in done]
     batch_size = settings.batch_size
+    for record in wanted:
+        if record.id in done:
+            on_done(record)
     with tqdm(total=len(wanted), initial=len(done), unit="image", desc="generating", disable=not progress) as bar:
         while pending:
             batch, inputs = _load_starts(pending[:batch_size], start_of)
             if _generate_batch(pipe, batch, settings, Path(out), inputs):
                 pending = pending[len(batch) :]
+                for record in batch:
+                    on_done(record)
                 bar.update(len(batch))
             else:
                 batch_size = _halved(len(batch))

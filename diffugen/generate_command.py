@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from diffugen.config import ConfigError, ModelConfig
 from diffugen.dataset_config import DatasetConfig, Txt2ImgConfig
@@ -136,49 +135,67 @@ def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
 
 def _generate(config: DatasetConfig, plan: Plan, pipe: Any, labeler: Labeler, out: Path) -> None:
     from diffugen.dataset import write_dataset
-    from diffugen.generate import generate_batches
 
     write_json(out / "config.json", config.model_dump(mode="json"))
-    provenance = {"model": config.model.model_dump(mode="json")}
-    records = generate_batches(
-        pipe, plan.prompts, plan.seeds, config.generate, out, starts=plan.variations, provenance=provenance
-    )
-    samples: list[dict[str, Any]] = []
-    items = list(_label_records(records, plan, config, labeler, samples))
+    samples = _generate_and_label(config, plan, pipe, labeler, out)
     write_jsonl(out / "samples.jsonl", samples)
-    if not items:
+    if not any(sample["kept"] for sample in samples):
         threshold = f"{'label' if config.label_model is None else 'label_model'}.score_threshold"
         raise ConfigError(
             f"not one of {len(samples)} images shows all objects of its prompt; "
             f"{out / 'samples.jsonl'} says what is missing, and a lower {threshold} finds more"
         )
-    write_dataset(out / "dataset", items, plan.class_names)
+    write_dataset(out / "dataset", _kept_items(samples, plan, out), plan.class_names)
     _print_summary(samples, out)
 
 
-def _label_records(
-    records: Sequence[GeneratedRecord],
-    plan: Plan,
-    config: DatasetConfig,
-    labeler: Labeler,
-    samples: list[dict[str, Any]],
-) -> Iterator[DatasetItem]:
-    """Label each image; append what became of it to `samples`, and yield it if nothing is missing."""
-    from diffugen.dataset import DatasetItem
+def _generate_and_label(
+    config: DatasetConfig, plan: Plan, pipe: Any, labeler: Labeler, out: Path
+) -> list[dict[str, Any]]:
+    """What became of each image: its record, its labels, and whether it is kept."""
+    from diffugen.generate import generate_batches
     from diffugen.near_duplicates import SeenImages
-    from diffugen.sources import provenance_of
 
+    labels: dict[str, Future[tuple[dict[str, Any], str]]] = {}
+
+    def label(record: GeneratedRecord) -> tuple[dict[str, Any], str]:
+        variation = plan.variations[int(record.id)] if plan.variations else None
+        found, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)
+        return found.to_json(), reason  # run-length encoded: thousands of masks fit into memory
+
+    with ThreadPoolExecutor(max_workers=1) as beside:  # labels are made while the next images are
+        records = generate_batches(
+            pipe,
+            plan.prompts,
+            plan.seeds,
+            config.generate,
+            out,
+            starts=plan.variations,
+            provenance={"model": config.model.model_dump(mode="json")},
+            on_done=lambda record: labels.update({record.id: beside.submit(label, record)}),
+        )
     seen = None if config.drop_duplicates is None else SeenImages(config.drop_duplicates)
-    for number, record in enumerate(tqdm(records, desc="labelling", unit="image")):
-        variation = plan.variations[number] if plan.variations else None
-        instances, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)
+    samples = []
+    for record in records:
+        encoded, reason = labels[record.id].result()
         if not reason and seen is not None and (twin := seen.twin(record.id, record.image())):
             reason = f"near-duplicate of {twin}"
-        decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": instances.to_json()}
+        decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": encoded}
         samples.append(record.to_json() | decided)
-        if not reason:
-            provenance = provenance_of(record, labeler.name)
-            yield DatasetItem(record.id, record.image_path, instances, plan.splits[number], provenance)
+    return samples
+
+
+def _kept_items(samples: Sequence[dict[str, Any]], plan: Plan, out: Path) -> Iterator[DatasetItem]:
+    from diffugen.dataset import DatasetItem
+    from diffugen.generate import GeneratedRecord
+    from diffugen.instances import Instances
+    from diffugen.sources import provenance_of
+
+    for sample, split in zip(samples, plan.splits, strict=True):
+        if sample["kept"]:
+            record, labels = GeneratedRecord.from_json(sample, out), Instances.from_json(sample["instances"])
+            provenance = provenance_of(record, sample["labeler"])
+            yield DatasetItem(record.id, record.image_path, labels, split, provenance)
 
 
 def label_record(

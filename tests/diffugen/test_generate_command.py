@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from diffugen import generate as generate_module
+from diffugen.attention_labeler import AttentionLabeler
 from diffugen.cli import main
 from diffugen.config import load_config
 from diffugen.dataset import DatasetItem, class_names_of, read_dataset, write_dataset
@@ -222,6 +225,30 @@ def test_a_dry_run_of_variations_names_their_parents(
     assert "6 images of the sources' sizes" in printed
     assert "time: about" in printed
     assert not out.exists()
+
+
+def test_images_are_labelled_while_the_next_are_made(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch waits for the first one's labels: were they made afterwards, it would wait in vain."""
+    labelled, batches = threading.Event(), iter(range(9))
+    generate, label = generate_module.generate_with_attention, AttentionLabeler.label
+
+    def generate_after_labels(*args: Any, **options: Any) -> Any:
+        assert next(batches) == 0 or labelled.wait(timeout=120)
+        return generate(*args, **options)
+
+    def note(self: AttentionLabeler, inputs: Any) -> list[Instances]:
+        labelled.set()
+        return label(self, inputs)
+
+    monkeypatch.setattr(generate_module, "generate_with_attention", generate_after_labels)
+    monkeypatch.setattr(AttentionLabeler, "label", note)
+    prompts = {"templates": [{"text": "a photo of a {thing}"}], "objects": {"thing": {"car": ["red car", "car"]}}}
+    config = write_config(tmp_path / "config.json", tiny_pipeline_dir, prompts=prompts, classes=["car"], num_images=4)
+    out = tmp_path / "out"
+    assert main(["generate", str(config), "--out", str(out)]) in (0, 2)  # a random model may show no car at all
+    assert next(batches) == 2 and len(read_jsonl(out / "samples.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
