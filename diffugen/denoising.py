@@ -28,6 +28,17 @@ def encode_images(pipe: Any, images: Sequence[np.ndarray]) -> Tensor:
     return scaled_latents(vae, latents).to(pipe.unet.dtype)
 
 
+def at_most_native(image: np.ndarray, pipe: Any) -> np.ndarray:
+    """The image, shrunk to about as many pixels as the model was trained on: it is lost in larger ones."""
+    height, width = image.shape[:2]
+    native = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    scale = native / (height * width) ** 0.5
+    if scale >= 1:
+        return image
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+
+
 def scaled_latents(vae: Any, latents: Tensor) -> Tensor:
     """A VAE's latents in the UNet's units."""
     return (latents - (getattr(vae.config, "shift_factor", None) or 0.0)) * vae.config.scaling_factor

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
 from diffugen.config import ConfigError, GenerateConfig
 from diffugen.config_errors import first_difference
+from diffugen.denoising import at_most_native
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.heatmaps import geometric_mean
 from diffugen.images import list_images, read_image, write_png
@@ -180,7 +181,7 @@ def read_photos(
         pipe: the pipeline that looks at them.
         folder: the photos; they are copied into `out`, so that it stands by itself.
         prompts: captions, each with the same objects in words of its own; the readings are averaged.
-        settings: what of the attention counts and is kept.
+        settings: what of the attention counts and is kept. The model looks at no more pixels than it was trained on.
         out: folder for images/ and heatmaps/; `parts/photos.jsonl` comes last, and where it is nothing is done.
         provenance: what to record about the model.
 
@@ -195,7 +196,8 @@ def read_photos(
     records = []
     for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
         image = read_image(path)
-        readings = read_attention(pipe, [image] * len(prompts), prompts, settings, seed=number)
+        looked_at = [at_most_native(image, pipe)] * len(prompts)
+        readings = read_attention(pipe, looked_at, prompts, settings, seed=number)
         name = f"photo_{number:04d}"
         record = GeneratedRecord(
             id=name,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
 
 from diffugen.attention import read_attention
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import AttentionConfig, AttentionLabelConfig, ConfigError, ModelConfig, validate
+from diffugen.denoising import at_most_native
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.pipelines import load_pipeline
@@ -44,7 +41,7 @@ class PhotoAttentionLabeler:
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input; what they may bring along is not looked at."""
-        images = [_at_most_native(item.image, self.pipe) for item in inputs]
+        images = [at_most_native(item.image, self.pipe) for item in inputs]
         read = read_attention(self.pipe, images, [self.prompt] * len(images), AttentionConfig(presence=True))
         return self.labeler.label(
             [
@@ -69,14 +66,3 @@ def caption_prompt(objects: Sequence[str], text: str | None) -> Prompt:
         if phrase.text not in caption:
             raise ConfigError(f"--prompt {caption!r} lacks the words {phrase.text!r} of --object; write them into it")
     return Prompt(text=caption, objects=tuple(sorted(phrases, key=lambda phrase: caption.index(phrase.text))))
-
-
-def _at_most_native(image: np.ndarray, pipe: Any) -> np.ndarray:
-    """The image, shrunk to about as many pixels as the model was trained on: it is lost in larger ones."""
-    height, width = image.shape[:2]
-    native = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    scale = native / (height * width) ** 0.5
-    if scale >= 1:
-        return image
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from diffugen.batching import map_groups
 from diffugen.config import AttentionConfig
 from diffugen.denoising import encode_images, noise_schedule, prediction_target, prompt_conditions, shared_noise
 from diffugen.heatmaps import ImageAttention, mean_heats
@@ -56,7 +57,7 @@ def with_presence(
         prompts: the caption of each, with the objects to look for.
         attention: of each, with one heatmap per entry of `prompt.objects`.
         seed: of the noise.
-        batch_size: trials that go through the model together.
+        batch_size: trials that go through the model together; halved when the GPU runs out of memory.
 
     Returns:
         Per image its attention; `presence` is by how much the denoising error rises when the phrase is left out of
@@ -71,13 +72,15 @@ def with_presence(
             *(_Trial(index, _without(prompt, phrase), phrase) for phrase in dict.fromkeys(prompt.objects)),
         )
     ]
-    errors: dict[tuple[int, ObjectPhrase | None], np.ndarray] = {}
+
+    def run(numbers: Sequence[int]) -> Sequence[np.ndarray]:
+        batch = [trials[number] for number in numbers]
+        return list(_denoising_errors(pipe, [images[t.image_index] for t in batch], [t.prompt for t in batch], seed))
+
     shapes = [images[trial.image_index].shape for trial in trials]
-    for group in groups_alike(pipe, [trial.prompt for trial in trials], AttentionConfig(), shapes):
-        for start in range(0, len(group), batch_size):
-            batch = [trials[k] for k in group[start : start + batch_size]]
-            found = _denoising_errors(pipe, [images[t.image_index] for t in batch], [t.prompt for t in batch], seed)
-            errors |= {(t.image_index, t.left_out): values for t, values in zip(batch, found, strict=True)}
+    groups = groups_alike(pipe, [trial.prompt for trial in trials], AttentionConfig(), shapes)
+    found = map_groups(groups, batch_size, run)
+    errors = {(t.image_index, t.left_out): values for t, values in zip(trials, found, strict=True)}
     return [
         replace(one, presence=_presence(index, prompt, one, errors))
         for index, (prompt, one) in enumerate(zip(prompts, attention, strict=True))

@@ -218,6 +218,18 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
         read(tmp_path / "other")
 
 
+def test_large_photos_are_read_at_the_size_that_the_model_knows(pipe: Any, tmp_path: Path) -> None:
+    """At their own, self-attention would have too many pixels to be kept, and the model would be lost in them."""
+    native = pipe.unet.config.sample_size
+    side = 3 * native * pipe.vae_scale_factor
+    write_png(tmp_path / "photos" / "tent.png", np.zeros((side, side, 3), np.uint8))
+    settings = SETTINGS.model_copy(update={"self_attention_factor": 1})
+    prompt = Prompt("a tent", (ObjectPhrase("tent", "tent"),))
+    (record,) = read_photos(pipe, tmp_path / "photos", [prompt], settings, tmp_path / "out", provenance={})
+    assert record.image().shape == (side, side, 3)
+    assert record.heatmaps()[0].values.shape == (native, native)
+
+
 @dataclass(frozen=True)
 class DrawnOver:
     """A start of noise, drawn over or repainted on its left."""
