@@ -43,18 +43,40 @@ class MirroredLabeler:
 
 
 def label_images(
-    records: Sequence[GeneratedRecord], labelers: Mapping[str, Labeler], description: str
+    records: Sequence[GeneratedRecord],
+    labelers: Mapping[str, Labeler],
+    description: str,
+    made: Mapping[str, EncodedLabels] | None = None,
 ) -> list[EncodedLabels]:
-    """What every labeler sees in every image."""
-    labels: list[EncodedLabels] = []
+    """What every labeler sees in every image.
+
+    Args:
+        records: the images.
+        labelers: by name.
+        description: of the progress bar.
+        made: by record id, what labelers have said already; they are not asked again.
+    """
+    labels = [dict((made or {}).get(record.id, {})) for record in records]
     with tqdm(total=len(records), desc=description, unit="image") as progress:
         for start in range(0, len(records), LABEL_BATCH):
-            batch = records[start : start + LABEL_BATCH]
-            inputs = [LabelInput(record.image(), record.prompt, record.attention()) for record in batch]
-            found = {name: labeler.label(inputs) for name, labeler in labelers.items()}
-            labels += [{name: found[name][k].to_json() for name in found} for k in range(len(batch))]
-            progress.update(len(batch))
+            numbers = range(start, min(start + LABEL_BATCH, len(records)))
+            for name, labeler in labelers.items():
+                asked = [number for number in numbers if name not in labels[number]]
+                found = labeler.label([label_input(records[number]) for number in asked])
+                for number, instances in zip(asked, found, strict=True):
+                    labels[number][name] = instances.to_json()
+            progress.update(len(numbers))
     return labels
+
+
+def label_input(record: GeneratedRecord) -> LabelInput:
+    """What a labeler is given of a generated image."""
+    return LabelInput(record.image(), record.prompt, record.attention())
+
+
+def label_one(labeler: Labeler, record: GeneratedRecord) -> EncodedLabels:
+    """What a labeler sees in one image."""
+    return {labeler.name: labeler.label([label_input(record)])[0].to_json()}
 
 
 def judge_images(

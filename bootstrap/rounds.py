@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from bootstrap.config import LoopConfig
 from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
-from bootstrap.labelling import MirroredLabeler
+from bootstrap.labelling import MirroredLabeler, label_one
 from bootstrap.measures import flatten, report_round
 from bootstrap.review import with_corrections
 from bootstrap.samples import SampleRecord, balance_classes, read_samples
@@ -36,6 +37,7 @@ from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link
 from bootstrap.training_set import import_labelled
 from bootstrap.variations import plan_round_variations, possible_prompts
 from diffugen.attention_labeler import AttentionLabeler
+from diffugen.beside import beside
 from diffugen.config import ConfigError
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.labelers import Labeler
@@ -85,21 +87,25 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     standing = None if best is None else read_json(best.metrics)
     labeler, why = choose_labeler(standing, rounds.switch_agreement)
     told = {"labels_from": labeler, "labels_why": why}
-    with folder.timed("generate"):
+    labelers = round_labelers(config, run, with_detector=labeler == "detector")
+    with folder.timed("generate"), beside(partial(label_one, labelers["attention"])) as (label, made):
         prompts = round_prompts(config, index)
         earlier = [sample for before in run.complete_rounds() for sample in read_samples(before)]
         variations = plan_round_variations(config, earlier, index)
-        generated = generate_round(pipe, prompts, config.generate, folder, seed=config.seed, variations=variations)
+        generated = generate_round(
+            pipe, prompts, config.generate, folder, seed=config.seed, variations=variations, on_done=label
+        )
         made_of = {record.id: start for record, start in zip(generated[len(prompts) :], variations, strict=True)}
         if config.pool is not None:
             generated = [*generated, *read_pool(pipe, config.pool, config.generate, run.round(0), folder)]
     with folder.timed("label"):
         samples = label_round(
             generated,
-            round_labelers(config, run, with_detector=labeler == "detector"),
+            labelers,
             folder,
             class_names=config.classes,
             rules=rounds.filter,
+            made=made,
             variations=made_of,
             min_area_fraction=config.label.min_area_fraction,
             attention_fraction=rounds.attention_fraction,

@@ -9,14 +9,14 @@ at the first unfinished batch).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
-from bootstrap.labelling import judge_images, label_images
+from bootstrap.labelling import EncodedLabels, judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
 from bootstrap.training_set import labelled_items, sample_items
@@ -43,15 +43,18 @@ def generate_round(
     *,
     seed: int,
     variations: Sequence[Variation] = (),
+    on_done: Callable[[GeneratedRecord], object] = lambda record: None,
 ) -> list[GeneratedRecord]:
     """Generate an image per prompt, then one per variation, with heatmaps.
 
-    Each has its own seed, which follows from `seed`.
+    Each has its own seed, which follows from `seed`. Until the round is labelled, `on_done` is told of every image
+    that is there.
     """
     everything = [*prompts, *(variation.prompt for variation in variations)]
     seeds = [derive_seed(seed, "image", folder.index, number) for number in range(len(everything))]
     starts = [*[None] * len(prompts), *variations]
-    return generate_batches(pipe, everything, seeds, settings, folder.path, starts=starts)
+    options: dict[str, Any] = {} if folder.samples.is_file() else {"on_done": on_done}
+    return generate_batches(pipe, everything, seeds, settings, folder.path, starts=starts, **options)
 
 
 def read_pool(
@@ -81,6 +84,7 @@ def label_round(
     *,
     class_names: Sequence[str],
     rules: FilterConfig,
+    made: Mapping[str, EncodedLabels] | None = None,
     variations: Mapping[str, Variation] | None = None,
     min_area_fraction: float = 0.0,
     attention_fraction: float = 0.0,
@@ -97,6 +101,7 @@ def label_round(
         folder: the round's folder.
         class_names: names of the class ids.
         rules: thresholds of the filter.
+        made: by record id, labels that are there already.
         variations: by record id, what variations were made of.
         min_area_fraction: least share of the image that the repainted object of a variation covers.
         attention_fraction: share of the kept images with attention's labels instead of the detector's.
@@ -106,7 +111,7 @@ def label_round(
     if folder.samples.is_file():
         return read_samples(folder)
     variations = variations or {}
-    labels = label_images(generated, labelers, f"round {folder.index}: labelling")
+    labels = label_images(generated, labelers, f"round {folder.index}: labelling", made)
     labels = carry_labels(labels, generated, variations, class_names, min_area_fraction)
     samples = judge_images(
         generated,

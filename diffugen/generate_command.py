@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,17 +152,16 @@ def _generate_and_label(
     config: DatasetConfig, plan: Plan, pipe: Any, labeler: Labeler, out: Path
 ) -> list[dict[str, Any]]:
     """What became of each image: its record, its labels, and whether it is kept."""
+    from diffugen.beside import beside
     from diffugen.generate import generate_batches
     from diffugen.near_duplicates import SeenImages
-
-    labels: dict[str, Future[tuple[dict[str, Any], str]]] = {}
 
     def label(record: GeneratedRecord) -> tuple[dict[str, Any], str]:
         variation = plan.variations[int(record.id)] if plan.variations else None
         found, reason = label_record(record, variation, labeler, plan.class_names, config.label.min_area_fraction)
         return found.to_json(), reason  # run-length encoded: thousands of masks fit into memory
 
-    with ThreadPoolExecutor(max_workers=1) as beside:  # labels are made while the next images are
+    with beside(label) as (tell, labels):
         records = generate_batches(
             pipe,
             plan.prompts,
@@ -172,12 +170,12 @@ def _generate_and_label(
             out,
             starts=plan.variations,
             provenance={"model": config.model.model_dump(mode="json")},
-            on_done=lambda record: labels.update({record.id: beside.submit(label, record)}),
+            on_done=tell,
         )
     seen = None if config.drop_duplicates is None else SeenImages(config.drop_duplicates)
     samples = []
     for record in records:
-        encoded, reason = labels[record.id].result()
+        encoded, reason = labels[record.id]
         if not reason and seen is not None and (twin := seen.twin(record.id, record.image())):
             reason = f"near-duplicate of {twin}"
         decided = {"kept": not reason, "reason": reason, "labeler": labeler.name, "instances": encoded}

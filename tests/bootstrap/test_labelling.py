@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 from round_samples import CLASSES, SIZE_HW, make_instances, make_source
 
 from bootstrap.config import FilterConfig
-from bootstrap.labelling import MirroredLabeler, judge_images, label_images
+from bootstrap.labelling import MirroredLabeler, judge_images, label_images, label_one
+from diffugen.beside import beside
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 
@@ -47,6 +50,34 @@ def test_every_labelers_word_is_kept(tmp_path: Path) -> None:
     labels = label_images(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
     assert [set(entry) for entry in labels] == [{"detector", "flipped"}] * 3
     assert Instances.from_json(labels[0]["detector"]).size_hw == SIZE_HW
+
+
+def test_images_are_labelled_while_the_next_are_made(tmp_path: Path) -> None:
+    """Inside the block the first image's labels appear; afterwards nobody is asked about it again."""
+    first, second = (make_source(tmp_path, number, [0]) for number in range(2))
+    asked: list[int] = []
+
+    class Counting(BrightSide):
+        def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+            asked.append(len(inputs))
+            labelled.set()
+            return super().label(inputs)
+
+    labelled = threading.Event()
+    with beside(partial(label_one, Counting())) as (label, made):
+        label(first)
+        assert labelled.wait(timeout=60)  # the block, where images are made, has not ended
+    assert set(made) == {first.id}
+    labels = label_images([first, second], {"detector": Counting()}, "labelling", made)
+    assert asked == [1, 1] and labels[0] == made[first.id]
+    assert labels == label_images([first, second], {"detector": BrightSide()}, "labelling")
+
+
+def test_what_goes_wrong_beside_is_told(tmp_path: Path) -> None:
+    source = make_source(tmp_path, 0, [0])
+    source.heatmap_path.unlink()
+    with pytest.raises(FileNotFoundError), beside(partial(label_one, BrightSide())) as (label, _):
+        label(source)
 
 
 @pytest.mark.parametrize(("fraction", "labelers"), [(0.0, {"detector"}), (1.0, {"attention"})])
