@@ -132,6 +132,16 @@ def test_real_images_are_read(pipe: Any, attend: str) -> None:
         assert attention.affinity is not None and attention.affinity.shape == (4, 6, 4, 6)
 
 
+def test_the_presence_of_objects_is_measured(pipe: Any) -> None:
+    """Weighted prompts too, which compel encodes: what is not weighted is not changed by what is in the batch."""
+    weighted = prompt_of("a (red car:1.4) on a road", "red car")
+    read = read_attention(pipe, random_images(3), [*PROMPTS, weighted], AttentionConfig(presence=True))
+    alone = read_attention(pipe, random_images(1), PROMPTS[:1], AttentionConfig(presence=True))
+    presence = [one.presence for one in read]
+    assert all(values is not None and np.isfinite(values).all() and values.shape == (1,) for values in presence)
+    np.testing.assert_allclose(presence[0], alone[0].presence, atol=1e-5)
+
+
 def test_a_folder_and_embeddings_of_both_encoders_load(folder: Path, tmp_path: Path) -> None:
     vectors = {"clip_l": torch.ones(2, TEXT_WIDTH), "clip_g": torch.full((2, TEXT_WIDTH_2), 2.0)}
     save_file(vectors, tmp_path / "harp.safetensors")
