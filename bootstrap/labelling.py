@@ -60,9 +60,10 @@ def label_images(
     with tqdm(total=len(records), desc=description, unit="image") as progress:
         for start in range(0, len(records), LABEL_BATCH):
             numbers = range(start, min(start + LABEL_BATCH, len(records)))
+            inputs = {n: label_input(records[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}
             for name, labeler in labelers.items():
-                asked = [number for number in numbers if name not in labels[number]]
-                found = labeler.label([label_input(records[number]) for number in asked])
+                asked = [number for number in inputs if name not in labels[number]]
+                found = labeler.label([inputs[number] for number in asked])
                 for number, instances in zip(asked, found, strict=True):
                     labels[number][name] = instances.to_json()
             progress.update(len(numbers))

@@ -87,10 +87,11 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     standing = None if best is None else read_json(best.metrics)
     labeler, why = choose_labeler(standing, rounds.switch_agreement)
     told = {"labels_from": labeler, "labels_why": why}
-    labelers = round_labelers(config, run, with_detector=labeler == "detector")
-    with folder.timed("generate"), beside(partial(label_one, labelers["attention"])) as (label, made):
+    by_attention = AttentionLabeler(config.classes, config.label)  # detectors come later: memory is for generating now
+    with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):
         prompts = round_prompts(config, index)
-        earlier = [sample for before in run.complete_rounds() for sample in read_samples(before)]
+        before = run.complete_rounds() if rounds.variations else ()
+        earlier = [sample for other in before for sample in read_samples(other)]
         variations = plan_round_variations(config, earlier, index)
         generated = generate_round(
             pipe, prompts, config.generate, folder, seed=config.seed, variations=variations, on_done=label
@@ -101,7 +102,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     with folder.timed("label"):
         samples = label_round(
             generated,
-            labelers,
+            round_labelers(config, run, with_detector=labeler == "detector"),
             folder,
             class_names=config.classes,
             rules=rounds.filter,

@@ -9,11 +9,10 @@ somewhere as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -64,14 +63,7 @@ def with_presence(
         the caption, relative to the error with it, where the phrase is attended; NaN for a phrase that is not among
         the caption's words.
     """
-    trials = [
-        trial
-        for index, prompt in enumerate(prompts)
-        for trial in (
-            _Trial(index, replace(prompt, objects=(), negative_text=""), None),
-            *(_Trial(index, _without(prompt, phrase), phrase) for phrase in dict.fromkeys(prompt.objects)),
-        )
-    ]
+    trials = [trial for index, prompt in enumerate(prompts) for trial in _trials(index, prompt)]
 
     def run(numbers: Sequence[int]) -> Sequence[np.ndarray]:
         batch = [trials[number] for number in numbers]
@@ -87,17 +79,26 @@ def with_presence(
     ]
 
 
+def _trials(index: int, prompt: Prompt) -> Iterator[_Trial]:
+    """An image with its whole caption, then without each phrase that is in it."""
+    whole = replace(prompt, text=_plain(prompt.text), objects=(), negative_text="")
+    yield _Trial(index, whole, None)
+    for phrase in dict.fromkeys(prompt.objects):
+        without = _without(prompt, phrase)
+        if without != whole:
+            yield _Trial(index, without, phrase)
+
+
 def _presence(
     index: int, prompt: Prompt, attention: ImageAttention, errors: dict[tuple[int, ObjectPhrase | None], np.ndarray]
 ) -> np.ndarray:
     known = errors[index, None]
-    size_wh = known.shape[1], known.shape[0]
-    by_phrase = {}
-    for phrase, heat in mean_heats(prompt.objects, attention).items():
-        weights = cv2.resize(heat, size_wh, interpolation=cv2.INTER_AREA)
-        rise = float((weights * (errors[index, phrase] - known)).sum() / max(float((weights * known).sum()), 1e-12))
-        by_phrase[phrase] = rise if _without(prompt, phrase).text != _plain(prompt.text) else float("nan")
-    return np.array([by_phrase[phrase] for phrase in prompt.objects], np.float32)
+    rises = {
+        phrase: float((heat * (errors[index, phrase] - known)).sum()) / max(float((heat * known).sum()), 1e-12)
+        for phrase, heat in mean_heats(prompt.objects, attention).items()
+        if (index, phrase) in errors
+    }
+    return np.array([rises.get(phrase, np.nan) for phrase in prompt.objects], np.float32)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loop_run import CONFIG
 from round_samples import CLASSES
 
 from bootstrap.config import LoopConfig
@@ -51,13 +52,7 @@ def loop_config(folder: Path, *variations: dict[str, Any], **rounds: Any) -> Loo
         "generate": {"height": 64, "width": 96, "num_inference_steps": 2, "guidance_scale": 3, "batch_size": 2},
         # A random model's attention is noise; smeared over the image, every phrase has its one component.
         "label": {"method": "paper", "erode_fraction": 0, "dilate_fraction": 0.05, "min_area_fraction": 0.05},
-        "detector": {
-            "base_weights": str(folder / "base.safetensors"),
-            "imgsz": 64,
-            "epochs": 1,
-            "batch_size": 4,
-            "device": "cpu",
-        },
+        "detector": CONFIG["detector"] | {"base_weights": str(folder / "base.safetensors")},
         "rounds": {
             "num_rounds": 2,
             "num_images": 8,
