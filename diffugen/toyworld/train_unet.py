@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,11 @@ from transformers import CLIPTokenizer
 
 from ..files import atomic_path
 from ..images import write_png
-from .captions import caption
 from .checkpoint import load_checkpoint, save_checkpoint
+from .cuda_graph import CudaGraph
 from .latents import LatentCache
 from .model import build_pipeline, build_scheduler, build_text_encoder, build_unet
 from .muon import Muon, is_hidden
-from .scene import sample_scene
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ _OBJECT_WEIGHT = 5.0  # what a pixel of an object counts beyond one of the backg
 _CAPTION_DROPOUT = 0.1  # for classifier-free guidance
 _MIN_SNR_GAMMA = 5.0  # Hang et al., 2023
 _EMA_DECAY = 0.999
-_SAVE_EVERY = 500
 SHEET_PROMPTS = (
     "a photo of a red car in a city by day",
     "a photo of a yellow bus in a desert at sunset",
@@ -63,9 +62,11 @@ def train_unet(
     num_images: int,
     decay_fraction: float,
     batch_size: int,
+    save_every: int,
     device: torch.device,
     seed: int = 0,
     start_from: StableDiffusionPipeline | None = None,
+    cuda_graph: bool = True,
 ) -> None:
     """Train (or go on training) until `num_images` were seen; leaves the pipeline of averaged weights in out/pipeline.
 
@@ -74,7 +75,7 @@ def train_unet(
     are those of an earlier training instead of random ones.
     """
     torch.manual_seed(seed)
-    cache = LatentCache(out / "latents", vae, num_scenes=num_scenes, device=device, seed=seed)
+    cache = LatentCache(out / "latents", vae, tokenizer, num_scenes=num_scenes, device=device, seed=seed)
     models = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}).to(device)
     if start_from is not None:
         models["unet"].load_state_dict(start_from.unet.state_dict())
@@ -82,26 +83,25 @@ def train_unet(
     average = copy.deepcopy(models)
     if device.type == "cpu":
         models["unet"].set_attn_processor(PlainAttention())
-    optimizers = build_optimizers(models)
+    optimizers = build_optimizers(models, device)
     state = {"models": models, "average": average, **optimizers}
     step, losses = load_checkpoint(out / "unet.pt", state, device)
     num_steps = num_images // batch_size
     noise = DDPMScheduler.from_config(build_scheduler().config)
+    noise.alphas_cumprod = noise.alphas_cumprod.to(device)
+    take_step: Any = partial(train_step, models, optimizers, noise)
+    if device.type == "cuda" and cuda_graph:
+        take_step = CudaGraph(take_step)
+    recent: list[Tensor] = []  # read only where all of them are needed: reading makes a GPU wait
     progress = tqdm(range(step, num_steps), desc="denoiser", initial=step, total=num_steps, mininterval=10)
     for step in progress:
         set_rates(optimizers, rate(step, num_steps, decay_fraction))
-        rng = np.random.default_rng([seed, step])
-        latents, objects, scene_seeds = cache.batch(rng, batch_size)
-        captions = [caption(sample_scene(int(s)), int(rng.integers(2**31))) for s in scene_seeds]
-        captions = [text if rng.random() >= _CAPTION_DROPOUT else "" for text in captions]
-        losses.append(
-            train_step(models, noise, tokenizer, latents.to(device), objects.to(device), captions, seed + step)
-        )
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
+        batch = cache.batch(np.random.default_rng([seed, step]), batch_size, _CAPTION_DROPOUT)
+        recent.append(take_step(*batch, *(draw.to(device) for draw in draw_noise(batch[0].shape, noise, seed + step))))
         update_average(average, models, min(_EMA_DECAY, (1 + step) / (10 + step)))
-        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == num_steps:
+        if (step + 1) % save_every == 0 or step + 1 == num_steps:
+            losses.extend(torch.stack(recent).tolist())
+            recent.clear()
             save_checkpoint(out / "unet.pt", state, step + 1, losses)
             progress.set_postfix(loss=f"{np.mean(losses[-200:]):.4f}")
             pipe = build_pipeline(vae, average["unet"], average["text_encoder"], tokenizer)
@@ -115,55 +115,66 @@ def rate(step: int, num_steps: int, decay_fraction: float) -> float:
     return min(1.0, (step + 1) / _WARMUP_STEPS, (num_steps - step) / max(1.0, decay_fraction * num_steps))
 
 
-def build_optimizers(models: torch.nn.ModuleDict) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the hidden weights, AdamW for the others."""
+def build_optimizers(models: torch.nn.ModuleDict, device: torch.device) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the hidden weights, AdamW for the others; their rates are tensors, as a CUDA graph needs them."""
     hidden = [weight for name, weight in models.named_parameters() if is_hidden(name, weight)]
     others = [weight for name, weight in models.named_parameters() if not is_hidden(name, weight)]
+    rates = [torch.tensor(peak, device=device) for peak in (_PEAK_RATE, _ADAMW_RATE)]
+    on_gpu = device.type == "cuda"
     return {
-        "muon": Muon(hidden, _PEAK_RATE),
-        "adamw": torch.optim.AdamW(others, _ADAMW_RATE, betas=(0.9, 0.99), weight_decay=0.01),
+        "muon": Muon(hidden, rates[0]),
+        "adamw": torch.optim.AdamW(
+            others, rates[1], betas=(0.9, 0.99), weight_decay=0.01, fused=on_gpu, capturable=on_gpu
+        ),
     }
 
 
 def set_rates(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
     """Set every optimizer's rate to `factor` of its peak."""
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = factor * optimizer.defaults["lr"]
+    for name, peak in (("muon", _PEAK_RATE), ("adamw", _ADAMW_RATE)):
+        for group in optimizers[name].param_groups:
+            group["lr"].fill_(factor * peak)
+
+
+def draw_noise(shape: torch.Size, noise: DDPMScheduler, seed: int) -> tuple[Tensor, Tensor]:
+    """Timesteps [n] and Gaussian noise of `shape`, drawn on the CPU, so that they are the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    # one timestep per stratum: the same distribution as independent draws, with a steadier loss
+    strata = (torch.arange(shape[0]) + torch.rand(shape[0], generator=generator)) / shape[0]
+    return (strata * noise.config.num_train_timesteps).long(), torch.randn(shape, generator=generator)
 
 
 def train_step(
     models: torch.nn.ModuleDict,
+    optimizers: dict[str, torch.optim.Optimizer],
     noise: DDPMScheduler,
-    tokenizer: CLIPTokenizer,
     latents: Tensor,
     objects: Tensor,
-    captions: list[str],
-    seed: int,
-) -> float:
-    """The gradient of one step of v-prediction, clipped; returns the weighted loss.
+    tokens: Tensor,
+    timesteps: Tensor,
+    epsilon: Tensor,
+) -> Tensor:
+    """One step of v-prediction with clipped gradients; returns the weighted loss.
 
     Args:
         latents: float32 [n, 4, h, w].
         objects: float32 [n, h, w], the share of objects in each latent pixel.
+        tokens: int64 [n, 77], captions.
+        timesteps: int64 [n].
+        epsilon: float32 [n, 4, h, w], noise.
     """
-    generator = torch.Generator().manual_seed(seed)
-    num = len(latents)
-    # one timestep per stratum: the same distribution as independent draws, with a steadier loss
-    strata = (torch.arange(num) + torch.rand(num, generator=generator)) / num
-    timesteps = (strata * noise.config.num_train_timesteps).long().to(latents.device)
-    epsilon = torch.randn(latents.shape, generator=generator).to(latents.device)
+    models.zero_grad()
     noisy = noise.add_noise(latents, epsilon, timesteps)
     target = noise.get_velocity(latents, epsilon, timesteps)
-    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    with torch.autocast(latents.device.type, torch.bfloat16):
-        words = models["text_encoder"](tokens.to(latents.device))[0]
-        predicted = models["unet"](noisy, timesteps, words).sample
-    weight = loss_weight(noise.alphas_cumprod.to(latents.device)[timesteps])[:, None, None] * pixel_weight(objects)
+    with torch.autocast(latents.device.type, torch.bfloat16, cache_enabled=False):
+        predicted = models["unet"](noisy, timesteps, models["text_encoder"](tokens)[0]).sample
+    weight = loss_weight(noise.alphas_cumprod[timesteps])[:, None, None] * pixel_weight(objects)
     loss = (weight * (predicted.float() - target).square().mean(dim=1)).mean()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-    return float(loss.detach())
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return loss.detach()
 
 
 class PlainAttention:

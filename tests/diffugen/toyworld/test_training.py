@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from diffugen.toyworld import latents, train_unet, train_vae
+from diffugen.toyworld.captions import caption
 from diffugen.toyworld.model import build_tokenizer, build_unet, build_vae
 from diffugen.toyworld.muon import Muon, orthogonalised
-from diffugen.toyworld.scene import TRAINING_KINDS
+from diffugen.toyworld.scene import TRAINING_KINDS, sample_scene
 from diffugen.toyworld.train import caption_words
 
 CPU = torch.device("cpu")
@@ -101,7 +102,6 @@ def test_rate_warms_up_stays_and_falls() -> None:
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tokenizer, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(latents, "_CHUNK", 4)
-    monkeypatch.setattr(train_unet, "_SAVE_EVERY", 2)
     monkeypatch.setattr(train_unet, "write_sheet", lambda pipe, path: None)
     monkeypatch.setattr(train_unet, "rate", lambda step, num_steps, decay_fraction: 1.0)
     torch.manual_seed(0)
@@ -109,7 +109,15 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tokenizer, tmp_path: P
 
     def train(out: Path, num_steps: int) -> list[float]:
         train_unet.train_unet(
-            out, vae, tokenizer, num_scenes=4, num_images=2 * num_steps, decay_fraction=0.3, batch_size=2, device=CPU
+            out,
+            vae,
+            tokenizer,
+            num_scenes=4,
+            num_images=2 * num_steps,
+            decay_fraction=0.3,
+            batch_size=2,
+            save_every=2,
+            device=CPU,
         )
         return np.loadtxt(out / "losses.csv", skiprows=1).tolist()
 
@@ -118,3 +126,16 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tokenizer, tmp_path: P
     assert train(tmp_path / "stopped", 4) == whole
     files = [tmp_path / name / "pipeline/unet/diffusion_pytorch_model.safetensors" for name in ("whole", "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_chunks_hold_scenes_with_their_captions(tokenizer, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(latents, "_CHUNK", 4)
+    cache = latents.LatentCache(tmp_path, build_vae().eval(), tokenizer, num_scenes=12, device=CPU, seed=3)
+    encoded, objects, tokens = cache.batch(np.random.default_rng(0), 5, caption_dropout=0.0)
+    assert encoded.shape[:2] == (5, 4) and objects.shape == (5, *encoded.shape[2:]) and tokens.shape == (5, 77)
+    assert 0 < objects.mean() < 0.6
+    words = [caption(sample_scene(3 * 10**7 + k), wording) for k in range(12) for wording in range(8)]
+    read = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    assert set(read) <= {text.replace(",", " ,") for text in words} | set(words)
+    empty = cache.batch(np.random.default_rng(0), 5, caption_dropout=1.0)[2]
+    assert tokenizer.batch_decode(empty, skip_special_tokens=True) == [""] * 5
