@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def train_unet(
         take_step = CudaGraph(take_step)
     recent: list[Tensor] = []  # read only where all of them are needed: reading makes a GPU wait
     progress = tqdm(range(step, num_steps), desc="denoiser", initial=step, total=num_steps, mininterval=10)
+    first, start = step, time.perf_counter()
     for step in progress:
         set_rates(optimizers, rate(step, num_steps, decay_fraction))
         batch = cache.batch(np.random.default_rng([seed, step]), batch_size, _CAPTION_DROPOUT)
@@ -107,6 +109,8 @@ def train_unet(
             pipe = build_pipeline(vae, average["unet"], average["text_encoder"], tokenizer)
             save_pipeline(pipe, out / "pipeline")
             write_sheet(pipe, out / "sheets" / f"{(step + 1) * batch_size:08d}.png")
+            speed = (step + 1 - first) * batch_size / (time.perf_counter() - start)
+            log.info("%d images, %.0f per second", (step + 1) * batch_size, speed)
             np.savetxt(out / "losses.csv", np.array(losses), fmt="%.5f", header="denoiser loss by step", comments="")
 
 
