@@ -74,7 +74,7 @@ def full_size_figures(
     device: str, dtype: torch.dtype, rounds: int, *, num_steps: int, batches: tuple[int, ...]
 ) -> dict[str, Any]:
     """Time and memory on Stable Diffusion 1.5's architecture at 512x512."""
-    pipe = build_sd15().to(device, dtype)
+    pipe = build_sd15(device).to(device, dtype)
     settings = GenerateConfig(height=512, width=512, num_inference_steps=num_steps)
     on_gpu = device == "cuda"
     figures: dict[str, Any] = {"device": torch.cuda.get_device_name() if on_gpu else "cpu", "num_steps": num_steps}
@@ -158,9 +158,11 @@ def toy_settings() -> GenerateConfig:
     return GenerateConfig(height=128, width=128, num_inference_steps=15, guidance_scale=4.0)
 
 
-def build_sd15() -> StableDiffusionPipeline:
-    """Stable Diffusion 1.5's architecture with random weights, and the toy pipeline's tokenizer."""
-    torch.manual_seed(0)
+def build_sd15(device: str = "cpu") -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5's architecture with random weights, drawn on the device, and the toy pipeline's tokenizer.
+
+    A billion numbers take a CPU a minute, a GPU a moment.
+    """
     tokenizer = load_toy().tokenizer
     text = CLIPTextConfig(
         vocab_size=49408,
@@ -171,17 +173,21 @@ def build_sd15() -> StableDiffusionPipeline:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+        text_encoder = CLIPTextModel(text)
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # else its defaults are SD 1.5's
     pipe = StableDiffusionPipeline(
         vae=vae.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval(),  # else its defaults are SD 1.5's
+        unet=unet.eval(),
         scheduler=PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
