@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_MEMORY_WORDS = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+
 
 def map_batches(
     images: Sequence[np.ndarray], batch_size: int, run: Callable[[list[np.ndarray]], list[Result]]
@@ -53,13 +55,26 @@ def map_groups(
         while members:
             batch = members[:batch_size]
             try:
-                results.update(zip(batch, run(batch), strict=True))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
+                found = run(batch)
+            except RuntimeError as error:
+                if len(batch) == 1 or not lacks_memory(error, len(batch)):
                     raise
-                batch_size = len(batch) // 2
-                torch.cuda.empty_cache()
-                logger.warning("out of GPU memory: going on with %d images at a time", batch_size)
+            else:
+                results.update(zip(batch, found, strict=True))
+                members = members[len(batch) :]
                 continue
-            members = members[len(batch) :]
+            batch_size = len(batch) // 2
+            torch.cuda.empty_cache()  # only here: until now the exception held the frames, and they the tensors
+            logger.warning("out of GPU memory: going on with %d images at a time", batch_size)
     return [results[number] for number in range(len(results))]
+
+
+def lacks_memory(error: RuntimeError, num_images: int) -> bool:
+    """Whether a batch failed for want of GPU memory, which torch does not always say by its own exception.
+
+    cuBLAS and cuDNN, which have no room to work in, have words of their own. Those have other causes as well, and
+    smaller batches tell which: of one image alone they are not believed.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return num_images > 1 and any(words in str(error) for words in _MEMORY_WORDS)

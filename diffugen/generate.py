@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from diffugen.attention import Heatmap, ImageAttention, generate_with_attention, read_attention
+from diffugen.batching import lacks_memory
 from diffugen.config import ConfigError, GenerateConfig
 from diffugen.config_errors import first_difference
 from diffugen.denoising import at_most_native
@@ -290,7 +291,9 @@ def _generate_batch(
         results = generate_with_attention(
             pipe, [record.prompt for record in batch], [record.seed for record in batch], settings, **inputs
         )
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not lacks_memory(error, len(batch)):
+            raise
         return False  # the frames that hold the tensors are released with the exception
     for record, (image, attention) in zip(batch, results, strict=True):
         write_png(record.image_path, image)

@@ -18,13 +18,14 @@ from diffugen.prompts import ObjectPhrase, Prompt
 class Scarce:
     """Gives numbers back; more than `limit` at a time are too much."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, error: Exception | None = None) -> None:
         self.limit, self.tried = limit, list[list[int]]()
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def __call__(self, batch: Sequence[int]) -> list[int]:
         self.tried.append(list(batch))
         if len(batch) > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return [10 * number for number in batch]
 
 
@@ -38,6 +39,26 @@ def test_a_batch_is_halved_until_it_fits_and_stays_small(caplog: pytest.LogCaptu
 def test_one_that_does_not_fit_alone_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         map_groups([[0, 1]], 2, Scarce(0))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_libraries_that_lack_memory_say_so_in_words_of_their_own(words: str) -> None:
+    assert map_groups([[0, 1]], 2, Scarce(1, RuntimeError(words))) == [0, 10]
+    with pytest.raises(RuntimeError, match=words[:20]):  # with one image it may as well be something else
+        map_groups([[0, 1]], 2, Scarce(0, RuntimeError(words)))
+
+
+def test_other_errors_halve_nothing() -> None:
+    run = Scarce(1, RuntimeError("expected 2 rows"))
+    with pytest.raises(RuntimeError, match="expected 2 rows"):
+        map_groups([[0, 1]], 2, run)
+    assert run.tried == [[0, 1]]
 
 
 def test_images_share_a_batch_with_those_of_their_size_only() -> None:
