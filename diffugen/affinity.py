@@ -96,7 +96,7 @@ def summed_attention(layer: Any, query: Tensor, key: Tensor) -> Tensor:
     Queries are taken in chunks, so that no more than `MAX_LOGITS` logits are held at once.
     """
     query, key = split_heads(layer, query, key)
-    key = key.transpose(-1, -2) * layer.scale
+    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
     chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
     parts = [(part @ key).softmax(-1).sum(1) for part in query.split(chunk, dim=2)]
     return torch.cat(parts, dim=1)

@@ -118,7 +118,10 @@ class AttentionCapture:
         query = conditional_rows(query, rows)
         key = conditional_rows(key, rows) if self.text is None else self._text_key(layer)
         if self.weights is None:  # once: copying to a GPU in every layer would stall it
-            self.weights = _token_weights(self.token_indices, key.shape[1]).to(query.device)
+            weights = _token_weights(self.token_indices, key.shape[1])
+            if query.is_cuda:  # whose fused kernels take columns by eights; `maps` leaves those of no phrase out
+                weights = F.pad(weights, (0, -weights.shape[2] % 8)).to(query.dtype)
+            self.weights = weights.to(query.device)
         heat = phrase_attention(layer, query, key, self.weights).unflatten(-1, map_hw)
         self.sums[factor] = self.sums[factor].add_(heat) if factor in self.sums else heat
         self.counts[factor] += layer.heads
@@ -189,11 +192,25 @@ def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) ->
         weights: float32 [rows, tokens, phrases], each column the mean over one phrase's tokens.
 
     Returns:
-        float32 [rows, phrases, pixels]. The softmax is in float32, over all tokens. Pixels are taken in chunks, so
-        that memory stays below `MAX_LOGITS` (a few copies).
+        float32 [rows, phrases, pixels]. The softmax is in float32, over all tokens.
     """
-    query, key = split_heads(layer, query, key)
-    key = key.transpose(-1, -2) * layer.scale
+    read = _fused if query.is_cuda else _in_chunks
+    return read(layer, *split_heads(layer, query, key), weights)
+
+
+def _fused(layer: Any, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
+    """Attention whose values are the phrases' weights: on a GPU one kernel, which keeps no logits.
+
+    Products are of the model's precision, their sums and the softmax float32.
+    """
+    values = weights.to(query.dtype)[:, None].expand(-1, query.shape[1], -1, -1)
+    heat = F.scaled_dot_product_attention(query, key, values, scale=layer.scale)
+    return heat.sum(1, dtype=torch.float32).transpose(-1, -2)
+
+
+def _in_chunks(layer: Any, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
+    """Softmax, summed over heads, times the weights: on a CPU faster. Memory stays below a few `MAX_LOGITS`."""
+    query, key = query.float(), key.float().transpose(-1, -2) * layer.scale
     chunk = max(1, MAX_LOGITS // (key.shape[0] * key.shape[1] * key.shape[-1]))
     parts = [
         (pixels @ key).softmax(-1).sum(1) @ weights  # [rows, pixels, phrases]
@@ -203,14 +220,15 @@ def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) ->
 
 
 def split_heads(layer: Any, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """Query and key of an attention module as float32 [rows, heads, pixels or tokens, dim], after its norms.
+    """Query and key of an attention module as [rows, heads, pixels or tokens, dim], after its norms.
 
-    In half precision the logits of some models (Stable Diffusion 2.1) overflow.
+    Of the model's precision: make them float32 before multiplying them, as in float16 the logits of some models
+    (Stable Diffusion 2.1) overflow.
     """
     query, key = (side.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for side in (query, key))
     query = layer.norm_q(query) if layer.norm_q is not None else query
     key = layer.norm_k(key) if layer.norm_k is not None else key
-    return query.float(), key.float()
+    return query, key
 
 
 def _token_weights(token_indices: Sequence[Sequence[Sequence[int]]], num_tokens: int) -> Tensor:

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
 
 from diffugen.attention import AttentionCapture, ImageAttention, generate_with_attention, read_attention
-from diffugen.capture import attention_layers, phrase_attention
+from diffugen.capture import _fused, attention_layers, phrase_attention, split_heads
 from diffugen.config import AttentionConfig, ConfigError, GenerateConfig
 from diffugen.pipelines import as_task
 from diffugen.prompts import ObjectPhrase, Prompt
@@ -102,6 +102,8 @@ def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatc
     for limit in (2**24, 2000):  # the second takes the pixels in chunks
         monkeypatch.setattr("diffugen.capture.MAX_LOGITS", limit)
         torch.testing.assert_close(phrase_attention(layer, query, key, weights), expected)
+    fused = _fused(layer, *split_heads(layer, query, key), weights)  # a GPU's way
+    torch.testing.assert_close(fused, expected)
 
 
 def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
