@@ -308,6 +308,13 @@ class AttentionLabelConfig(Strict):
     )
 
 
+def _gpu_number(value: Any) -> Any:
+    return str(value) if type(value) is int else value  # `--set detector.device=0` says a number
+
+
+DeviceList = Annotated[str, BeforeValidator(_gpu_number, json_schema_input_type=str | int)]
+
+
 class DetectorConfig(Strict):
     """How the detector is fine-tuned (ultralytics)."""
 
@@ -318,4 +325,6 @@ class DetectorConfig(Strict):
     freeze: int = Field(default=0, ge=0, description="number of leading layers kept fixed")
     mosaic: float = Field(default=0.0, ge=0, le=1, description="probability of mosaic augmentation")
     augment: bool = Field(default=True, description="albumentations' blur, noise and colour changes")
-    device: str = Field(default="auto", description="'auto', 'cpu', or GPUs such as '0,1', which share the batch")
+    device: DeviceList = Field(
+        default="auto", description="'auto', 'cpu', or GPUs such as '0,1', which share the batch"
+    )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffugen.config import (
     ConfigError,
     ConfigPath,
+    DetectorConfig,
     GenerateConfig,
     ModelConfig,
     PromptsConfig,
@@ -346,3 +347,9 @@ def test_the_schema_describes_every_setting() -> None:
     for definition in schema["$defs"].values():
         for name, setting in definition.get("properties", {}).items():
             assert setting.get("description"), name
+
+
+def test_one_gpu_may_be_given_as_its_number() -> None:
+    assert DetectorConfig(device=1) == DetectorConfig(device="1")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        DetectorConfig(device=True)  # type: ignore[arg-type]
