@@ -27,6 +27,8 @@ from diffugen.images import list_images
 from diffugen.prompt_rules import check_classes
 from diffugen.prompts import ObjectPhrase, Prompt
 
+Masks = Literal["consensus", "detector"]
+
 
 class Mask2FormerConfig(Strict):
     """A Mask2Former that checks the detector too, in the classes that it can tell; of all others it says nothing."""
@@ -98,9 +100,14 @@ class RoundsConfig(Strict):
         le=1,
         description="the detector labels once it agrees with attention on the validation images by this mean IoU",
     )
+    masks: Masks = Field(
+        "consensus",
+        description="masks of later rounds' kept images: cut from all labelers' together, or the detector's",
+    )
     attention_fraction: float = Field(
         0.0, ge=0, le=1, description="share of later rounds' images that keep attention's labels, against drift"
     )
+    relabel: bool = Field(True, description="judge and label earlier rounds' images anew by what is known now")
     max_class_ratio: float | None = Field(
         None, ge=1, description="most training images of a class per image of the rarest; null: as they come"
     )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bootstrap.config import FilterConfig
+from bootstrap.config import FilterConfig, Masks
 from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious
 from bootstrap.samples import SampleRecord, make_sample
 from bootstrap.state import derive_seed
+from diffugen.consensus import consensus
 from diffugen.generate import GeneratedRecord
 from diffugen.instances import Instances
 from diffugen.labelers import Labeler, LabelInput
@@ -89,6 +90,7 @@ def judge_images(
     *,
     shown: Sequence[Prompt] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
+    masks: Masks = "consensus",
     attention_fraction: float = 0.0,
     seed: int = 0,
 ) -> list[SampleRecord]:
@@ -100,8 +102,9 @@ def judge_images(
         config: thresholds.
         shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
         known_classes: see `judge_by_agreement`.
-        attention_fraction: share of the images that keep attention's labels although the detector agrees: errors
-            of the detector cannot feed on themselves there.
+        masks: whose masks an image has that is kept by agreement.
+        attention_fraction: share of these images that have attention's labels all the same: errors of the detector
+            cannot feed on themselves there.
         seed: of that choice.
     """
     # An inpainted image's untouched objects are no news: their labels were judged with its parent.
@@ -119,6 +122,9 @@ def judge_images(
             labeler = "detector"
             if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(attention), "attention"
+            elif verdict.kept and masks == "consensus":
+                counted = {**found, "attention": attention, "detector": verdict.instances}
+                verdict, labeler = verdict.with_instances(consensus(record.image(), counted)), "consensus"
         samples.append(make_sample(record, round_index, verdict, labeler, encoded))
     return samples
 

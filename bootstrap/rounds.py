@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,7 @@ from bootstrap.stages import (
     mask2former_labeler,
     measure,
     read_pool,
+    relabel_earlier,
     validation_agreement,
     write_round_dataset,
 )
@@ -100,15 +101,17 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
         if config.pool is not None:
             generated = [*generated, *read_pool(pipe, config.pool, config.generate, run.round(0), folder)]
     with folder.timed("label"):
+        labelers = round_labelers(config, run, with_detector=labeler == "detector")
         samples = label_round(
             generated,
-            round_labelers(config, run, with_detector=labeler == "detector"),
+            labelers,
             folder,
             class_names=config.classes,
             rules=rounds.filter,
             made=made,
             variations=made_of,
             min_area_fraction=config.label.min_area_fraction,
+            masks=rounds.masks,
             attention_fraction=rounds.attention_fraction,
             rare_ids=[config.classes.index(name) for name in config.rare_classes],
             val_fraction=rounds.val_fraction if index == 0 else 0.0,
@@ -118,7 +121,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
         if config.labelled is not None:
             import_labelled(config.labelled, config.classes, run.labelled)
         dataset = write_round_dataset(
-            [*validation, *training_samples(config, run, samples)],
+            [*validation, *training_samples(config, samples, earlier_samples(config, run, folder, labelers))],
             config.classes,
             folder,
             photo_repeats=config.pool.repeats if config.pool else 1,
@@ -156,17 +159,44 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     return labelers
 
 
-def training_samples(config: LoopConfig, run: RunFolder, samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+def earlier_samples(
+    config: LoopConfig, run: RunFolder, folder: RoundFolder, labelers: Mapping[str, Labeler]
+) -> list[SampleRecord]:
+    """The samples of the rounds before this one: as this round's labelers see them, if the config wants that and the
+    detector is among them; and as a person has corrected them."""
+    rounds = config.rounds
+    corrections = read_json(run.corrections) if run.corrections.is_file() else {}
+    found: list[SampleRecord] = []
+    for earlier in run.complete_rounds():
+        samples = read_samples(earlier)
+        if rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers:
+            photos = [sample for sample in samples if sample.is_photo]
+            samples = photos + relabel_earlier(
+                samples,
+                earlier,
+                labelers,
+                folder,
+                class_names=config.classes,
+                rules=rounds.filter,
+                masks=rounds.masks,
+                attention_fraction=rounds.attention_fraction,
+                seed=config.seed,
+            )
+        found += with_corrections(samples, corrections)
+    return found
+
+
+def training_samples(
+    config: LoopConfig, samples: Sequence[SampleRecord], earlier: Sequence[SampleRecord]
+) -> list[SampleRecord]:
     """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
 
     What a person has corrected counts in any case, with the corrected labels.
     """
     own, rounds = _train(samples), config.rounds
-    corrections = read_json(run.corrections) if run.corrections.is_file() else {}
     earlier = [
         sample
-        for folder in run.complete_rounds()
-        for sample in with_corrections(read_samples(folder), corrections)
+        for sample in earlier
         # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
         if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
     ]

@@ -27,7 +27,7 @@ class SampleRecord:
     Attributes:
         name: unique within the run.
         source: the image's files, prompt and seed.
-        labeler: "attention" or "detector": whose labels `instances` are.
+        labeler: whose labels `instances` are: "attention", "detector", "consensus" or "person".
         outcome, reason, agreement: see `Verdict`.
         split: "train" or "val"; empty where it is not kept.
         encoded: the JSON form of `instances`.

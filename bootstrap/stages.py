@@ -9,13 +9,13 @@ at the first unfinished batch).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
+from bootstrap.config import FilterConfig, LoopConfig, Masks, PoolConfig
 from bootstrap.labelling import EncodedLabels, judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
@@ -26,6 +26,7 @@ from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
 from diffugen.detector_labeler import DetectorLabeler
 from diffugen.evaluation import evaluate_detector, label_quality
+from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generate import GeneratedRecord, generate_batches, read_photos
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
@@ -87,6 +88,7 @@ def label_round(
     made: Mapping[str, EncodedLabels] | None = None,
     variations: Mapping[str, Variation] | None = None,
     min_area_fraction: float = 0.0,
+    masks: Masks = "consensus",
     attention_fraction: float = 0.0,
     rare_ids: Sequence[int] = (),
     val_fraction: float = 0.0,
@@ -104,7 +106,7 @@ def label_round(
         made: by record id, labels that are there already.
         variations: by record id, what variations were made of.
         min_area_fraction: least share of the image that the repainted object of a variation covers.
-        attention_fraction: share of the kept images with attention's labels instead of the detector's.
+        masks, attention_fraction: whose labels images have that are kept by agreement, see `judge_images`.
         rare_ids, val_fraction, seed: with a `val_fraction` above 0 that share of the kept samples becomes the
             validation split (round 0 only).
     """
@@ -120,9 +122,8 @@ def label_round(
         class_names,
         rules,
         shown=[shown_prompt(record, variations) for record in generated],
-        known_classes={
-            name: labeler.known_classes for name, labeler in labelers.items() if isinstance(labeler, Mask2FormerLabeler)
-        },
+        known_classes=_known_classes(labelers),
+        masks=masks,
         attention_fraction=attention_fraction,
         seed=seed,
     )
@@ -132,6 +133,52 @@ def label_round(
         write_png(folder.masks / f"{sample.source.id}.png", index_map(sample.instances))
     write_samples(folder, samples)  # last: it says that the stage is done
     return samples
+
+
+def relabel_earlier(
+    samples: Sequence[SampleRecord],
+    earlier: RoundFolder,
+    labelers: Mapping[str, Labeler],
+    folder: RoundFolder,
+    *,
+    class_names: Sequence[str],
+    rules: FilterConfig,
+    masks: Masks = "consensus",
+    attention_fraction: float = 0.0,
+    seed: int = 0,
+) -> list[SampleRecord]:
+    """Judge an earlier round's samples by what this round's labelers know; writes `relabelled_<round>.jsonl`.
+
+    Validation samples stay as they are, and so do variations; photos are left out, as every round labels them anyway.
+    What attention said is not asked again.
+
+    Args:
+        samples: of the earlier round.
+        earlier: its folder.
+        labelers: this round's, "detector" among them.
+        folder: this round's.
+        class_names, rules, masks, attention_fraction, seed: see `label_round`.
+    """
+    path = folder.path / f"relabelled_{earlier.index:02d}.jsonl"
+    if not path.is_file():
+        fresh = [sample for sample in samples if sample.source.task == "txt2img" and sample.split != "val"]
+        sources = [sample.source for sample in fresh]
+        made = {sample.source.id: {"attention": sample.encoded_labels["attention"]} for sample in fresh}
+        labels = label_images(sources, labelers, f"round {folder.index}: labels of round {earlier.index}", made)
+        judged = judge_images(
+            sources,
+            labels,
+            earlier.index,
+            class_names,
+            rules,
+            known_classes=_known_classes(labelers),
+            masks=masks,
+            attention_fraction=attention_fraction,
+            seed=seed,
+        )
+        write_jsonl(path, (sample.to_json() for sample in judged))
+    anew = {value["name"]: SampleRecord.from_json(value, earlier.path) for value in read_jsonl(path)}
+    return [anew.get(sample.name, sample) for sample in samples if not sample.is_photo]
 
 
 def write_round_dataset(
@@ -191,6 +238,10 @@ def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
         imgsz=config.detector.imgsz,
         device=first_device(config.detector),
     )
+
+
+def _known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
+    return {name: one.known_classes for name, one in labelers.items() if isinstance(one, Mask2FormerLabeler)}
 
 
 def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from diffugen.config import AttentionLabelConfig
@@ -14,12 +13,18 @@ from diffugen.heatmaps import ImageAttention, mean_heats
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 from diffugen.prompts import ObjectPhrase
-from diffugen.refinement import compete, grabcut, instance_parts, propagate, settle
+from diffugen.refinement import (
+    WORKING_SIDE,
+    at_most,
+    compete,
+    grabcut,
+    instance_parts,
+    propagate,
+    resize_masks,
+    settle,
+)
 from diffugen.scoring import score_component
 from diffugen.thresholding import clean_mask, components, otsu_mask, upsample
-
-WORKING_SIDE = 128
-"""sqrt(H * W) of the image that is refined at most: GrabCut at 512x512 costs a hundred milliseconds and more."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,14 @@ class AttentionLabeler:
         objects, attention = _present(objects, attention, self.config.min_presence)
         if not objects:
             return Instances.empty(image.shape[:2])
-        small = _at_most(image, WORKING_SIDE)
+        small = at_most(image, WORKING_SIDE)
         phrases = self._claims(small.shape[:2], objects, attention)
         parts = [instance_parts(item.claim, item.heat, item.count, self.config.min_area_fraction) for item in phrases]
         starts = np.concatenate(parts)
         owners = [index for index, own in enumerate(parts) for _ in own]
         cuts = np.array([grabcut(small, part) for part in starts], bool).reshape(starts.shape)
         cuts = settle(cuts, starts, np.array([phrases[index].heat for index in owners]))
-        masks = _enlarged(cuts, image.shape[:2])
+        masks = resize_masks(cuts, image.shape[:2])
         found = [Instances.empty(image.shape[:2])]
         for index, item in enumerate(phrases):
             own = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
@@ -145,22 +150,3 @@ def _present(
     shown = [k for k in range(len(objects)) if not attention.presence[k] < min_presence]  # NaN: cannot be told
     heatmaps = tuple(attention.heatmaps[k] for k in shown)
     return [objects[k] for k in shown], replace(attention, heatmaps=heatmaps, presence=attention.presence[shown])
-
-
-def _at_most(image: np.ndarray, side: int) -> np.ndarray:
-    """The image, shrunk to `side` squared pixels where it has more."""
-    height, width = image.shape[:2]
-    scale = side / np.sqrt(height * width)
-    if scale >= 1:
-        return image
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-
-
-def _enlarged(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Bool masks [n, h, w] at another size [n, H, W], their edges smooth."""
-    if masks.shape[1:] == size_hw:
-        return masks
-    size_wh = size_hw[1], size_hw[0]
-    large = [cv2.resize(mask.astype(np.float32), size_wh, interpolation=cv2.INTER_CUBIC) > 0.5 for mask in masks]
-    return np.array(large, bool).reshape(-1, *size_hw)

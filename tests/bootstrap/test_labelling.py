@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,13 +81,22 @@ def test_what_goes_wrong_beside_is_told(tmp_path: Path) -> None:
         label(source)
 
 
-@pytest.mark.parametrize(("fraction", "labelers"), [(0.0, {"detector"}), (1.0, {"attention"})])
-def test_a_fixed_share_keeps_attentions_labels(tmp_path: Path, fraction: float, labelers: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "labelers"),
+    [({}, {"consensus"}), ({"masks": "detector"}, {"detector"}), ({"attention_fraction": 1.0}, {"attention"})],
+)
+def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any], labelers: set[str]) -> None:
     records = [make_source(tmp_path, number, [0]) for number in range(4)]
     labels = [{name: make_instances([0]).to_json() for name in ("attention", "detector")}] * 4
-    samples = judge_images(records, labels, 1, CLASSES, FilterConfig(), attention_fraction=fraction)
+    samples = judge_images(records, labels, 1, CLASSES, FilterConfig(), **settings)
     assert {sample.labeler for sample in samples} == labelers
-    assert all(sample.kept and sample.agreement == 1.0 for sample in samples)
+    assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
+
+
+def test_what_is_not_kept_has_the_detectors_labels(tmp_path: Path) -> None:
+    labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
+    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, FilterConfig())
+    assert sample.outcome == "reject" and sample.labeler == "detector" and sample.class_ids == [0, 1]
 
 
 def test_attention_alone_is_judged_by_its_scores(tmp_path: Path) -> None:

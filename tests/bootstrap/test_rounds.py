@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from round_samples import make_instances
 from tiny_models import build_mask2former
 
 from bootstrap import rounds
@@ -15,6 +16,7 @@ from bootstrap.config import LoopConfig
 from bootstrap.measures import flatten, summarise_samples
 from bootstrap.rounds import (
     check_prompts,
+    earlier_samples,
     promoted_round,
     publish,
     round_labelers,
@@ -28,6 +30,8 @@ from diffugen.attention_labeler import AttentionLabeler
 from diffugen.config import ConfigError, validate
 from diffugen.dataset import class_names_of, read_dataset
 from diffugen.files import read_jsonl, write_json
+from diffugen.instances import Instances
+from diffugen.labelers import LabelInput
 
 METRICS = ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95")
 
@@ -157,10 +161,45 @@ def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path
 
     write_samples(run.round(0), samples_of(0))
     write_json(run.round(0).metrics, {"promoted": True})
-    names = [sample.name for sample in training_samples(config, run, samples_of(1))]
+    earlier = earlier_samples(config, run, run.round(1), {"attention": AttentionLabeler(config.classes, config.label)})
+    names = [sample.name for sample in training_samples(config, samples_of(1), earlier)]
     assert names == ["r00_1", "r01_0", "r01_1"]
     latest = config.model_copy(update={"rounds": config.rounds.model_copy(update={"train_on": "latest"})})
-    assert [sample.name for sample in training_samples(latest, run, samples_of(1))] == ["r01_0", "r01_1"]
+    assert [sample.name for sample in training_samples(latest, samples_of(1), earlier)] == ["r01_0", "r01_1"]
+
+
+@dataclass
+class Sees:
+    """Sees the same objects in every image, but none where the image's number is among `blind`."""
+
+    name: str
+    class_ids: list[int]
+    blind: tuple[str, ...] = ()
+
+    def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+        seen = [bool(item.prompt) and item.prompt.text.split()[1] in self.blind for item in inputs]
+        return [make_instances([] if blind else self.class_ids) for blind in seen]
+
+
+def test_earlier_images_are_judged_anew(tmp_path: Path, make_samples: Callable) -> None:
+    """The detector finds no piano in image 0, one in image 1, which was rejected; validation stays."""
+    run, config = RunFolder(tmp_path / "run"), loop_config()
+    first = make_samples(run.round(0).path, [[0], [0], [0]])
+    first = [replace(sample, name=f"r00_{sample.source.id}") for sample in first]
+    first[1] = replace(first[1], outcome="reject", reason="low_score:piano", split="")
+    first[2] = replace(first[2], split="val")
+    write_samples(run.round(0), first)
+    write_json(run.round(0).metrics, {"promoted": True})
+    labelers = {"attention": Sees("attention", [1]), "detector": Sees("detector", [0], blind=("0",))}
+    for _ in range(2):  # the second time from its file
+        samples = earlier_samples(config, run, run.round(1), labelers)
+        assert [sample.name for sample in samples] == [sample.name for sample in first]
+        assert [sample.outcome for sample in samples] == ["reject", "keep", "keep"]
+        assert [sample.split for sample in samples] == ["", "train", "val"]
+        assert samples[1].labeler == "consensus" and samples[2].encoded == first[2].encoded
+        labelers = {"detector": Sees("detector", [])}
+    as_it_was = config.model_copy(update={"rounds": config.rounds.model_copy(update={"relabel": False})})
+    assert earlier_samples(as_it_was, run, run.round(1), labelers) == first
 
 
 @pytest.fixture(scope="module")
