@@ -94,7 +94,7 @@ def measure_level(
     return {
         "num_prompts": len({sample.source.prompt.text for sample in samples}),
         "num_kept": len(kept),
-        "label_iou": validation_agreement(kept, detector_labeler(run.path / "judge/best.pt", config)),
+        "label_iou": validation_agreement(kept, detector_labeler(run.path / "judge/best.pt", config))[0],
         "vendi_score": images["images/vendi_score"],
         "near_duplicate_fraction": images["images/near_duplicate_fraction"],
         **samples_trained(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCORE = "val/mean/mask_map50_95"
-"""What checkpoints are compared by: the mean over all classes, so that a rare class is not bought with a common one."""
+import numpy as np
 
 AGREEMENT = "val/label_agreement"
 """Mean IoU of a checkpoint's labels of the validation images with attention's, a missed object counting 0."""
@@ -27,19 +26,31 @@ def choose_labeler(best: Mapping[str, Any] | None, min_agreement: float) -> tupl
     return "attention", f"{seen}, less than {min_agreement:g}"
 
 
-def decide_promotion(scores: Mapping[str, float], best: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Promote a checkpoint if it is no worse than the promoted one on the frozen validation split.
+def decide_promotion(
+    agreement: Mapping[str, float], promoted: Mapping[int, Mapping[str, float]]
+) -> dict[str, bool | str]:
+    """Promote a checkpoint unless it is worse than the best promoted one by more than chance explains.
+
+    Both labelled the same frozen validation images, so they are compared image by image: rolled back is a checkpoint
+    whose mean agreement is lower by more than the standard error of the mean difference. The best and not the latest is
+    the measure: many small losses, each within chance, do not add up.
 
     Args:
-        scores: the candidate's, with `SCORE`.
-        best: the promoted checkpoint's row of metrics; None if there is none yet.
+        agreement: by validation image, how far the candidate's labels agree with those that it has.
+        promoted: the same of the promoted rounds' checkpoints, by round.
     """
-    if best is None:
-        return {"promoted": True, "why": "the first checkpoint", **scores}
-    promoted = scores[SCORE] >= best[SCORE]
-    relation = "no worse than" if promoted else "worse than"
-    why = f"validation mask mAP50-95 {scores[SCORE]:.3f} is {relation} round {best['round']}'s {best[SCORE]:.3f}"
-    return {"promoted": promoted, "why": why, **scores}
+    if not promoted:
+        return {"promoted": True, "why": "the first checkpoint"}
+    best = max(promoted, key=lambda index: (np.mean(list(promoted[index].values())), index))
+    gains = np.array([agreement[name] - promoted[best][name] for name in sorted(agreement)])
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    kept = bool(gains.mean() >= -error)
+    relation = ("better than" if gains.mean() > 0 else "no worse than") if kept else "worse than"
+    why = (
+        f"on {len(gains)} validation images its labels are {relation} round {best}'s "
+        f"(IoU {gains.mean():+.3f}, standard error {error:.3f})"
+    )
+    return {"promoted": kept, "why": why}
 
 
 def stop_reason(rows: Sequence[Mapping[str, Any]], patience: int) -> str:

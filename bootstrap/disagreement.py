@@ -116,9 +116,8 @@ def judge_by_agreement(
             if misplaced:
                 dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
     outcome: Outcome = "reject" if 2 * len(dissents) >= num_voices else "review" if dissents else "keep"
-    ious = matched_ious(detector, counted["attention"])
-    union = len(counted["attention"]) + len(detector) - len(ious)
-    agreement = float(sum(ious.values()) / union) if union else None
+    seen = len(counted["attention"]) + len(detector) > 0
+    agreement = mean_agreement(detector, counted["attention"]) if seen else None
     return Verdict(outcome, next(iter(dissents.values()), ""), detector, agreement)
 
 
@@ -182,6 +181,16 @@ def _misplaced(
         if ious.get(index, 0.0) < min_ious.get(name, min_iou):
             return name
     return ""
+
+
+def mean_agreement(first: Instances, second: Instances) -> float:
+    """Mean IoU over the objects of one image that either labeler sees; one that only one of them sees counts 0.
+
+    1 where neither sees any.
+    """
+    ious = matched_ious(first, second)
+    union = len(first) + len(second) - len(ious)
+    return float(sum(ious.values()) / union) if union else 1.0
 
 
 def matched_ious(detector: Instances, other: Instances) -> dict[int, float]:

@@ -91,8 +91,8 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     by_attention = AttentionLabeler(config.classes, config.label)  # detectors come later: memory is for generating now
     with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):
         prompts = round_prompts(config, index)
-        before = run.complete_rounds() if rounds.variations else ()
-        earlier = [sample for other in before for sample in read_samples(other)]
+        varied = run.complete_rounds() if rounds.variations else ()
+        earlier = [sample for other in varied for sample in read_samples(other)]
         variations = plan_round_variations(config, earlier, index)
         generated = generate_round(
             pipe, prompts, config.generate, folder, seed=config.seed, variations=variations, on_done=label
@@ -137,9 +137,11 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
         weights = finetune_round(start, dataset, folder, config.detector, seed=seed)
     with folder.timed("compare"):
         if not folder.decision.is_file():
-            scores = validation_scores(config, run, weights, validation)
-            decision = decide_promotion(scores, standing)
-            write_json(folder.decision, {**told, **decision})
+            scores, agreement = validation_scores(config, run, weights, validation)
+            write_json(folder.validation, agreement)
+            promoted = [other for other in promoted_rounds(run) if other.validation.is_file()]
+            before = {other.index: read_json(other.validation) for other in promoted}
+            write_json(folder.decision, {**told, **scores, **decide_promotion(agreement, before)})
 
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
@@ -209,11 +211,11 @@ def training_samples(
 
 def validation_scores(
     config: LoopConfig, run: RunFolder, weights: Path, validation: Sequence[SampleRecord]
-) -> dict[str, float]:
-    """How good a checkpoint is on the frozen validation split, as flat metrics."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """How good a checkpoint is on the frozen validation split: flat metrics, and its agreement by sample."""
     measured = measure(weights, run.round(0).dataset, "val", config.classes, config.detector)
-    agreement = validation_agreement(validation, detector_labeler(weights, config))
-    return {**flatten(measured, "val", config.rare_classes), AGREEMENT: agreement}
+    agreement, by_sample = validation_agreement(validation, detector_labeler(weights, config))
+    return {**flatten(measured, "val", config.rare_classes), AGREEMENT: agreement}, by_sample
 
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:

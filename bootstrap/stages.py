@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.config import FilterConfig, LoopConfig, Masks, PoolConfig
+from bootstrap.disagreement import mean_agreement
 from bootstrap.labelling import EncodedLabels, judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
@@ -221,12 +222,18 @@ def measure(
     return evaluate_detector(weights, dataset, class_names, split=split, imgsz=config.imgsz, device=device)
 
 
-def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> float:
-    """Mean IoU of a labeler's labels with those that validation samples have; a missed object counts 0."""
+def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> tuple[float, dict[str, float]]:
+    """How far a labeler agrees with the labels that validation samples have.
+
+    Returns:
+        The mean IoU over all objects that have a label, a missed one counting 0; and, by sample, the mean IoU over all
+        that either saw, what only one of them saw counting 0.
+    """
     labels = label_images([sample.source for sample in samples], {labeler.name: labeler}, "validation")
-    found = (Instances.from_json(encoded[labeler.name]) for encoded in labels)
-    pairs = zip(found, (sample.instances for sample in samples), strict=True)
-    return float(label_quality(pairs)["mean_iou"] or 0.0)
+    found = [Instances.from_json(encoded[labeler.name]) for encoded in labels]
+    pairs = list(zip(found, (sample.instances for sample in samples), strict=True))
+    by_sample = {sample.name: mean_agreement(*pair) for sample, pair in zip(samples, pairs, strict=True)}
+    return float(label_quality(pairs)["mean_iou"] or 0.0), by_sample
 
 
 def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:

@@ -61,6 +61,10 @@ class RoundFolder:
         return self.path / "weights" / "best.pt"
 
     @property
+    def validation(self) -> Path:
+        return self.path / "validation.json"
+
+    @property
     def decision(self) -> Path:
         return self.path / "decision.json"
 

@@ -40,6 +40,8 @@ class AffinityCapture:
         factor: the resolution, as the latents' side over the map's side.
         blocks: of the UNet, "down" or "up" or both.
 
+    While `active` is False, nothing is read.
+
     Raises:
         ConfigError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
         RuntimeError: as `AttentionCapture`.
@@ -63,6 +65,7 @@ class AffinityCapture:
                 f"more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
             )
         self.factor = factor
+        self.active = True
         self.total: Tensor | None = None
         self._taps = ExitStack()
 
@@ -75,6 +78,10 @@ class AffinityCapture:
     ) -> None:
         self._taps.close()
 
+    def forget(self) -> None:
+        """Begin anew: what was accumulated so far does not count."""
+        self.total = None
+
     def maps(self) -> list[np.ndarray]:
         """For every row, float16 [h, w, h, w]: entry [y, x] is where pixel (y, x) looks, its sum 1."""
         if self.total is None:
@@ -84,7 +91,7 @@ class AffinityCapture:
 
     @torch.no_grad()
     def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
-        if query.shape[1] != self.num_pixels:
+        if not self.active or query.shape[1] != self.num_pixels:
             return
         looks = summed_attention(layer, conditional_rows(query, self.rows), conditional_rows(key, self.rows))
         self.total = looks if self.total is None else self.total.add_(looks)

@@ -20,7 +20,7 @@ from diffugen.presence import with_presence
 from diffugen.prompt_batches import groups_alike, text_inputs
 from diffugen.prompts import Prompt
 from diffugen.tokens import check_prompt
-from diffugen.watch import watch
+from diffugen.watch import Watch, watch
 
 __all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "ImageAttention", "generate_with_attention", "read_attention"]
 
@@ -77,12 +77,12 @@ def generate_with_attention(
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
-    with watch(pipe, prompts, latent_hw, settings) as attention:
+    with watch(pipe, prompts, latent_hw, settings) as seen:
         output = as_task(pipe, task)(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            callback_on_step_end=_step_callback(on_step),
+            callback_on_step_end=_step_callback(on_step, seen, settings.attention_max_timestep),
             **text_inputs(pipe, prompts),
             **inputs,
         )
@@ -90,10 +90,10 @@ def generate_with_attention(
     if images is not None and masks is not None:  # the VAE changes every pixel a little
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
-    seen = attention()
+    attention = seen.attention()
     if settings.presence:
-        seen = with_presence(pipe, pixels, prompts, seen, batch_size=len(prompts))
-    return list(zip(pixels, seen, strict=True))
+        attention = with_presence(pipe, pixels, prompts, attention, batch_size=len(prompts))
+    return list(zip(pixels, attention, strict=True))
 
 
 @torch.no_grad()
@@ -160,12 +160,12 @@ def _read_batch(
     conditions = prompt_conditions(pipe, prompts, latent_hw)
     schedule = noise_schedule(pipe)
     generator = torch.Generator("cpu").manual_seed(seed)
-    with watch(pipe, prompts, latent_hw, settings) as attention:
+    with watch(pipe, prompts, latent_hw, settings) as seen:
         for step in timesteps:
             noise = shared_noise(latents, generator)
             noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
             pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
-    return attention()
+    return seen.attention()
 
 
 def _pick(values: Sequence[Any] | None, indices: Sequence[int]) -> Any:
@@ -192,15 +192,34 @@ def _task_inputs(
     }
 
 
-def _step_callback(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:
-    if on_step is None:
+def _step_callback(
+    on_step: Callable[[int], None] | None, seen: Watch, max_timestep: int | None
+) -> Callable[..., dict[str, Any]] | None:
+    """What happens after a step: it is told of, and the UNet is watched, or not, in the next one."""
+    if on_step is None and max_timestep is None:
         return None
 
     def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step)
+        if max_timestep is not None:
+            _watch_from(pipe, seen, step, max_timestep)
+        if on_step is not None:
+            on_step(step)
         return tensors
 
     return callback
+
+
+def _watch_from(pipe: Any, seen: Watch, step: int, max_timestep: int) -> None:
+    """Let only steps of at most this timestep count, or the last one if there is none.
+
+    The first step is watched in any case, and forgotten if a later one counts.
+    """
+    if step == 0:  # read once: it may be on a GPU, which then waits
+        seen.timesteps = pipe.scheduler.timesteps[-pipe.num_timesteps :].tolist()
+        if len(seen.timesteps) > 1 and seen.timesteps[0] > max_timestep:
+            seen.forget()
+    following = seen.timesteps[step + 1 :]
+    seen.pause(len(following) > 1 and following[0] > max_timestep)
 
 
 def _common_size(images: Sequence[np.ndarray], factor: int) -> tuple[int, int]:

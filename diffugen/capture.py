@@ -46,6 +46,8 @@ class AttentionCapture:
         text: another text to attend than the one that the UNet is given, [rows, tokens, width] as its text
             encoder makes it. Its keys are made once per layer and kept.
 
+    While `active` is False, nothing is read.
+
     Raises:
         RuntimeError: a hooked layer sees a batch that is neither the rows nor twice the rows (with guidance
             the first half is the unconditional one and is left out), or a map that is no halving of
@@ -71,6 +73,7 @@ class AttentionCapture:
         self.factors = frozenset(factors)
         self.text = text
         self._text_keys: dict[Any, Tensor] = {}
+        self.active = True
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = defaultdict(int)
         self._taps = ExitStack()
@@ -83,6 +86,11 @@ class AttentionCapture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._taps.close()
+
+    def forget(self) -> None:
+        """Begin anew: what was accumulated so far does not count."""
+        self.sums.clear()
+        self.counts.clear()
 
     @property
     def num_tokens(self) -> int:
@@ -112,7 +120,7 @@ class AttentionCapture:
     @torch.no_grad()
     def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
         map_hw, factor = self._map_size(query.shape[1])
-        if factor not in self.factors or not any(self.num_phrases):
+        if not self.active or factor not in self.factors or not any(self.num_phrases):
             return
         rows = len(self.num_phrases)
         query = conditional_rows(query, rows)

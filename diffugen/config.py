@@ -281,6 +281,12 @@ class GenerateConfig(AttentionConfig):
     num_inference_steps: int = Field(default=30, ge=1, le=1000, description="denoising steps")
     guidance_scale: float = Field(default=7.5, ge=0, description="classifier-free guidance; off at 1 or less")
     batch_size: int = Field(default=4, ge=1, description="images at a time; halved when memory runs out")
+    attention_max_timestep: int | None = Field(
+        default=None,
+        ge=0,
+        description="attention counts in steps of at most this timestep (of the model's, mostly 1000), as in noise "
+        "it strays; null: in all, as DAAM has it",
+    )
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffugen.affinity import AffinityCapture
@@ -15,11 +16,57 @@ from diffugen.prompts import Prompt
 from diffugen.tokens import class_prompt, content_token_indices, object_token_indices
 
 
+@dataclass
+class Watch:
+    """What is captured of a UNet's attention, and whose it is.
+
+    Attributes:
+        prompts: one per row of the batch.
+        token_indices: per row the positions of every phrase's tokens, the other content words last.
+        cross: of the phrases.
+        own: self-attention, where it is wanted.
+        timesteps: of the pipeline's run, once it has begun.
+    """
+
+    prompts: Sequence[Prompt]
+    token_indices: Sequence[Sequence[Sequence[int]]]
+    cross: AttentionCapture
+    own: AffinityCapture | None
+    timesteps: list[float] = field(default_factory=list)
+
+    def pause(self, paused: bool) -> None:
+        """Look away, or look again."""
+        for capture in self._captures():
+            capture.active = not paused
+
+    def forget(self) -> None:
+        """Begin anew: what was seen so far does not count."""
+        for capture in self._captures():
+            capture.forget()
+
+    def attention(self) -> list[ImageAttention]:
+        """What was seen, per row."""
+        affinities = [None] * len(self.prompts) if self.own is None else self.own.maps()
+        rows = zip(self.prompts, self.cross.maps(), self.token_indices, affinities, strict=True)
+        return [
+            ImageAttention(
+                heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
+                rest=rest * len(positions[-1]),  # the capture gives means
+                num_tokens=self.cross.num_tokens,
+                affinity=affinity,
+            )
+            for prompt, (*heats, rest), positions, affinity in rows
+        ]
+
+    def _captures(self) -> list[AttentionCapture | AffinityCapture]:
+        return [self.cross] if self.own is None else [self.cross, self.own]
+
+
 @contextmanager
 def watch(
     pipe: Any, prompts: Sequence[Prompt], latent_hw: tuple[int, int], settings: AttentionConfig
-) -> Iterator[Callable[[], list[ImageAttention]]]:
-    """Look at the attention while the block runs the UNet; afterwards the yielded function gives it.
+) -> Iterator[Watch]:
+    """Look at the attention while the block runs the UNet.
 
     Args:
         pipe: the pipeline whose UNet runs.
@@ -42,31 +89,16 @@ def watch(
             [*object_token_indices(pipe.tokenizer, prompt), content_token_indices(pipe.tokenizer, prompt)]
             for prompt in prompts
         ]
-    blocks = settings.attention_blocks
+    blocks, factor = settings.attention_blocks, settings.self_attention_factor
     cross = AttentionCapture(
         pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, blocks=blocks, text=text
     )
-    own = (
-        nullcontext()
-        if settings.self_attention_factor is None
-        else AffinityCapture(pipe.unet, len(prompts), latent_hw, settings.self_attention_factor, blocks)
-    )
-
-    def attention() -> list[ImageAttention]:
-        affinities = own.maps() if isinstance(own, AffinityCapture) else [None] * len(prompts)
-        rows = zip(prompts, cross.maps(), token_indices, affinities, strict=True)
-        return [
-            ImageAttention(
-                heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
-                rest=rest * len(positions[-1]),  # the capture gives means
-                num_tokens=cross.num_tokens,
-                affinity=affinity,
-            )
-            for prompt, (*heats, rest), positions, affinity in rows
-        ]
-
-    with cross, own:
-        yield attention
+    own = None if factor is None else AffinityCapture(pipe.unet, len(prompts), latent_hw, factor, blocks)
+    with ExitStack() as stack:
+        stack.enter_context(cross)
+        if own is not None:
+            stack.enter_context(own)
+        yield Watch(prompts, token_indices, cross, own)
 
 
 def _class_positions(tokenizer: Any, prompt: Prompt, fragments: Sequence[str]) -> list[list[int]]:

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import pytest
 
-from bootstrap.decisions import AGREEMENT, SCORE, choose_labeler, decide_promotion, stop_reason
+from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
 
 
-@pytest.mark.parametrize(("candidate", "promoted"), [(0.50, True), (0.51, True), (0.49, False)])
-def test_a_checkpoint_is_promoted_only_if_it_is_no_worse(candidate: float, promoted: bool) -> None:
-    best = {"round": 1, SCORE: 0.50}
-    decision = decide_promotion({SCORE: candidate}, best)
+def agreements(*values: float) -> dict[str, float]:
+    return {f"r00_{index}": value for index, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "promoted", "told"),
+    [
+        ((0.6, 0.7, 0.8), True, "better than round 1's (IoU +0.100"),
+        ((0.5, 0.6, 0.7), True, "no worse than round 1's"),
+        ((0.2, 0.9, 0.6), True, "no worse than round 1's"),  # a little worse, by chance as far as three images tell
+        ((0.4, 0.5, 0.6), False, "worse than round 1's (IoU -0.100"),  # a little worse on every image
+        ((0.0, 0.3, 0.1), False, "worse than round 1's"),
+    ],
+)
+def test_a_checkpoint_is_rolled_back_where_it_is_worse_beyond_chance(
+    candidate: tuple[float, ...], promoted: bool, told: str
+) -> None:
+    decision = decide_promotion(agreements(*candidate), {1: agreements(0.5, 0.6, 0.7)})
     assert decision["promoted"] is promoted
-    assert "round 1" in decision["why"]
-    assert decision[SCORE] == candidate
+    assert told in str(decision["why"]) and "on 3 validation images" in str(decision["why"])
+
+
+def test_the_best_promoted_round_is_the_measure() -> None:
+    """A round that lost a little was promoted since; what loses as much again is not."""
+    before = {0: agreements(0.6, 0.7, 0.8), 1: agreements(0.5, 0.75, 0.8)}
+    decision = decide_promotion(agreements(0.48, 0.62, 0.74), before)
+    assert decision["promoted"] is False and "round 0's" in str(decision["why"])
 
 
 def test_the_first_checkpoint_is_promoted_whatever_it_reaches() -> None:
-    assert decide_promotion({SCORE: 0.0}, None)["promoted"] is True
+    assert decide_promotion(agreements(0.0), {})["promoted"] is True
+
+
+def test_one_validation_image_has_no_spread() -> None:
+    assert decide_promotion(agreements(0.49), {0: agreements(0.5)})["promoted"] is False
 
 
 @pytest.mark.parametrize(("agreement", "labeler"), [(0.49, "attention"), (0.5, "detector"), (0.9, "detector")])
