@@ -312,3 +312,27 @@ def test_tasks_share_the_models(tiny_pipeline: Any) -> None:
         assert type(as_task(other, "txt2img")) is type(tiny_pipeline)
     with pytest.raises(ConfigError, match="task 'video' is not known"):
         as_task(tiny_pipeline, "video")
+
+
+@pytest.mark.parametrize(("max_timestep", "num_counted"), [(None, 4), (999, 4), (600, 3), (400, 2), (0, 1)])
+def test_only_steps_of_little_noise_count(
+    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch, max_timestep: int | None, num_counted: int
+) -> None:
+    """Of four steps, the last in any case; the image stays, and so does what `on_step` is told."""
+    counts: list[int] = []
+    maps = AttentionCapture.maps
+
+    def counted(capture: AttentionCapture) -> list[np.ndarray]:
+        counts.append(sum(capture.counts.values()))
+        return maps(capture)
+
+    monkeypatch.setattr(AttentionCapture, "maps", counted)
+    settings = SETTINGS.model_copy(update={"num_inference_steps": 4, "self_attention_factor": 2})
+    ((expected, _),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
+    assert tiny_pipeline.scheduler.timesteps.tolist() == [751, 501, 251, 1]
+    settings = settings.model_copy(update={"attention_max_timestep": max_timestep})
+    steps: list[int] = []
+    ((image, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings, on_step=steps.append)
+    np.testing.assert_array_equal(image, expected)
+    assert steps == [0, 1, 2, 3] and attention.affinity is not None
+    assert counts[1] * 4 == counts[0] * num_counted
