@@ -5,8 +5,9 @@ For every seed's loop (that of benchmarks/loop.py, which is run if it is not the
   attention's scores) and as in later rounds (by agreement with the loop's detectors): how right the labels of all
   images are, of those that are kept, rejected or put aside, and by reason;
 - detectors: the base detector trained on the images that later rounds kept, on as many drawn from all that they
-  generated, and on all of them, each for as many steps; the rare class's mask AP on the config's evaluation set. The
-  pool's photos are left out.
+  generated, and on all of them, each with attention's labels and for as many steps; and on those that were kept with
+  the masks that they were given, cut from all labelers' together; the rare class's mask AP on the config's evaluation
+  set. The pool's photos are left out.
 Finished parts are not made again, so the command can be stopped and given again.
 """
 
@@ -42,7 +43,7 @@ from diffugen.prompts import ObjectPhrase, Prompt, class_words
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, prepare_pipeline, train_loop
 
-FIRST_SEED = 990_000
+FIRST_SEED = 997_000
 QUALITY = ("mean_iou", "precision", "recall")
 LABEL_COLUMNS = {"share": "share", "mean IoU": "mean_iou", "precision": "precision", "recall": "recall"}
 DETECTOR_COLUMNS = {"images": "num_images", "mask mAP50": "mask_map50", "mask mAP50-95": "mask_map50_95"}
@@ -123,8 +124,8 @@ def label_rows(judge: str, samples: Sequence[SampleRecord], truths: dict[str, In
 
 
 def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict[str, Any]]:
-    """Rows of detectors trained on what the filter kept, on as many random images and on all; none without later rounds
-    that were judged by agreement."""
+    """Rows of detectors trained on what the filter kept, on as many random images and on all, and on what it kept with
+    its masks; none without later rounds that were judged by agreement."""
     judged = [
         sample
         for folder in run.complete_rounds()
@@ -136,14 +137,30 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
         print(f"seed {config.seed}: no image was kept by agreement, so there is no detector to compare")
         return []
     drawn = np.random.default_rng([config.seed, FIRST_SEED]).choice(len(judged), len(kept), replace=False)
-    arms = {"kept": kept, "as many at random": [judged[index] for index in sorted(drawn)], "all": judged}
+    min_score = config.rounds.filter.min_score
+    arms = {
+        "kept": attended(kept, min_score),
+        "as many at random": attended([judged[index] for index in sorted(drawn)], min_score),
+        "all": attended(judged, min_score),
+        "kept, their own masks": kept,
+    }
     rows = []
-    for name, arm in arms.items():
-        samples = [replace(sample, outcome="keep", split="train") for sample in arm]
-        scores = samples_trained(config, samples, out / name.replace(" ", "_"), steps_of(len(kept), config))
+    for name, samples in arms.items():
+        scores = samples_trained(
+            config, samples, out / name.replace(", ", "_").replace(" ", "_"), steps_of(len(kept), config)
+        )
         rows.append({"seed": config.seed, "trained on": name, **scores})
         print(rows[-1], flush=True)
     return rows
+
+
+def attended(samples: Sequence[SampleRecord], min_score: float) -> list[SampleRecord]:
+    """The samples as training images with attention's labels, whatever became of them."""
+    labels = (sample.labels("attention") for sample in samples)
+    return [
+        replace(sample, outcome="keep", split="train", encoded=found.subset(found.scores >= min_score).to_json())
+        for sample, found in zip(samples, labels, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 def make_samples(folder: Path, outcomes: list[Outcome], detector: bool = True) -> list[SampleRecord]:
     labels = make_instances([0, 1])
-    encoded = {name: labels.to_json() for name in ("attention", *["detector"] * detector)}
+    encoded = {"attention": make_instances([1, 0]).to_json()} | ({"detector": labels.to_json()} if detector else {})
     return [
         make_sample(
             make_source(folder, number, [0, 1]),
@@ -127,10 +127,14 @@ def test_the_arms_of_the_filter_have_as_many_images_and_steps(
 
     monkeypatch.setattr(filter_benchmark, "samples_trained", samples_trained)
     rows = filter_benchmark.measure_detectors(demo, run, tmp_path / "filter")
-    assert [row["trained on"] for row in rows] == ["kept", "as many at random", "all"]
-    assert [len(samples) for samples, _ in given.values()] == [2, 2, 6]
+    assert [row["trained on"] for row in rows] == ["kept", "as many at random", "all", "kept, their own masks"]
+    assert [len(samples) for samples, _ in given.values()] == [2, 2, 6, 2]
     assert {steps for _, steps in given.values()} == {steps_of(2, demo)}
-    assert {sample.name for sample in given["kept"][0]} == {"r01_000000", "r01_000003"}
+    for name in ("kept", "kept_their_own_masks"):
+        assert {sample.name for sample in given[name][0]} == {"r01_000000", "r01_000003"}
+    by_agreement = {sample.name: sample for sample in by_agreement}
+    assert all(sample.encoded == by_agreement[sample.name].encoded for sample in given["kept_their_own_masks"][0])
+    assert all(sample.encoded == by_agreement[sample.name].encoded_labels["attention"] for sample in given["all"][0])
     assert all(sample.kept and sample.split == "train" for samples, _ in given.values() for sample in samples)
 
 
