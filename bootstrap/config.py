@@ -131,6 +131,11 @@ class PoolConfig(Strict):
         "model knows no word for the object: what they agree on counts",
     )
     objects: dict[str, str] = Field(min_length=1, description="phrase of a caption -> class")
+    presence: bool = Field(
+        True,
+        description="with one caption: leave out what a photo does not show, as far as the model can tell; false where "
+        "all of them show everything",
+    )
     repeats: int = Field(1, ge=1, description="how often each photo counts among the training images")
 
     @model_validator(mode="after")

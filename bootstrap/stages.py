@@ -67,6 +67,7 @@ def read_pool(
     The first round reads them; later ones share its files.
     """
     provenance = {"model": str(getattr(pipe, "name_or_path", ""))}
+    settings = settings.model_copy(update={"presence": pool.presence})
     photos = read_photos(pipe, pool.folder, pool.prompts, settings, first.path, provenance=provenance)
     return photos if folder == first else [_linked(photo, folder) for photo in photos]
 

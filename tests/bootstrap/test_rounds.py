@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from round_samples import make_instances
 from tiny_models import build_mask2former
 
 from bootstrap import rounds
-from bootstrap.config import LoopConfig
+from bootstrap.config import LoopConfig, PoolConfig
 from bootstrap.measures import flatten, summarise_samples
 from bootstrap.rounds import (
     check_prompts,
@@ -24,12 +25,13 @@ from bootstrap.rounds import (
     training_samples,
 )
 from bootstrap.samples import SampleRecord, write_samples
-from bootstrap.stages import label_round, mask2former_labeler, write_round_dataset
+from bootstrap.stages import label_round, mask2former_labeler, read_pool, write_round_dataset
 from bootstrap.state import RunFolder
 from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import ConfigError, validate
+from diffugen.config import ConfigError, GenerateConfig, validate
 from diffugen.dataset import class_names_of, read_dataset
 from diffugen.files import read_jsonl, write_json
+from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
 
@@ -248,3 +250,16 @@ def test_a_mask2former_that_cannot_check_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=f"setting {sentence}"):
         mask2former_labeler(checked_by(mask2former, **settings))
+
+
+@pytest.mark.parametrize("presence", [True, False])
+def test_whether_the_pools_photos_show_the_object_is_measured(
+    tiny_pipeline: Any, tmp_path: Path, presence: bool
+) -> None:
+    write_png(tmp_path / "photos/one.png", np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    pool = PoolConfig(
+        folder=tmp_path / "photos", captions=("a photo of a car",), objects={"car": "car"}, presence=presence
+    )
+    folder = RunFolder(tmp_path / "run").round(0)
+    (photo,) = read_pool(tiny_pipeline, pool, GenerateConfig(height=64, width=96), folder, folder)
+    assert (photo.attention().presence is not None) is presence
