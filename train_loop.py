@@ -111,7 +111,7 @@ def describe(row: dict[str, Any], rare_classes: Sequence[str]) -> str:
     """One round in a line or two."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
     lines = [
-        f"round {row['round']}: {row['num_kept']} of {row['num_generated']} images kept, by {row['labeler']}"
+        f"round {row['round']}: {row['num_kept']} of {row['num_generated']} images kept, labels by {row['labeler']}"
         + (f" (rejected: {reasons})" if reasons else ""),
         f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
     ]

@@ -2,8 +2,8 @@
 
 For every seed's loop (that of benchmarks/loop.py, which is run if it is not there):
 - labels: rendered scenes, whose truth is known, read with their captions, labelled and judged as in round 0 (by
-  attention's scores) and as in later rounds (by agreement with the loop's detectors): how right the labels of all
-  images are, of those that are kept, rejected or put aside, and by reason;
+  attention's scores) and as in later rounds (by agreement with the loop's detectors): how right attention's labels of
+  all images are, of those that are kept, rejected or put aside, and by reason; and the masks that kept ones are given;
 - detectors: the base detector trained on the images that later rounds kept, on as many drawn from all that they
   generated, and on all of them, each with attention's labels and for as many steps; and on those that were kept with
   the masks that they were given, cut from all labelers' together; the rare class's mask AP on the config's evaluation
@@ -43,7 +43,7 @@ from diffugen.prompts import ObjectPhrase, Prompt, class_words
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, prepare_pipeline, train_loop
 
-FIRST_SEED = 997_000
+FIRST_SEED = 997_000  # methods were chosen on scenes from 990,000 on
 QUALITY = ("mean_iou", "precision", "recall")
 LABEL_COLUMNS = {"share": "share", "mean IoU": "mean_iou", "precision": "precision", "recall": "recall"}
 DETECTOR_COLUMNS = {"images": "num_images", "mask mAP50": "mask_map50", "mask mAP50-95": "mask_map50_95"}
@@ -68,7 +68,8 @@ def main() -> None:
 
 
 def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> list[dict[str, Any]]:
-    """Rows of label quality on rendered scenes: by judge, what became of the images, and why."""
+    """Rows of the quality of attention's labels on rendered scenes, by judge, what became of the images, and why;
+    and of the masks that kept ones are given instead."""
     result = out / "rows.json"
     if not result.is_file():
         records, truths = read_scenes(config, run, out, num)
@@ -77,8 +78,10 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
         rows: list[dict[str, Any]] = []
         for judge, given in (("attention", by_attention), ("agreement", labels)):
             samples = judge_images(records, given, 0, config.classes, config.rounds.filter)
-            rows += [{"seed": config.seed, **row} for row in label_rows(judge, samples, truths)]
-        write_json(result, rows)
+            rows += label_rows(judge, attended(samples, config.rounds.filter.min_score), truths)
+        kept = [sample for sample in samples if sample.kept]
+        rows += [{**row, "images": "agreement: keep, their own masks"} for row in label_rows("", kept, truths)[:1]]
+        write_json(result, [{"seed": config.seed, **row} for row in rows])
     return read_json(result)
 
 
@@ -145,7 +148,8 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
         "kept, their own masks": kept,
     }
     rows = []
-    for name, samples in arms.items():
+    for name, arm in arms.items():
+        samples = [replace(sample, outcome="keep", split="train") for sample in arm]
         scores = samples_trained(
             config, samples, out / name.replace(", ", "_").replace(" ", "_"), steps_of(len(kept), config)
         )
@@ -155,10 +159,10 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
 
 
 def attended(samples: Sequence[SampleRecord], min_score: float) -> list[SampleRecord]:
-    """The samples as training images with attention's labels, whatever became of them."""
+    """The samples with attention's labels, whoever labelled them."""
     labels = (sample.labels("attention") for sample in samples)
     return [
-        replace(sample, outcome="keep", split="train", encoded=found.subset(found.scores >= min_score).to_json())
+        replace(sample, encoded=found.subset(found.scores >= min_score).to_json())
         for sample, found in zip(samples, labels, strict=True)
     ]
 

@@ -1,1 +1,1 @@
-"""The rounds: detector and attention check each other; a checkpoint is promoted only if it is no worse."""
+"""The rounds: detector and attention check each other; a round that makes things worse is rolled back."""

@@ -107,7 +107,11 @@ class RoundsConfig(Strict):
     attention_fraction: float = Field(
         0.0, ge=0, le=1, description="share of later rounds' images that keep attention's labels, against drift"
     )
-    relabel: bool = Field(True, description="judge and label earlier rounds' images anew by what is known now")
+    relabel: bool = Field(
+        True,
+        description="judge and label earlier rounds' images anew once the detector labels: all but validation images "
+        "and variations, where train_on is all_kept",
+    )
     max_class_ratio: float | None = Field(
         None, ge=1, description="most training images of a class per image of the rarest; null: as they come"
     )

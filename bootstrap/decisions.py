@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+IMAGE_AGREEMENT = "val/image_agreement"
+"""Mean over the validation images of the IoU of all that a checkpoint or attention sees there, what only one of them
+sees counting 0: what promotion goes by."""
+
 AGREEMENT = "val/label_agreement"
 """Mean IoU of a checkpoint's labels of the validation images with attention's, a missed object counting 0."""
 
@@ -29,11 +33,13 @@ def choose_labeler(best: Mapping[str, Any] | None, min_agreement: float) -> tupl
 def decide_promotion(
     agreement: Mapping[str, float], promoted: Mapping[int, Mapping[str, float]]
 ) -> dict[str, bool | str]:
-    """Promote a checkpoint unless it is worse than the best promoted one by more than chance explains.
+    """Promote a checkpoint unless it is worse than the best promoted one by more than the standard error.
 
     Both labelled the same frozen validation images, so they are compared image by image: rolled back is a checkpoint
     whose mean agreement is lower by more than the standard error of the mean difference. The best and not the latest is
-    the measure: many small losses, each within chance, do not add up.
+    the measure: many small losses, each within chance, do not add up. What they agree with are attention's labels, the
+    only ones that no checkpoint had a hand in: they tell a detector that has lost its way, not the finer of two
+    outlines.
 
     Args:
         agreement: by validation image, how far the candidate's labels agree with those that it has.

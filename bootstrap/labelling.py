@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bootstrap.config import FilterConfig, Masks
-from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious
+from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious, with_a_voice
 from bootstrap.samples import SampleRecord, make_sample
 from bootstrap.state import derive_seed
 from diffugen.consensus import consensus
@@ -114,17 +114,17 @@ def judge_images(
     prompts = [record.prompt for record in records] if shown is None else shown
     for record, prompt, encoded in zip(records, prompts, labels, strict=True):
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
-        attention = found["attention"].subset(found["attention"].scores >= config.min_score)
         if "detector" not in found:
             verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         else:
             verdict = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
             labeler = "detector"
             if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
-                verdict, labeler = verdict.with_instances(attention), "attention"
+                verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
             elif verdict.kept and masks == "consensus":
-                counted = {**found, "attention": attention, "detector": verdict.instances}
-                verdict, labeler = verdict.with_instances(consensus(record.image(), counted)), "consensus"
+                shared = consensus(record.image(), with_a_voice(found, config))
+                if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
+                    verdict, labeler = verdict.with_instances(shared), "consensus"
         samples.append(make_sample(record, round_index, verdict, labeler, encoded))
     return samples
 
@@ -137,11 +137,10 @@ def _agreement_by_class(
     for encoded in labels:
         if "detector" not in encoded:
             continue
-        attention, detector = (Instances.from_json(encoded[name]) for name in ("attention", "detector"))
-        detector = detector.subset(detector.scores >= config.score_threshold)
-        attention = attention.subset(attention.scores >= config.min_score)
-        for index, iou in matched_ious(detector, attention).items():
-            seen[class_names[detector.class_ids[index]]].append(iou)
+        pair = {name: Instances.from_json(encoded[name]) for name in ("attention", "detector")}
+        pair = with_a_voice(pair, config)
+        for index, iou in matched_ious(pair["detector"], pair["attention"]).items():
+            seen[class_names[pair["detector"].class_ids[index]]].append(iou)
     return seen
 
 

@@ -74,12 +74,13 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Seq
 
 
 def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
-    """A round's counts by outcome and reason, its labeler, and the mean agreement of the two labelers."""
+    """A round's counts by outcome and reason, whose labels its kept images have, and attention's mean agreement with
+    the detector."""
     outcomes = Counter(sample.outcome for sample in samples)
     agreements = [sample.agreement for sample in samples if sample.agreement is not None]
-    labelers = sorted({sample.labeler for sample in samples})
+    labelers = sorted({sample.labeler for sample in samples if sample.kept})
     return {
-        "labeler": labelers[0] if len(labelers) == 1 else "mixed",
+        "labeler": labelers[0] if len(labelers) == 1 else "mixed" if labelers else "none",
         "num_generated": len(samples),
         "num_variations": sum(sample.is_variation for sample in samples),
         "num_kept": outcomes["keep"],

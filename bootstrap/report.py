@@ -18,6 +18,7 @@ from diffugen.files import read_json, read_jsonl, write_text
 SCORES = {
     "val/mean/mask_map50": "validation, all classes: mask mAP50",
     "val/mean/mask_map50_95": "validation, all classes: mAP50-95",
+    "val/image_agreement": "validation: agreement by image, which promotion goes by",
     "test/mask_map50": "evaluation: mask mAP50",
     "test/mask_map50_95": "evaluation: mask mAP50-95",
     "test/box_map50_95": "evaluation: box mAP50-95",

@@ -120,6 +120,8 @@ def _card(sample: SampleRecord, round_index: int) -> Card:
     for labeler in ("attention", "detector"):
         if labeler in sample.encoded_labels:
             pictures.append((f"{labeler}'s mask", overlay(image, sample.labels(labeler))))
+    if sample.labeler == "consensus":
+        pictures.append(("what both hold", overlay(image, sample.instances)))
     attributes = [(slot, value or NO_VALUE) for slot, value in source.prompt.attributes.items()]
     classes = list(dict.fromkeys(phrase.class_name for phrase in source.prompt.objects)) or [NO_VALUE]
     return Card(

@@ -1,9 +1,9 @@
-"""The rounds: generate, label, filter, fine-tune, promote; each round better than the last, or rolled back.
+"""The rounds: generate, label, filter, fine-tune, promote; a round that makes things worse is rolled back.
 
 Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). Once the promoted detector agrees with attention
-well enough, it labels, and an image is kept where attention and others agree. A new checkpoint is promoted only if it
-is no worse on a validation split that attention labelled in round 0 and that never changes; when rounds stop paying,
-the loop stops.
+well enough, it labels, and an image is kept where attention and others agree. A new checkpoint is promoted unless it is
+worse than the best, by more than the standard error, on a validation split that attention labelled in round 0 and that
+never changes; when rounds stop paying, the loop stops.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from bootstrap.config import LoopConfig
-from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
+from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, choose_labeler, decide_promotion, stop_reason
 from bootstrap.labelling import MirroredLabeler, label_one
 from bootstrap.measures import flatten, report_round
 from bootstrap.review import with_corrections
@@ -92,8 +92,8 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):
         prompts = round_prompts(config, index)
         varied = run.complete_rounds() if rounds.variations else ()
-        earlier = [sample for other in varied for sample in read_samples(other)]
-        variations = plan_round_variations(config, earlier, index)
+        parents = [sample for other in varied for sample in read_samples(other)]
+        variations = plan_round_variations(config, parents, index)
         generated = generate_round(
             pipe, prompts, config.generate, folder, seed=config.seed, variations=variations, on_done=label
         )
@@ -120,8 +120,10 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
         validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
         if config.labelled is not None:
             import_labelled(config.labelled, config.classes, run.labelled)
+        earlier = earlier_samples(config, run, folder, labelers)
+        del labelers  # their memory is for fine-tuning now
         dataset = write_round_dataset(
-            [*validation, *training_samples(config, samples, earlier_samples(config, run, folder, labelers))],
+            [*validation, *training_samples(config, samples, earlier)],
             config.classes,
             folder,
             photo_repeats=config.pool.repeats if config.pool else 1,
@@ -139,8 +141,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
         if not folder.decision.is_file():
             scores, agreement = validation_scores(config, run, weights, validation)
             write_json(folder.validation, agreement)
-            promoted = [other for other in promoted_rounds(run) if other.validation.is_file()]
-            before = {other.index: read_json(other.validation) for other in promoted}
+            before = {other.index: read_json(other.validation) for other in promoted_rounds(run)}
             write_json(folder.decision, {**told, **scores, **decide_promotion(agreement, before)})
 
 
@@ -164,8 +165,8 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
 def earlier_samples(
     config: LoopConfig, run: RunFolder, folder: RoundFolder, labelers: Mapping[str, Labeler]
 ) -> list[SampleRecord]:
-    """The samples of the rounds before this one: as this round's labelers see them, if the config wants that and the
-    detector is among them; and as a person has corrected them."""
+    """The samples of the rounds before this one: as this round's labelers see them, if the config wants that, all kept
+    ones are trained on and the detector is among the labelers; and as a person has corrected them."""
     rounds = config.rounds
     corrections = read_json(run.corrections) if run.corrections.is_file() else {}
     found: list[SampleRecord] = []
@@ -215,7 +216,8 @@ def validation_scores(
     """How good a checkpoint is on the frozen validation split: flat metrics, and its agreement by sample."""
     measured = measure(weights, run.round(0).dataset, "val", config.classes, config.detector)
     agreement, by_sample = validation_agreement(validation, detector_labeler(weights, config))
-    return {**flatten(measured, "val", config.rare_classes), AGREEMENT: agreement}, by_sample
+    scores = {AGREEMENT: agreement, IMAGE_AGREEMENT: sum(by_sample.values()) / len(by_sample)}
+    return {**flatten(measured, "val", config.rare_classes), **scores}, by_sample
 
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:

@@ -197,7 +197,8 @@ def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) ->
         layer: the attention module: its number of heads, its scale, its query and key norms.
         query: [rows, pixels, heads * dim], the projected image.
         key: [rows, tokens, heads * dim], the projected text.
-        weights: float32 [rows, tokens, phrases], each column the mean over one phrase's tokens.
+        weights: [rows, tokens, phrases], each column the mean over one phrase's tokens: float32 on a CPU, on a GPU
+            of the query's dtype and with columns by eights.
 
     Returns:
         float32 [rows, phrases, pixels]. The softmax is in float32, over all tokens.
@@ -207,7 +208,7 @@ def phrase_attention(layer: Any, query: Tensor, key: Tensor, weights: Tensor) ->
 
 
 def _fused(layer: Any, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
-    """Attention whose values are the phrases' weights: on a GPU one kernel, which keeps no logits.
+    """Attention whose values are the phrases' weights: on a GPU one kernel that keeps no logits, where torch has one.
 
     Products are of the model's precision, their sums and the softmax float32.
     """

@@ -189,15 +189,16 @@ def agreed_cut(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """One mask of several views of the same object, better than each where they err in different places.
 
     What all masks hold is the object's, down to half of its depth for certain; what none holds, with a narrow margin,
-    is not; between the two GrabCut (Rother et al. 2004) decides by colour and edges, started from the majority. Holes
-    are filled.
+    is not; between the two GrabCut (Rother et al. 2004) decides by colour and edges, started from what at least half of
+    the masks hold. Holes are filled.
 
     Args:
         image: uint8 RGB [H, W, 3].
         masks: bool [n, H, W], one per view.
 
     Returns:
-        bool [H, W]; the majority where the masks have no pixel in common, or the cut leaves too little of it.
+        bool [H, W]; what at least half of them hold where the masks have no pixel in common, or where the cut is
+        something else.
     """
     agreed, claimed = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
     majority = masks.mean(axis=0) >= 0.5

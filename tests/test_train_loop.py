@@ -35,7 +35,11 @@ def test_a_run_leaves_the_folder_that_the_design_describes(finished_loop: RunFol
 
 def test_rows_of_metrics_have_what_was_promised(finished_loop: RunFolder) -> None:
     rows = read_jsonl(finished_loop.metrics)
-    assert [row["labeler"] for row in rows] == ["attention", "detector"]
+    assert [(row["labeler"], row["labels_from"]) for row in rows] == [
+        ("attention", "attention"),
+        ("consensus", "detector"),
+    ]
+    assert all(0 <= row["val/image_agreement"] <= 1 for row in rows)
     assert rows[0]["promoted"] is True
     for row in rows:
         assert row["num_generated"] == 8 == row["num_kept"] + row["num_rejected"] + row["num_review"]

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
+from diffugen.batching import lacks_memory
 from diffugen.config import ConfigError, ModelConfig
 from diffugen.files import atomic_path
 from diffugen.pipelines import pick_device
@@ -80,7 +81,9 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
         try:
             with _interrupts_pass():
                 trainer.fit(module, ckpt_path=resume_from, weights_only=True)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not lacks_memory(error, config.batch_size):
+                raise
             raise ConfigError(
                 f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, raise "
                 "concept.accumulate_batches for as many views per step, and give another folder or remove this one"

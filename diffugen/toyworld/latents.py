@@ -80,9 +80,12 @@ class LatentCache:
 
 
 def _load(paths: list[Path], device: torch.device) -> tuple[Tensor, Tensor]:
-    chunks = [np.load(path) for path in paths]
-    latents, tokens = (np.concatenate([chunk[key] for chunk in chunks]) for key in ("latents", "tokens"))
-    return torch.from_numpy(latents).to(device), torch.from_numpy(tokens).to(device)
+    latents, tokens = [], []
+    for path in paths:
+        with np.load(path) as chunk:
+            latents.append(chunk["latents"])
+            tokens.append(chunk["tokens"])
+    return torch.from_numpy(np.concatenate(latents)).to(device), torch.from_numpy(np.concatenate(tokens)).to(device)
 
 
 def draw_scenes(
@@ -96,7 +99,8 @@ def draw_scenes(
         return
     # spawned: a forked process can hang in the thread pools that this one has started
     with multiprocessing.get_context("spawn").Pool(num_workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(draw, jobs)
+        for start in range(0, len(jobs), num_workers):  # no more at once: a chunk is 65 MB of pixels
+            yield from pool.map(draw, jobs[start : start + num_workers], chunksize=1)
 
 
 def draw_chunk(

@@ -170,6 +170,7 @@ def train_step(
     models.zero_grad()
     noisy = noise.add_noise(latents, epsilon, timesteps)
     target = noise.get_velocity(latents, epsilon, timesteps)
+    # no cache of cast weights: a recorded step would go on with those of its recording
     with torch.autocast(latents.device.type, torch.bfloat16, cache_enabled=False):
         predicted = models["unet"](noisy, timesteps, models["text_encoder"](tokens)[0]).sample
     weight = loss_weight(noise.alphas_cumprod[timesteps])[:, None, None] * pixel_weight(objects)

@@ -93,6 +93,14 @@ def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any],
     assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
 
 
+def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
+    """Two that overlap too little for one cut, but enough for the filter as it is set here."""
+    bars = [make_instances([0]), Instances.from_masks(np.roll(make_instances([0]).masks, 8, axis=2), [0], [0.9])]
+    labels = {name: bar.to_json() for name, bar in zip(("attention", "detector"), bars, strict=True)}
+    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, FilterConfig(min_iou=0.1))
+    assert sample.kept and sample.labeler == "detector" and sample.class_ids == [0]
+
+
 def test_what_is_not_kept_has_the_detectors_labels(tmp_path: Path) -> None:
     labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
     (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, FilterConfig())

@@ -77,7 +77,7 @@ def test_guidance_leaves_only_the_conditional_half(tiny_pipeline: Any) -> None:
         settings = SETTINGS.model_copy(update={"guidance_scale": guidance_scale, "num_inference_steps": 1})
         ((_, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
         maps.append(attention.heatmaps[0].values)
-    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-2)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-2)  # a batch of two rounds otherwise
 
 
 def test_probabilities_are_absolute(tiny_pipeline: Any) -> None:
@@ -112,7 +112,7 @@ def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
         return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)[0][1].heatmaps[0].values
 
     fine, coarse, both = heat(1), heat(2), heat(1, 2)
-    np.testing.assert_allclose(both, (fine + coarse) / 2, rtol=1e-2)  # as many layers and heads of each
+    np.testing.assert_allclose(both, (fine + coarse) / 2, rtol=1e-3)  # as many layers and heads of each
     assert np.abs(fine - coarse).max() > 1e-3
     with pytest.raises(RuntimeError, match=r"no cross-attention at factors \[8\]"):
         heat(8)

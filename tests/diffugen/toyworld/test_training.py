@@ -139,3 +139,12 @@ def test_chunks_hold_scenes_with_their_captions(tokenizer, tmp_path: Path, monke
     assert set(read) <= {text.replace(",", " ,") for text in words} | set(words)
     empty = cache.batch(np.random.default_rng(0), 5, caption_dropout=1.0)[2]
     assert tokenizer.batch_decode(empty, skip_special_tokens=True) == [""] * 5
+
+
+def test_workers_draw_the_same_scenes(tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(latents, "_CHUNK", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    jobs = [(seed, (64, 64)) for seed in range(8)]
+    drawn = list(latents.draw_scenes(jobs, tokenizer))
+    expected = [latents.draw_chunk(job, tokenizer, 1) for job in jobs]
+    assert all(np.array_equal(a, b) for pair in zip(drawn, expected, strict=True) for a, b in zip(*pair, strict=True))
