@@ -48,6 +48,11 @@ class FilterConfig(Strict):
     min_iou: float = Field(0.5, gt=0, le=1, description="least mask IoU between the detector's and another's instance")
     max_iou: float = Field(0.8, gt=0, le=1, description="a class whose labelers agree well is held to more, up to this")
     adapt_quantile: float = Field(0.2, ge=0, le=1, description="quantile of a class's IoUs that becomes its least")
+    by: Literal["agreement", "attention"] = Field(
+        "agreement",
+        description="what decides about later rounds' images: that all labelers agree, or attention's scores, as in "
+        "round 0; photos of the pool need agreement in any case",
+    )
     checks: tuple[Literal["flipped", "previous"], ...] = Field(
         ("flipped", "previous"),
         description="who checks the detector beside attention: itself on the mirrored image, its predecessor",
@@ -105,7 +110,10 @@ class RoundsConfig(Strict):
         description="masks of later rounds' kept images: cut from all labelers' together, or the detector's",
     )
     attention_fraction: float = Field(
-        0.0, ge=0, le=1, description="share of later rounds' images that keep attention's labels, against drift"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of later rounds' generated images that keep attention's labels, against drift",
     )
     relabel: bool = Field(
         True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,8 @@ def judge_images(
         shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
         known_classes: see `judge_by_agreement`.
         masks: whose masks an image has that is kept by agreement.
-        attention_fraction: share of these images that have attention's labels all the same: errors of the detector
-            cannot feed on themselves there.
+        attention_fraction: share of these images, photos apart, that have attention's labels all the same: errors of
+            the detector cannot feed on themselves there.
         seed: of that choice.
     """
     # An inpainted image's untouched objects are no news: their labels were judged with its parent.
@@ -118,8 +118,11 @@ def judge_images(
             verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         else:
             verdict = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
-            labeler = "detector"
-            if verdict.kept and _drawn(attention_fraction, seed, round_index, record.id):
+            labeler, is_photo = "detector", record.task == "photo"
+            if config.by == "attention" and not is_photo:
+                by_score = judge_by_score(prompt, found["attention"], class_names, config)
+                verdict, labeler = replace(by_score, agreement=verdict.agreement), "attention"
+            elif verdict.kept and not is_photo and _drawn(attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
             elif verdict.kept and masks == "consensus":
                 shared = consensus(record.image(), with_a_voice(found, config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,25 @@ def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any],
     samples = judge_images(records, labels, 1, CLASSES, FilterConfig(), **settings)
     assert {sample.labeler for sample in samples} == labelers
     assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
+
+
+def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_path: Path) -> None:
+    """The detector finds a car too many in each."""
+    labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
+    drawn, low = (make_source(tmp_path, number, [0]) for number in range(2))
+    photo = replace(drawn, task="photo")
+    dim = {**labels, "attention": {**labels["attention"], "scores": [0.1]}}
+    settings = FilterConfig(by="attention")
+    samples = judge_images([drawn, photo, low], [labels, labels, dim], 1, CLASSES, settings, attention_fraction=1.0)
+    assert [(sample.outcome, sample.labeler) for sample in samples] == [
+        ("keep", "attention"),
+        ("reject", "detector"),
+        ("reject", "attention"),
+    ]
+    assert samples[0].class_ids == [0] and samples[0].agreement == 0.5
+    agreed = {name: make_instances([0]).to_json() for name in labels}
+    samples = judge_images([drawn, photo], [agreed] * 2, 1, CLASSES, FilterConfig(), attention_fraction=1.0)
+    assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 
 def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
