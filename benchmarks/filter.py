@@ -80,7 +80,8 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
             samples = judge_images(records, given, 0, config.classes, config.rounds.filter)
             rows += label_rows(judge, attended(samples, config.rounds.filter.min_score), truths)
         kept = [sample for sample in samples if sample.kept]
-        rows += [{**row, "images": "agreement: keep, their own masks"} for row in label_rows("", kept, truths)[:1]]
+        own = {"images": "agreement: keep, their own masks", "share": len(kept) / len(samples)}
+        rows += [{**row, **own} for row in label_rows("", kept, truths)[:1]]
         write_json(result, [{"seed": config.seed, **row} for row in rows])
     return read_json(result)
 
