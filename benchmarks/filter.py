@@ -29,6 +29,8 @@ from comparison import (
     steps_of,
 )
 
+from bootstrap.config import FilterConfig
+from bootstrap.disagreement import with_a_voice
 from bootstrap.labelling import judge_images, label_images
 from bootstrap.rounds import round_labelers
 from bootstrap.samples import SampleRecord, read_samples
@@ -78,7 +80,7 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
         rows: list[dict[str, Any]] = []
         for judge, given in (("attention", by_attention), ("agreement", labels)):
             samples = judge_images(records, given, 0, config.classes, config.rounds.filter)
-            rows += label_rows(judge, attended(samples, config.rounds.filter.min_score), truths)
+            rows += label_rows(judge, attended(samples, config.rounds.filter), truths)
         kept = [sample for sample in samples if sample.kept]
         own = {"images": "agreement: keep, their own masks", "share": len(kept) / len(samples)}
         rows += [{**row, **own} for row in label_rows("", kept, truths)[:1]]
@@ -141,11 +143,11 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
         print(f"seed {config.seed}: no image was kept by agreement, so there is no detector to compare")
         return []
     drawn = np.random.default_rng([config.seed, FIRST_SEED]).choice(len(judged), len(kept), replace=False)
-    min_score = config.rounds.filter.min_score
+    rules = config.rounds.filter
     arms = {
-        "kept": attended(kept, min_score),
-        "as many at random": attended([judged[index] for index in sorted(drawn)], min_score),
-        "all": attended(judged, min_score),
+        "kept": attended(kept, rules),
+        "as many at random": attended([judged[index] for index in sorted(drawn)], rules),
+        "all": attended(judged, rules),
         "kept, their own masks": kept,
     }
     rows = []
@@ -159,12 +161,11 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
     return rows
 
 
-def attended(samples: Sequence[SampleRecord], min_score: float) -> list[SampleRecord]:
+def attended(samples: Sequence[SampleRecord], rules: FilterConfig) -> list[SampleRecord]:
     """The samples with attention's labels, whoever labelled them."""
-    labels = (sample.labels("attention") for sample in samples)
+    labels = (with_a_voice({"attention": sample.labels("attention")}, rules) for sample in samples)
     return [
-        replace(sample, encoded=found.subset(found.scores >= min_score).to_json())
-        for sample, found in zip(samples, labels, strict=True)
+        replace(sample, encoded=found["attention"].to_json()) for sample, found in zip(samples, labels, strict=True)
     ]
 
 

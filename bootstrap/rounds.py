@@ -173,8 +173,7 @@ def earlier_samples(
     for earlier in run.complete_rounds():
         samples = read_samples(earlier)
         if rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers:
-            photos = [sample for sample in samples if sample.is_photo]
-            samples = photos + relabel_earlier(
+            samples = relabel_earlier(
                 samples,
                 earlier,
                 labelers,

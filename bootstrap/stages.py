@@ -151,8 +151,8 @@ def relabel_earlier(
 ) -> list[SampleRecord]:
     """Judge an earlier round's samples by what this round's labelers know; writes `relabelled_<round>.jsonl`.
 
-    Validation samples stay as they are, and so do variations; photos are left out, as every round labels them anyway.
-    What attention said is not asked again.
+    Validation samples and variations stay as they are, and so do photos, which every round labels anyway. What
+    attention said is not asked again.
 
     Args:
         samples: of the earlier round.
@@ -180,7 +180,7 @@ def relabel_earlier(
         )
         write_jsonl(path, (sample.to_json() for sample in judged))
     anew = {value["name"]: SampleRecord.from_json(value, earlier.path) for value in read_jsonl(path)}
-    return [anew.get(sample.name, sample) for sample in samples if not sample.is_photo]
+    return [anew.get(sample.name, sample) for sample in samples]
 
 
 def write_round_dataset(

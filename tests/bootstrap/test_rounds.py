@@ -201,7 +201,7 @@ def test_earlier_images_are_judged_anew(tmp_path: Path, make_samples: Callable) 
     labelers = {"attention": Sees("attention", [1]), "detector": Sees("detector", [0], blind=("0",))}
     for _ in range(2):  # the second time from its file
         samples = earlier_samples(config, run, run.round(1), labelers)
-        photo, *samples, variation, corrected = samples
+        *samples, photo, variation, corrected = samples
         assert photo == first[-3] and variation == first[-2]
         assert corrected.labeler == "person" and corrected.kept and corrected.class_ids == [1]
         assert [sample.name for sample in samples] == [sample.name for sample in first[:3]]
