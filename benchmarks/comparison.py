@@ -64,7 +64,7 @@ def first_round(config: RunConfig, pipe: Any, folder: RoundFolder) -> list[Sampl
     if config.pool is not None:
         generated = [*generated, *read_pool(pipe, config.pool, config.generate, folder, folder)]
     labelers = {"attention": AttentionLabeler(config.classes, config.label)}
-    return label_round(generated, labelers, folder, class_names=config.classes, rules=config.rounds.filter)
+    return label_round(generated, labelers, folder, class_names=config.classes, rounds=config.rounds, seed=config.seed)
 
 
 def samples_trained(

@@ -79,7 +79,7 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
         by_attention = [{"attention": encoded["attention"]} for encoded in labels]
         rows: list[dict[str, Any]] = []
         for judge, given in (("attention", by_attention), ("agreement", labels)):
-            samples = judge_images(records, given, 0, config.classes, config.rounds.filter)
+            samples = judge_images(records, given, 0, config.classes, config.rounds, config.seed)
             rows += label_rows(judge, attended(samples, config.rounds.filter), truths)
         kept = [sample for sample in samples if sample.kept]
         own = {"images": "agreement: keep, their own masks", "share": len(kept) / len(samples)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bootstrap.config import FilterConfig, Masks
+from bootstrap.config import FilterConfig, RoundsConfig
 from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious, with_a_voice
 from bootstrap.samples import SampleRecord, make_sample
 from bootstrap.state import derive_seed
@@ -86,27 +86,24 @@ def judge_images(
     labels: Sequence[EncodedLabels],
     round_index: int,
     class_names: Sequence[str],
-    config: FilterConfig,
+    rounds: RoundsConfig,
+    seed: int,
     *,
     shown: Sequence[Prompt] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
-    masks: Masks = "consensus",
-    attention_fraction: float = 0.0,
-    seed: int = 0,
 ) -> list[SampleRecord]:
     """Decide about every image: by attention's scores, or by agreement where the detector labelled as well.
 
     Args:
         records, labels: aligned; all images were labelled by the same labelers.
         round_index, class_names: the round's.
-        config: thresholds.
+        rounds: the filter, and whose masks an image has that is kept by agreement; the share of these, photos apart,
+            that have attention's labels all the same, so that errors of the detector cannot feed on themselves there.
+        seed: the run's, of that share.
         shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
         known_classes: see `judge_by_agreement`.
-        masks: whose masks an image has that is kept by agreement.
-        attention_fraction: share of these images, photos apart, that have attention's labels all the same: errors of
-            the detector cannot feed on themselves there.
-        seed: of that choice.
     """
+    config = rounds.filter
     # An inpainted image's untouched objects are no news: their labels were judged with its parent.
     fresh = [encoded for record, encoded in zip(records, labels, strict=True) if record.task != "inpaint"]
     min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
@@ -122,9 +119,9 @@ def judge_images(
             if config.by == "attention" and not is_photo:
                 by_score = judge_by_score(prompt, found["attention"], class_names, config)
                 verdict, labeler = replace(by_score, agreement=verdict.agreement), "attention"
-            elif verdict.kept and not is_photo and _drawn(attention_fraction, seed, round_index, record.id):
+            elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
-            elif verdict.kept and masks == "consensus":
+            elif verdict.kept and rounds.masks == "consensus":
                 shared = consensus(record.image(), with_a_voice(found, config))
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"

@@ -107,15 +107,12 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
             labelers,
             folder,
             class_names=config.classes,
-            rules=rounds.filter,
+            rounds=rounds,
+            seed=config.seed,
             made=made,
             variations=made_of,
             min_area_fraction=config.label.min_area_fraction,
-            masks=rounds.masks,
-            attention_fraction=rounds.attention_fraction,
-            rare_ids=[config.classes.index(name) for name in config.rare_classes],
-            val_fraction=rounds.val_fraction if index == 0 else 0.0,
-            seed=config.seed,
+            rare_ids=[config.classes.index(name) for name in config.rare_classes] if index == 0 else (),
         )
         validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
         if config.labelled is not None:
@@ -174,15 +171,7 @@ def earlier_samples(
         samples = read_samples(earlier)
         if rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers:
             samples = relabel_earlier(
-                samples,
-                earlier,
-                labelers,
-                folder,
-                class_names=config.classes,
-                rules=rounds.filter,
-                masks=rounds.masks,
-                attention_fraction=rounds.attention_fraction,
-                seed=config.seed,
+                samples, earlier, labelers, folder, class_names=config.classes, rounds=rounds, seed=config.seed
             )
         found += with_corrections(samples, corrections)
     return found

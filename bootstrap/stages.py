@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bootstrap.config import FilterConfig, LoopConfig, Masks, PoolConfig
+from bootstrap.config import LoopConfig, PoolConfig, RoundsConfig
 from bootstrap.disagreement import mean_agreement
 from bootstrap.labelling import EncodedLabels, judge_images, label_images
 from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
@@ -86,15 +86,12 @@ def label_round(
     folder: RoundFolder,
     *,
     class_names: Sequence[str],
-    rules: FilterConfig,
+    rounds: RoundsConfig,
+    seed: int,
     made: Mapping[str, EncodedLabels] | None = None,
     variations: Mapping[str, Variation] | None = None,
     min_area_fraction: float = 0.0,
-    masks: Masks = "consensus",
-    attention_fraction: float = 0.0,
     rare_ids: Sequence[int] = (),
-    val_fraction: float = 0.0,
-    seed: int = 0,
 ) -> list[SampleRecord]:
     """Label generated images and decide which are kept; writes `samples.jsonl` and `masks/`.
 
@@ -104,13 +101,11 @@ def label_round(
             where attention and further labelers agree.
         folder: the round's folder.
         class_names: names of the class ids.
-        rules: thresholds of the filter.
+        rounds, seed: how images are judged, see `judge_images`.
         made: by record id, labels that are there already.
         variations: by record id, what variations were made of.
         min_area_fraction: least share of the image that the repainted object of a variation covers.
-        masks, attention_fraction: whose labels images have that are kept by agreement, see `judge_images`.
-        rare_ids, val_fraction, seed: with a `val_fraction` above 0 that share of the kept samples becomes the
-            validation split (round 0 only).
+        rare_ids: for round 0, class ids of the rare classes: a share of the kept samples becomes the validation split.
     """
     if folder.samples.is_file():
         return read_samples(folder)
@@ -122,15 +117,13 @@ def label_round(
         labels,
         folder.index,
         class_names,
-        rules,
+        rounds,
+        seed,
         shown=[shown_prompt(record, variations) for record in generated],
         known_classes=_known_classes(labelers),
-        masks=masks,
-        attention_fraction=attention_fraction,
-        seed=seed,
     )
-    if val_fraction > 0:
-        samples = choose_validation(samples, rare_ids, val_fraction, seed)
+    if rare_ids:
+        samples = choose_validation(samples, rare_ids, rounds.val_fraction, seed)
     for sample in samples:
         write_png(folder.masks / f"{sample.source.id}.png", index_map(sample.instances))
     write_samples(folder, samples)  # last: it says that the stage is done
@@ -144,10 +137,8 @@ def relabel_earlier(
     folder: RoundFolder,
     *,
     class_names: Sequence[str],
-    rules: FilterConfig,
-    masks: Masks = "consensus",
-    attention_fraction: float = 0.0,
-    seed: int = 0,
+    rounds: RoundsConfig,
+    seed: int,
 ) -> list[SampleRecord]:
     """Judge an earlier round's samples by what this round's labelers know; writes `relabelled_<round>.jsonl`.
 
@@ -159,7 +150,7 @@ def relabel_earlier(
         earlier: its folder.
         labelers: this round's, "detector" among them.
         folder: this round's.
-        class_names, rules, masks, attention_fraction, seed: see `label_round`.
+        class_names, rounds, seed: see `label_round`.
     """
     path = folder.path / f"relabelled_{earlier.index:02d}.jsonl"
     if not path.is_file():
@@ -168,15 +159,7 @@ def relabel_earlier(
         made = {sample.source.id: {"attention": sample.encoded_labels["attention"]} for sample in fresh}
         labels = label_images(sources, labelers, f"round {folder.index}: labels of round {earlier.index}", made)
         judged = judge_images(
-            sources,
-            labels,
-            earlier.index,
-            class_names,
-            rules,
-            known_classes=_known_classes(labelers),
-            masks=masks,
-            attention_fraction=attention_fraction,
-            seed=seed,
+            sources, labels, earlier.index, class_names, rounds, seed, known_classes=_known_classes(labelers)
         )
         write_jsonl(path, (sample.to_json() for sample in judged))
     anew = {value["name"]: SampleRecord.from_json(value, earlier.path) for value in read_jsonl(path)}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from round_samples import CLASSES, SIZE_HW, make_instances, make_source
 
-from bootstrap.config import FilterConfig
+from bootstrap.config import FilterConfig, RoundsConfig
 from bootstrap.labelling import MirroredLabeler, judge_images, label_images, label_one
 from diffugen.beside import beside
 from diffugen.instances import Instances
@@ -88,7 +88,7 @@ def test_what_goes_wrong_beside_is_told(tmp_path: Path) -> None:
 def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any], labelers: set[str]) -> None:
     records = [make_source(tmp_path, number, [0]) for number in range(4)]
     labels = [{name: make_instances([0]).to_json() for name in ("attention", "detector")}] * 4
-    samples = judge_images(records, labels, 1, CLASSES, FilterConfig(), **settings)
+    samples = judge_images(records, labels, 1, CLASSES, RoundsConfig(**settings), 0)
     assert {sample.labeler for sample in samples} == labelers
     assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
 
@@ -99,8 +99,8 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     drawn, low = (make_source(tmp_path, number, [0]) for number in range(2))
     photo = replace(drawn, task="photo")
     dim = {**labels, "attention": {**labels["attention"], "scores": [0.1]}}
-    settings = FilterConfig(by="attention")
-    samples = judge_images([drawn, photo, low], [labels, labels, dim], 1, CLASSES, settings, attention_fraction=1.0)
+    settings = RoundsConfig(filter=FilterConfig(by="attention"), attention_fraction=1.0)
+    samples = judge_images([drawn, photo, low], [labels, labels, dim], 1, CLASSES, settings, 0)
     assert [(sample.outcome, sample.labeler) for sample in samples] == [
         ("keep", "attention"),
         ("reject", "detector"),
@@ -108,7 +108,7 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     ]
     assert samples[0].class_ids == [0] and samples[0].agreement == 0.5
     agreed = {name: make_instances([0]).to_json() for name in labels}
-    samples = judge_images([drawn, photo], [agreed] * 2, 1, CLASSES, FilterConfig(), attention_fraction=1.0)
+    samples = judge_images([drawn, photo], [agreed] * 2, 1, CLASSES, RoundsConfig(attention_fraction=1.0), 0)
     assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 
@@ -116,18 +116,20 @@ def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
     """Two that overlap too little for one cut, but enough for the filter as it is set here."""
     bars = [make_instances([0]), Instances.from_masks(np.roll(make_instances([0]).masks, 8, axis=2), [0], [0.9])]
     labels = {name: bar.to_json() for name, bar in zip(("attention", "detector"), bars, strict=True)}
-    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, FilterConfig(min_iou=0.1))
+    (sample,) = judge_images(
+        [make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, RoundsConfig(filter=FilterConfig(min_iou=0.1)), 0
+    )
     assert sample.kept and sample.labeler == "detector" and sample.class_ids == [0]
 
 
 def test_what_is_not_kept_has_the_detectors_labels(tmp_path: Path) -> None:
     labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
-    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, FilterConfig())
+    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, RoundsConfig(), 0)
     assert sample.outcome == "reject" and sample.labeler == "detector" and sample.class_ids == [0, 1]
 
 
 def test_attention_alone_is_judged_by_its_scores(tmp_path: Path) -> None:
     records = [make_source(tmp_path, number, class_ids) for number, class_ids in enumerate([[0], [0, 1]])]
     labels = [{"attention": make_instances([0]).to_json()}] * 2
-    samples = judge_images(records, labels, 0, CLASSES, FilterConfig())
+    samples = judge_images(records, labels, 0, CLASSES, RoundsConfig(), 0)
     assert [(sample.outcome, sample.reason) for sample in samples] == [("keep", ""), ("reject", "too_few:car")]

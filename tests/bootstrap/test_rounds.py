@@ -239,7 +239,9 @@ def test_mask2former_checks_the_detector_in_the_classes_that_it_knows(
     assert list(labelers) == ["attention", "detector", "mask2former"]
     folder = run.round(1)
     generated = [sample.source for sample in make_samples(folder.path, [[0], [1]])]
-    samples = label_round(generated, labelers, folder, class_names=config.classes, rules=config.rounds.filter)
+    samples = label_round(
+        generated, labelers, folder, class_names=config.classes, rounds=config.rounds, seed=config.seed
+    )
     assert all(set(sample.encoded_labels) == {"attention", "detector", "mask2former"} for sample in samples)
 
 
