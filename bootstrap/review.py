@@ -38,7 +38,7 @@ def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review"
 
 
 def import_review(run: RunFolder, export: Path) -> int:
-    """Take corrected annotations into the run: every later round trains on them instead of what was there.
+    """Take corrected annotations into the run: later rounds train on them, and vary them, instead of what was there.
 
     Args:
         run: the run that the tasks came from; nothing in its finished rounds changes.

@@ -36,7 +36,7 @@ from bootstrap.stages import (
 )
 from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
 from bootstrap.training_set import import_labelled
-from bootstrap.variations import plan_round_variations, possible_prompts
+from bootstrap.variations import plan_round_variations, possible_prompts, samples_to_vary
 from diffugen.attention_labeler import AttentionLabeler
 from diffugen.beside import beside
 from diffugen.config import ConfigError
@@ -91,8 +91,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     by_attention = AttentionLabeler(config.classes, config.label)  # detectors come later: memory is for generating now
     with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):
         prompts = round_prompts(config, index)
-        varied = run.complete_rounds() if rounds.variations else ()
-        parents = [sample for other in varied for sample in read_samples(other)]
+        parents = samples_to_vary(run, folder) if rounds.variations and index else []
         variations = plan_round_variations(config, parents, index)
         generated = generate_round(
             pipe, prompts, config.generate, folder, seed=config.seed, variations=variations, on_done=label

@@ -118,6 +118,13 @@ def read_samples(folder: RoundFolder) -> list[SampleRecord]:
     return [SampleRecord.from_json(value, folder.path) for value in read_jsonl(folder.samples)]
 
 
+def with_relabelled(samples: Sequence[SampleRecord], earlier: RoundFolder, by: RoundFolder) -> list[SampleRecord]:
+    """An earlier round's samples as the round `by` judged them anew; those that it did not judge stay as they are."""
+    path = by.relabelled(earlier.index)
+    anew = {value["name"]: SampleRecord.from_json(value, earlier.path) for value in read_jsonl(path)}
+    return [anew.get(sample.name, sample) for sample in samples]
+
+
 def write_samples(folder: RoundFolder, samples: Iterable[SampleRecord]) -> None:
     """Write `samples.jsonl`, atomically."""
     write_jsonl(folder.samples, (sample.to_json() for sample in samples))

@@ -18,7 +18,7 @@ from typing import Any
 from bootstrap.config import LoopConfig, PoolConfig, RoundsConfig
 from bootstrap.disagreement import mean_agreement
 from bootstrap.labelling import EncodedLabels, judge_images, label_images
-from bootstrap.samples import SampleRecord, choose_validation, read_samples, write_samples
+from bootstrap.samples import SampleRecord, choose_validation, read_samples, with_relabelled, write_samples
 from bootstrap.state import RoundFolder, derive_seed, link_file
 from bootstrap.training_set import labelled_items, sample_items
 from bootstrap.variations import carry_labels, shown_prompt
@@ -27,7 +27,7 @@ from diffugen.dataset import write_dataset
 from diffugen.detector import finetune
 from diffugen.detector_labeler import DetectorLabeler
 from diffugen.evaluation import evaluate_detector, label_quality
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.files import write_jsonl
 from diffugen.generate import GeneratedRecord, generate_batches, read_photos
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
@@ -152,8 +152,7 @@ def relabel_earlier(
         folder: this round's.
         class_names, rounds, seed: see `label_round`.
     """
-    path = folder.path / f"relabelled_{earlier.index:02d}.jsonl"
-    if not path.is_file():
+    if not folder.relabelled(earlier.index).is_file():
         fresh = [sample for sample in samples if sample.source.task == "txt2img" and sample.split != "val"]
         sources = [sample.source for sample in fresh]
         made = {sample.source.id: {"attention": sample.encoded_labels["attention"]} for sample in fresh}
@@ -161,9 +160,8 @@ def relabel_earlier(
         judged = judge_images(
             sources, labels, earlier.index, class_names, rounds, seed, known_classes=_known_classes(labelers)
         )
-        write_jsonl(path, (sample.to_json() for sample in judged))
-    anew = {value["name"]: SampleRecord.from_json(value, earlier.path) for value in read_jsonl(path)}
-    return [anew.get(sample.name, sample) for sample in samples]
+        write_jsonl(folder.relabelled(earlier.index), (sample.to_json() for sample in judged))
+    return with_relabelled(samples, earlier, folder)
 
 
 def write_round_dataset(

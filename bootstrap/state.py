@@ -53,6 +53,15 @@ class RoundFolder:
         return self.path / "masks"
 
     @property
+    def corrections(self) -> Path:
+        """The corrections that there were when the round planned its variations."""
+        return self.path / "corrections.json"
+
+    def relabelled(self, index: int) -> Path:
+        """What the round made of an earlier round's samples."""
+        return self.path / f"relabelled_{index:02d}.jsonl"
+
+    @property
     def dataset(self) -> Path:
         return self.path / "dataset"
 

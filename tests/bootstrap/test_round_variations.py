@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 from loop_run import CONFIG
-from round_samples import CLASSES
+from round_samples import CLASSES, make_instances
 
 from bootstrap.config import LoopConfig
 from bootstrap.rounds import check_prompts, run_rounds
-from bootstrap.samples import SampleRecord, read_samples
+from bootstrap.samples import SampleRecord, read_samples, write_samples
 from bootstrap.state import RunFolder
-from bootstrap.variations import plan_round_variations
+from bootstrap.variations import plan_round_variations, samples_to_vary
 from diffugen import generate
 from diffugen.config import ConfigError, validate
 from diffugen.detector import new_detector, save_detector
-from diffugen.files import read_json, read_jsonl
+from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.inpainting import repaint_region
+from diffugen.instances import Instances
 
 REDRAWN = {
     "task": {"kind": "img2img", "strength": 0.5},
@@ -155,6 +157,23 @@ def test_the_dataset_tells_where_a_variation_comes_from(finished: RunFolder) -> 
     assert frozen[0] == frozen[1]
 
 
+def cut_off(config: LoopConfig, pipe: Any, run: RunFolder, patch: pytest.MonkeyPatch, num_batches: int) -> None:
+    """Begin a run that is stopped after so many batches of round 1."""
+    made, draw = 0, generate.generate_with_attention
+
+    def stop(*arguments: Any, **options: Any) -> Any:
+        nonlocal made
+        made += run.round(0).complete
+        if made > num_batches:
+            raise KeyboardInterrupt
+        return draw(*arguments, **options)
+
+    with patch.context() as patched:
+        patched.setattr(generate, "generate_with_attention", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(run_rounds(config, pipe, run))
+
+
 @pytest.mark.parametrize("num_batches", [5, 7])
 def test_a_run_that_was_cut_off_makes_the_same_variations(
     pipe: Any,
@@ -165,25 +184,74 @@ def test_a_run_that_was_cut_off_makes_the_same_variations(
     num_batches: int,
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    made, draw = 0, generate.generate_with_attention
-
-    def cut_off(*arguments: Any, **options: Any) -> Any:
-        nonlocal made
-        made += run.round(0).complete
-        if made > num_batches:
-            raise KeyboardInterrupt
-        return draw(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(generate, "generate_with_attention", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            list(run_rounds(config, pipe, run))
+    cut_off(config, pipe, run, monkeypatch, num_batches)
     list(run_rounds(config, pipe, run))
     for name in ("samples.jsonl", "dataset/coco/train.json"):
         assert (run.round(1).path / name).read_bytes() == (finished.round(1).path / name).read_bytes()
     assert len(varied(run)) == 7
     for one, other in zip(read_samples(run.round(1)), read_samples(finished.round(1)), strict=True):
         assert one.source.image_path.read_bytes() == other.source.image_path.read_bytes()
+
+
+def test_variations_start_from_the_corrections_that_their_round_began_with(
+    pipe: Any, config: LoopConfig, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person says that all images of round 0 show a piano alone; and, while round 1 is cut off, a car alone."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished.round(0).path, run.round(0).path)
+
+    def correct(class_id: int) -> None:
+        mask = np.zeros((1, 64, 96), bool)
+        mask[0, 8:40, 16:64] = True
+        names = [sample.name for sample in read_samples(run.round(0))]
+        write_json(run.corrections, dict.fromkeys(names, Instances.from_masks(mask, [class_id]).to_json()))
+
+    correct(0)
+    cut_off(config, pipe, run, monkeypatch, 7)
+    correct(1)
+    list(run_rounds(config, pipe, run))
+    assert [sample.source.provenance["parent"]["class"] for sample in varied(run)[3:]] == ["piano"] * 4
+    trained = read_json(run.round(1).dataset / "coco" / "train.json")
+    firsts = {entry["id"] for entry in trained["images"] if entry["file_name"].startswith("r00")}
+    names = {entry["id"]: entry["name"] for entry in trained["categories"]}
+    labels = [entry for entry in trained["annotations"] if entry["image_id"] in firsts]
+    assert labels and {names[entry["category_id"]] for entry in labels} == {"car"}
+
+
+def test_images_are_varied_by_the_latest_word_about_them(
+    config: LoopConfig, tmp_path: Path, make_samples: Callable
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    own = make_samples(run.round(0).path, [[0]] * 4, rejected={1: "low_score:piano"})
+    write_samples(run.round(0), own)
+    for index in (1, 2):
+        write_samples(run.round(index), [])
+
+    def judge(index: int, *judged: SampleRecord) -> None:
+        write_jsonl(run.round(index).relabelled(0), (sample.to_json() for sample in judged))
+
+    def kept(number: int, class_id: int) -> SampleRecord:
+        encoded = make_instances([class_id]).to_json()
+        return replace(own[number], labeler="consensus", outcome="keep", reason="", split="train", encoded=encoded)
+
+    def rejected(number: int) -> SampleRecord:
+        return replace(own[number], outcome="reject", reason="too_few:piano", split="")
+
+    judge(1, rejected(0), rejected(1), kept(2, 0), kept(3, 0))
+    judge(2, kept(0, 1), kept(1, 1), rejected(2), rejected(3))
+    judge(3, *map(rejected, range(4)))  # a round that is not complete: its word may yet change
+    for index in range(3):
+        write_json(run.round(index).metrics, {"promoted": True})
+    write_json(run.corrections, {own[3].name: make_instances([0, 1]).to_json()})
+    samples = samples_to_vary(run, run.round(3))
+    assert [(sample.split, sample.class_ids) for sample in samples] == [
+        ("train", [1]), ("train", [1]), ("", [0]), ("train", [0, 1]),
+    ]  # fmt: skip
+    planned = plan_round_variations(config, samples, 3)
+    assert {variation.source.name for variation in planned} == {own[number].name for number in (0, 1, 3)}
+    write_json(run.corrections, {sample.name: make_instances([]).to_json() for sample in own})
+    assert samples_to_vary(run, run.round(3)) == samples
+    assert all(not sample.class_ids for sample in samples_to_vary(run, run.round(4)))
 
 
 def test_only_training_images_from_noise_are_varied(
