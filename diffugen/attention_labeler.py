@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffugen.config import AttentionLabelConfig
+from diffugen.graph_cut import grabcut
 from diffugen.heatmaps import ImageAttention, mean_heats
 from diffugen.instances import Instances
 from diffugen.labelers import LabelInput
@@ -17,7 +18,6 @@ from diffugen.refinement import (
     WORKING_SIDE,
     at_most,
     compete,
-    grabcut,
     instance_parts,
     propagate,
     resize_masks,
@@ -109,7 +109,8 @@ class AttentionLabeler:
         parts = [instance_parts(item.claim, item.heat, item.count, self.config.min_area_fraction) for item in phrases]
         starts = np.concatenate(parts)
         owners = [index for index, own in enumerate(parts) for _ in own]
-        cuts = np.array([grabcut(small, part) for part in starts], bool).reshape(starts.shape)
+        enlargement = self.config.cut_enlargement
+        cuts = np.array([grabcut(small, part, enlargement=enlargement) for part in starts], bool).reshape(starts.shape)
         cuts = settle(cuts, starts, np.array([phrases[index].heat for index in owners]))
         masks = resize_masks(cuts, image.shape[:2])
         found = [Instances.empty(image.shape[:2])]

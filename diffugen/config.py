@@ -301,6 +301,12 @@ class AttentionLabelConfig(Strict):
         description="'refined': self-attention, competing phrases, GrabCut; 'paper': Otsu, erosion, dilation, contours",
     )
     min_area_fraction: float = Field(default=0.005, ge=0, lt=1, description="smaller components are noise")
+    cut_enlargement: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="GrabCut enlarges its image by this: thin parts survive, in more time",
+    )
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="lower instances are dropped")
     min_presence: float = Field(
         default=0.03,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from diffugen.evaluation import match_instances
+from diffugen.graph_cut import agreed_cut
 from diffugen.instances import Instances
-from diffugen.refinement import WORKING_SIDE, agreed_cut, at_most, resize_masks
+from diffugen.refinement import WORKING_SIDE, at_most, resize_masks
 
 SAME_OBJECT = 0.3
 """Least IoU of two labelers' masks of one object."""

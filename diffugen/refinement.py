@@ -1,5 +1,5 @@
-"""Better than a threshold: heat spread along self-attention, phrases that compete for pixels, masks that end where
-the image has its edges, touching objects told apart. Pure functions on arrays.
+"""Better than a threshold: heat spread along self-attention, phrases that compete for pixels, touching objects told
+apart. Pure functions on arrays.
 """
 
 from __future__ import annotations
@@ -9,19 +9,10 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from diffugen.instances import box_of
 from diffugen.thresholding import components
 
 WORKING_SIDE = 128
 """sqrt(H * W) of the image that is refined at most: GrabCut at 512x512 costs a hundred milliseconds and more."""
-
-GRABCUT_INWARD, GRABCUT_OUTWARD, GRABCUT_MIN_IOU = 0.065, 0.05, 0.4
-"""Widths of the band that GrabCut decides about, within the start and around it, over sqrt(H * W); and how much of the
-start it must keep."""
-
-AGREED_DEPTH, AGREED_OUTWARD = 0.5, 0.03
-"""Share of its largest depth below which what all agree on is not certain; and the margin around what anyone holds,
-over sqrt(H * W)."""
 
 JOIN_GAP, MINOR_HEAT = 0.09, 0.3
 """Gap over sqrt(H * W) that parts of one object may have; and heat over the hottest's below which a part is noise."""
@@ -154,97 +145,6 @@ def settle(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarra
     strengths = heats / np.maximum(means, 1e-12)
     wishes = np.where(cuts, np.where(starts, np.inf, strengths), -1.0)
     return cuts & (np.argmax(wishes, axis=0) == np.arange(len(cuts)).reshape(-1, 1, 1))
-
-
-def grabcut(image: np.ndarray, component: np.ndarray, num_iterations: int = 1) -> np.ndarray:
-    """Move a component's edge to the image's own edges: GrabCut (Rother et al. 2004) started from the component.
-
-    Its core is certain, so is everything beyond a margin; colour and edges decide about the band between, within a
-    window around the component. Holes are filled. The result is kept only where it is still about the same object
-    (IoU with the start of at least 0.4).
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        component: bool [H, W].
-        num_iterations: of fitting colours and cutting.
-
-    Returns:
-        bool [H, W].
-    """
-    inward, outward = (max(1, round(share * np.sqrt(component.size))) for share in (GRABCUT_INWARD, GRABCUT_OUTWARD))
-    window = _window(component, 3 * outward)
-    start = component[window].astype(np.uint8)
-    core, reach = cv2.erode(start, _disc(inward)), cv2.dilate(start, _disc(outward))
-    if not start.any() or reach.all():
-        return component
-    found = _cut(image[window], core, start, reach, num_iterations)
-    if (found & start).sum() < GRABCUT_MIN_IOU * (found | start).sum():
-        return component
-    refined = np.zeros_like(component)
-    refined[window] = found.astype(bool)
-    return refined
-
-
-def agreed_cut(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """One mask of several views of the same object, better than each where they err in different places.
-
-    What all masks hold is the object's, down to half of its depth for certain; what none holds, with a narrow margin,
-    is not; between the two GrabCut (Rother et al. 2004) decides by colour and edges, started from what at least half of
-    the masks hold. Holes are filled.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        masks: bool [n, H, W], one per view.
-
-    Returns:
-        bool [H, W]; what at least half of them hold where the masks have no pixel in common, or where the cut is
-        something else.
-    """
-    agreed, claimed = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
-    majority = masks.mean(axis=0) >= 0.5
-    if not agreed.any():
-        return majority
-    margin = max(1, round(AGREED_OUTWARD * np.sqrt(agreed.size)))
-    window = _window(claimed, 3 * margin)
-    reach = cv2.dilate(claimed[window].astype(np.uint8), _disc(margin))
-    if reach.all():
-        return majority
-    inside = np.pad(agreed[window].astype(np.uint8), 1)  # beyond the image nothing is certain
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    core = (depth > AGREED_DEPTH * depth.max()).astype(np.uint8)
-    start = majority[window].astype(np.uint8)
-    found = _cut(image[window], core, start, reach, 1)
-    if (found & start).sum() < GRABCUT_MIN_IOU * (found | start).sum():  # colour cannot tell the object
-        return majority
-    cut = np.zeros_like(majority)
-    cut[window] = found.astype(bool)
-    return cut
-
-
-def _cut(image: np.ndarray, core: np.ndarray, start: np.ndarray, reach: np.ndarray, num_iterations: int) -> np.ndarray:
-    """GrabCut with a certain core, a likely start and nothing beyond reach; all uint8 [h, w], holes filled."""
-    labels = np.where(reach > 0, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
-    labels[start > 0] = cv2.GC_PR_FGD
-    labels[core > 0] = cv2.GC_FGD
-    cv2.setRNGSeed(0)  # its colour clusters start at random
-    cv2.grabCut(
-        np.ascontiguousarray(image), labels, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)),
-        num_iterations, cv2.GC_INIT_WITH_MASK,
-    )  # fmt: skip
-    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
-    contours, _ = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(found, contours, -1, 1, cv2.FILLED)
-    return found
-
-
-def _disc(radius: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def _window(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The mask's box with a margin, as far as the image goes."""
-    left, top, right, bottom = (int(side) for side in box_of(mask))
-    return slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
 
 
 def at_most(image: np.ndarray, side: int) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from diffugen.consensus import consensus
+from diffugen.graph_cut import agreed_cut
 from diffugen.instances import Instances
-from diffugen.refinement import agreed_cut
 
 SIZE_HW = (96, 128)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffugen.refinement import compete, grabcut, instance_parts, propagate, settle, split_part
+from diffugen.graph_cut import grabcut
+from diffugen.refinement import compete, instance_parts, propagate, settle, split_part
 
 SIZE_HW = (96, 128)
 
