@@ -1,6 +1,6 @@
 """What does the disagreement filter gain? `python benchmarks/filter.py --json FILE [--seeds N] [--config FILE]`
 
-For every seed's loop (that of benchmarks/loop.py, which is run if it is not there):
+For every seed's loop, in which agreement decides (`rounds.filter.by`), whatever the config says:
 - labels: rendered scenes, whose truth is known, read with their captions, labelled and judged as in round 0 (by
   attention's scores) and as in later rounds (by agreement with the loop's detectors): how right attention's labels of
   all images are, of those that are kept, rejected or put aside, and by reason; and the masks that kept ones are given;
@@ -52,16 +52,16 @@ DETECTOR_COLUMNS = {"images": "num_images", "mask mAP50": "mask_map50", "mask mA
 
 
 def main() -> None:
-    parser = options(__doc__, Path("runs/benchmark"))
+    parser = options(__doc__, Path("runs/benchmark/filter"))
     parser.add_argument("--num-scenes", type=int, default=200, help="rendered scenes (default: 200)")
     args = parser.parse_args()
     labels: list[dict[str, Any]] = []
     detectors: list[dict[str, Any]] = []
-    for config in seeded_configs(args):
+    for config in seeded_configs(args, "rounds.filter.by=agreement"):
         out = args.out / config.name / f"seed_{config.seed}"
         run = train_loop(config, out / "loop")
-        labels += measure_labels(config, run, out / f"filter/labels_{args.num_scenes}", args.num_scenes)
-        detectors += measure_detectors(config, run, out / "filter")
+        labels += measure_labels(config, run, out / f"labels_{args.num_scenes}", args.num_scenes)
+        detectors += measure_detectors(config, run, out)
         tables = {"labels": mean_rows(labels, "images"), "detectors": mean_rows(detectors, "trained on")}
         write_json(args.json, {"config": args.config.name, "labels": labels, "detectors": detectors, "tables": tables})
         print(f"seed {config.seed} is done", flush=True)

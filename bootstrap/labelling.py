@@ -122,7 +122,9 @@ def judge_images(
             elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, seed, round_index, record.id):
                 verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
             elif verdict.kept and rounds.masks == "consensus":
-                shared = consensus(record.image(), with_a_voice(found, config))
+                voices = with_a_voice(found, config)
+                voices.pop("previous", None)  # it checks; its masks are those that the detector has outgrown
+                shared = consensus(record.image(), voices)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"
         samples.append(make_sample(record, round_index, verdict, labeler, encoded))

@@ -162,13 +162,15 @@ def earlier_samples(
     config: LoopConfig, run: RunFolder, folder: RoundFolder, labelers: Mapping[str, Labeler]
 ) -> list[SampleRecord]:
     """The samples of the rounds before this one: as this round's labelers see them, if the config wants that, all kept
-    ones are trained on and the detector is among the labelers; and as a person has corrected them."""
+    ones are trained on and the detector has a say about them; and as a person has corrected them."""
     rounds = config.rounds
+    anew = rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers
+    anew = anew and rounds.filter.by == "agreement"  # attention's word has not changed
     corrections = read_json(run.corrections) if run.corrections.is_file() else {}
     found: list[SampleRecord] = []
     for earlier in run.complete_rounds():
         samples = read_samples(earlier)
-        if rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers:
+        if anew:
             samples = relabel_earlier(
                 samples, earlier, labelers, folder, class_names=config.classes, rounds=rounds, seed=config.seed
             )

@@ -112,6 +112,17 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 
+def test_the_predecessor_checks_but_masks_are_cut_without_it(tmp_path: Path) -> None:
+    labels = {name: make_instances([0]).to_json() for name in ("attention", "detector")}
+    before = Instances.from_masks(np.roll(make_instances([0]).masks, 1, axis=2), [0], [0.9]).to_json()
+    record = make_source(tmp_path, 0, [0])
+    with_it, without = (
+        judge_images([record], [found], 1, CLASSES, RoundsConfig(), 0)[0]
+        for found in ({**labels, "previous": before}, labels)
+    )
+    assert with_it.labeler == "consensus" and with_it.encoded == without.encoded
+
+
 def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
     """Two that overlap too little for one cut, but enough for the filter as it is set here."""
     bars = [make_instances([0]), Instances.from_masks(np.roll(make_instances([0]).masks, 8, axis=2), [0], [0.9])]

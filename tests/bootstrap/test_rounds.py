@@ -13,7 +13,7 @@ from round_samples import make_instances
 from tiny_models import build_mask2former
 
 from bootstrap import rounds
-from bootstrap.config import LoopConfig, PoolConfig
+from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
 from bootstrap.measures import flatten, summarise_samples
 from bootstrap.rounds import (
     check_prompts,
@@ -209,8 +209,9 @@ def test_earlier_images_are_judged_anew(tmp_path: Path, make_samples: Callable) 
         assert [sample.split for sample in samples] == ["", "train", "val"]
         assert samples[1].labeler == "consensus" and samples[2].encoded == first[2].encoded
         labelers = {"detector": Sees("detector", [])}
-    as_it_was = config.model_copy(update={"rounds": config.rounds.model_copy(update={"relabel": False})})
-    assert earlier_samples(as_it_was, run, run.round(1), labelers)[:-1] == first[:-1]
+    for update in ({"relabel": False}, {"filter": FilterConfig(by="attention")}):  # attention says what it said before
+        as_it_was = config.model_copy(update={"rounds": config.rounds.model_copy(update=update)})
+        assert earlier_samples(as_it_was, run, run.round(1), labelers)[:-1] == first[:-1]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffugen.graph_cut import grabcut
 from diffugen.refinement import compete, instance_parts, propagate, settle, split_part
 
 SIZE_HW = (96, 128)
@@ -106,36 +105,3 @@ def test_a_pixel_that_two_cuts_want_goes_to_where_it_started_else_to_the_hotter(
     assert (first == rectangle(20, 20, 40, 40)).all()
     assert (second == rectangle(20, 60, 40, 30)).all()
     assert settle(np.zeros((0, *SIZE_HW), bool), starts[:0], heats[:0]).shape == (0, *SIZE_HW)
-
-
-def test_grabcut_moves_a_coarse_edge_to_the_images_own() -> None:
-    rng = np.random.default_rng(0)
-    image = rng.integers(90, 110, (80, 120, 3), dtype=np.uint8)
-    truth = np.zeros((80, 120), bool)
-    truth[25:60, 40:90] = True
-    image[truth] = (200, 30, 40)
-    coarse = np.roll(truth, (3, -4), axis=(0, 1))
-    refined = grabcut(image, coarse)
-
-    def iou(mask: np.ndarray) -> float:
-        return float((mask & truth).sum() / (mask | truth).sum())
-
-    assert iou(coarse) < 0.8
-    assert iou(refined) > 0.95
-    assert (refined == grabcut(image, coarse)).all()  # its random start is fixed
-
-
-def test_grabcut_fills_holes() -> None:
-    """A window in a house is part of the house."""
-    image = np.full((80, 120, 3), 100, np.uint8)
-    image[20:60, 30:90] = (200, 30, 40)
-    image[25:31, 40:48] = 100
-    truth = np.zeros((80, 120), bool)
-    truth[20:60, 30:90] = True
-    assert grabcut(image, truth)[25:31, 40:48].all()
-
-
-def test_grabcut_leaves_alone_what_it_cannot_improve() -> None:
-    image = np.full((40, 60, 3), 128, np.uint8)
-    for mask in (np.zeros((40, 60), bool), np.ones((40, 60), bool)):
-        assert (grabcut(image, mask) == mask).all()
