@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.label_studio import from_task, labelling_config, to_task
-from bootstrap.samples import SampleRecord, read_samples
+from bootstrap.samples import SampleRecord, read_samples, with_relabelled
 from bootstrap.state import RunFolder
 from diffugen.command_line import run_command
 from diffugen.config import ConfigError
@@ -27,11 +27,13 @@ OUTCOMES = ("review", "reject", "keep")
 def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review",)) -> int:
     """Write the samples of a run with these outcomes as Label Studio tasks, beside them the project's XML.
 
+    Outcomes and labels are the latest: what a later round has judged anew, or a person corrected, goes out like that.
+
     Returns:
         The number of tasks.
     """
     class_names = _class_names(run)
-    chosen = [sample for sample in _samples(run).values() if sample.outcome in outcomes]
+    chosen = [sample for sample in latest_samples(run, _corrections(run)) if sample.outcome in outcomes]
     write_text(out, json.dumps([to_task(sample, class_names) for sample in chosen]))
     write_text(out.with_suffix(".xml"), labelling_config(class_names) + "\n")
     return len(chosen)
@@ -50,8 +52,8 @@ def import_review(run: RunFolder, export: Path) -> int:
     Raises:
         ConfigError: the file is no such export, or names an unknown sample.
     """
-    class_names, samples = _class_names(run), _samples(run)
-    corrected = read_json(run.corrections) if run.corrections.is_file() else {}
+    class_names, corrected = _class_names(run), _corrections(run)
+    samples = {sample.name: sample for sample in latest_samples(run, corrected)}
     before = len(corrected)
     for task in _read_export(export):
         sample = samples.get(task.get("data", {}).get("name", ""))
@@ -77,8 +79,22 @@ def with_corrections(samples: Sequence[SampleRecord], corrections: Mapping[str, 
     ]
 
 
-def _samples(run: RunFolder) -> dict[str, SampleRecord]:
-    return {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
+def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[SampleRecord]:
+    """The samples of all complete rounds by the latest word about each: a person's, else that of the latest complete
+    round that judged it."""
+    complete = run.complete_rounds()
+    found: list[SampleRecord] = []
+    for folder in complete:
+        samples = read_samples(folder)
+        judges = [later for later in complete if later.relabelled(folder.index).is_file()]
+        if judges:
+            samples = with_relabelled(samples, folder, judges[-1])
+        found += with_corrections(samples, corrections)
+    return found
+
+
+def _corrections(run: RunFolder) -> dict[str, Any]:
+    return read_json(run.corrections) if run.corrections.is_file() else {}
 
 
 def _class_names(run: RunFolder) -> list[str]:

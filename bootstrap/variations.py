@@ -16,8 +16,8 @@ import numpy as np
 
 from bootstrap.config import LoopConfig, VariationsConfig
 from bootstrap.labelling import EncodedLabels
-from bootstrap.review import with_corrections
-from bootstrap.samples import SampleRecord, read_samples, with_relabelled
+from bootstrap.review import latest_samples
+from bootstrap.samples import SampleRecord
 from bootstrap.state import RoundFolder, RunFolder, derive_seed
 from diffugen.config import ConfigError
 from diffugen.files import read_json, write_json
@@ -31,23 +31,14 @@ logger = logging.getLogger(__name__)
 
 
 def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[SampleRecord]:
-    """The samples of the rounds before this one by the latest word about each: a person's, else that of the latest
-    complete round that judged it.
+    """The samples of the rounds before this one by the latest word about each, see `latest_samples`.
 
     The corrections of a person are copied into the round's folder once: ones that come while the round is cut off count
     from the next round on, or some of this one's variations would start from other labels than the rest.
     """
     if not folder.corrections.is_file():
         write_json(folder.corrections, read_json(run.corrections) if run.corrections.is_file() else {})
-    corrections, complete = read_json(folder.corrections), run.complete_rounds()
-    found: list[SampleRecord] = []
-    for earlier in complete:
-        samples = read_samples(earlier)
-        judges = [later for later in complete if later.relabelled(earlier.index).is_file()]
-        if judges:
-            samples = with_relabelled(samples, earlier, judges[-1])
-        found += with_corrections(samples, corrections)
-    return found
+    return latest_samples(run, read_json(folder.corrections))
 
 
 def plan_round_variations(config: LoopConfig, earlier: Sequence[SampleRecord], index: int) -> list[Variation]:

@@ -14,7 +14,7 @@ from bootstrap.review import export_review, import_review, main, with_correction
 from bootstrap.samples import read_samples, write_samples
 from bootstrap.state import RunFolder
 from diffugen.config import ConfigError
-from diffugen.files import read_json, write_json
+from diffugen.files import read_json, write_json, write_jsonl
 
 
 @pytest.fixture
@@ -57,6 +57,20 @@ def test_review_goes_out_and_corrections_come_back(run: RunFolder, tmp_path: Pat
 
 def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path) -> None:
     assert export_review(run, tmp_path / "tasks.json", ["review", "reject"]) == 2
+
+
+def test_what_has_been_settled_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
+    """A later round keeps the doubtful one and doubts the rejected one."""
+    own = read_samples(run.round(0))
+    judged = [replace(own[1], outcome="keep", reason="", split="train"), replace(own[2], outcome="review")]
+    write_jsonl(run.round(1).relabelled(0), (sample.to_json() for sample in judged))
+    write_samples(run.round(1), [])
+    write_json(run.round(1).metrics, {"promoted": True})
+    tasks = tmp_path / "tasks.json"
+    assert export_review(run, tasks) == 1
+    assert [task["data"]["name"] for task in json.loads(tasks.read_text())] == [own[2].name]
+    import_review(run, corrected(tasks))
+    assert export_review(run, tasks) == 0
 
 
 def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
