@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bootstrap.config import RoundsConfig
+
 IMAGE_AGREEMENT = "val/image_agreement"
 """Mean over the validation images of the IoU of all that a checkpoint or attention sees there, what only one of them
 sees counting 0: what promotion goes by."""
@@ -15,18 +17,20 @@ AGREEMENT = "val/label_agreement"
 """Mean IoU of a checkpoint's labels of the validation images with attention's, a missed object counting 0."""
 
 
-def choose_labeler(best: Mapping[str, Any] | None, min_agreement: float) -> tuple[str, str]:
+def choose_labeler(best: Mapping[str, Any] | None, rules: RoundsConfig) -> tuple[str, str]:
     """Who labels a round: "attention" or "detector", and why.
 
     Args:
         best: the promoted round's row; None before there is one.
-        min_agreement: `rounds.switch_agreement`.
+        rules: `switch_agreement` and `filter.by` apply.
     """
+    min_agreement = rules.switch_agreement
     if best is None:
         return "attention", "there is no detector yet"
     seen = f"round {best['round']}'s detector agrees with attention on the validation images by {best[AGREEMENT]:.3f}"
     if best[AGREEMENT] >= min_agreement:
-        return "detector", f"{seen}, at least {min_agreement:g}"
+        spared = "; generated images keep attention's labels (rounds.filter.by)" * (rules.filter.by == "attention")
+        return "detector", f"{seen}, at least {min_agreement:g}{spared}"
     return "attention", f"{seen}, less than {min_agreement:g}"
 
 

@@ -86,7 +86,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     rounds, index = config.rounds, folder.index
     best = promoted_round(run)
     standing = None if best is None else read_json(best.metrics)
-    labeler, why = choose_labeler(standing, rounds.switch_agreement)
+    labeler, why = choose_labeler(standing, rounds)
     told = {"labels_from": labeler, "labels_why": why}
     by_attention = AttentionLabeler(config.classes, config.label)  # detectors come later: memory is for generating now
     with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bootstrap.config import FilterConfig, RoundsConfig
 from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
 
 
@@ -46,13 +47,20 @@ def test_one_validation_image_has_no_spread() -> None:
 
 @pytest.mark.parametrize(("agreement", "labeler"), [(0.49, "attention"), (0.5, "detector"), (0.9, "detector")])
 def test_the_detector_labels_once_it_agrees_with_attention(agreement: float, labeler: str) -> None:
-    chosen, why = choose_labeler({"round": 1, AGREEMENT: agreement}, 0.5)
+    chosen, why = choose_labeler({"round": 1, AGREEMENT: agreement}, RoundsConfig(switch_agreement=0.5))
     assert chosen == labeler
     assert "round 1" in why and f"{agreement:.3f}" in why
 
 
+def test_it_is_told_when_the_detector_labels_photos_alone() -> None:
+    standing = {"round": 0, AGREEMENT: 0.8}
+    _, why = choose_labeler(standing, RoundsConfig(filter=FilterConfig(by="attention")))
+    assert "generated images keep attention's labels" in why
+    assert "generated" not in choose_labeler(standing, RoundsConfig())[1]
+
+
 def test_attention_labels_while_there_is_no_detector() -> None:
-    assert choose_labeler(None, 0.0)[0] == "attention"
+    assert choose_labeler(None, RoundsConfig(switch_agreement=0.0))[0] == "attention"
 
 
 @pytest.mark.parametrize(
