@@ -6,8 +6,8 @@ For every seed's loop, in which agreement decides (`rounds.filter.by`), whatever
   all images are, of those that are kept, rejected or put aside, and by reason; and the masks that kept ones are given;
 - detectors: the base detector trained on the images that later rounds kept, on as many drawn from all that they
   generated, and on all of them, each with attention's labels and for as many steps; and on those that were kept with
-  the masks that they were given, cut from all labelers' together; the rare class's mask AP on the config's evaluation
-  set. The pool's photos are left out.
+  the masks that they were given, cut from all labelers' but the predecessor's; the rare class's mask AP on the config's
+  evaluation set. The pool's photos are left out.
 Finished parts are not made again, so the command can be stopped and given again.
 """
 

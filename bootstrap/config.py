@@ -50,8 +50,8 @@ class FilterConfig(Strict):
     adapt_quantile: float = Field(0.2, ge=0, le=1, description="quantile of a class's IoUs that becomes its least")
     by: Literal["agreement", "attention"] = Field(
         "agreement",
-        description="what decides about later rounds' images: that all labelers agree, or attention's scores, as in "
-        "round 0; photos of the pool need agreement in any case",
+        description="what decides about later rounds' generated images: that all labelers agree, or attention's scores "
+        "as in round 0, and then they have attention's labels; photos of the pool need agreement in any case",
     )
     checks: tuple[Literal["flipped", "previous"], ...] = Field(
         ("flipped", "previous"),
@@ -107,18 +107,20 @@ class RoundsConfig(Strict):
     )
     masks: Masks = Field(
         "consensus",
-        description="masks of later rounds' kept images: cut from all labelers' together, or the detector's",
+        description="masks of images that agreement keeps: cut from those of all labelers but the predecessor where "
+        "colours tell, else their majority's; or the detector's",
     )
     attention_fraction: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of later rounds' generated images that keep attention's labels, against drift",
+        description="share of the generated images that agreement keeps whose labels are attention's all the same, "
+        "against drift",
     )
     relabel: bool = Field(
         True,
-        description="judge and label earlier rounds' images anew once the detector labels: all but validation images "
-        "and variations, where train_on is all_kept",
+        description="judge and label earlier rounds' generated images anew once the detector labels, all but those of "
+        "the validation split; where train_on is all_kept and filter.by is agreement",
     )
     max_class_ratio: float | None = Field(
         None, ge=1, description="most training images of a class per image of the rarest; null: as they come"

@@ -17,20 +17,23 @@ AGREEMENT = "val/label_agreement"
 """Mean IoU of a checkpoint's labels of the validation images with attention's, a missed object counting 0."""
 
 
-def choose_labeler(best: Mapping[str, Any] | None, rules: RoundsConfig) -> tuple[str, str]:
+def choose_labeler(best: Mapping[str, Any] | None, rules: RoundsConfig, *, has_photos: bool) -> tuple[str, str]:
     """Who labels a round: "attention" or "detector", and why.
 
     Args:
         best: the promoted round's row; None before there is one.
         rules: `switch_agreement` and `filter.by` apply.
+        has_photos: whether there is a pool, whose photos the detector labels whatever decides about generated images.
     """
-    min_agreement = rules.switch_agreement
+    min_agreement, spared = rules.switch_agreement, rules.filter.by == "attention"
     if best is None:
         return "attention", "there is no detector yet"
+    if spared and not has_photos:
+        return "attention", "rounds.filter.by says so, and there are no photos"
     seen = f"round {best['round']}'s detector agrees with attention on the validation images by {best[AGREEMENT]:.3f}"
     if best[AGREEMENT] >= min_agreement:
-        spared = "; generated images keep attention's labels (rounds.filter.by)" * (rules.filter.by == "attention")
-        return "detector", f"{seen}, at least {min_agreement:g}{spared}"
+        told = "; generated images keep attention's labels (rounds.filter.by)" if spared else ""
+        return "detector", f"{seen}, at least {min_agreement:g}{told}"
     return "attention", f"{seen}, less than {min_agreement:g}"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.label_studio import from_task, labelling_config, to_task
-from bootstrap.samples import SampleRecord, read_samples, with_relabelled
+from bootstrap.samples import SampleRecord, one_per_photo, read_latest, read_samples
 from bootstrap.state import RunFolder
 from diffugen.command_line import run_command
 from diffugen.config import ConfigError
@@ -53,7 +53,7 @@ def import_review(run: RunFolder, export: Path) -> int:
         ConfigError: the file is no such export, or names an unknown sample.
     """
     class_names, corrected = _class_names(run), _corrections(run)
-    samples = {sample.name: sample for sample in latest_samples(run, corrected)}
+    samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
     before = len(corrected)
     for task in _read_export(export):
         sample = samples.get(task.get("data", {}).get("name", ""))
@@ -83,14 +83,9 @@ def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[Sampl
     """The samples of all complete rounds by the latest word about each: a person's, else that of the latest complete
     round that judged it."""
     complete = run.complete_rounds()
-    found: list[SampleRecord] = []
-    for folder in complete:
-        samples = read_samples(folder)
-        judges = [later for later in complete if later.relabelled(folder.index).is_file()]
-        if judges:
-            samples = with_relabelled(samples, folder, judges[-1])
-        found += with_corrections(samples, corrections)
-    return found
+    return one_per_photo(
+        sample for folder in complete for sample in with_corrections(read_latest(folder, complete), corrections)
+    )
 
 
 def _corrections(run: RunFolder) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The rounds: generate, label, filter, fine-tune, promote; a round that makes things worse is rolled back.
 
 Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). Once the promoted detector agrees with attention
-well enough, it labels, and an image is kept where attention and others agree. A new checkpoint is promoted unless it is
-worse than the best, by more than the standard error, on a validation split that attention labelled in round 0 and that
-never changes; when rounds stop paying, the loop stops.
+well enough, it labels as well, and an image is kept where attention and others agree (or photos only, by config). A new
+checkpoint is promoted unless it is worse than the best, by more than the standard error, on a validation split that
+attention labelled in round 0 and that never changes; when rounds stop paying, the loop stops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, choose_labeler, deci
 from bootstrap.labelling import MirroredLabeler, label_one
 from bootstrap.measures import flatten, report_round
 from bootstrap.review import with_corrections
-from bootstrap.samples import SampleRecord, balance_classes, read_samples
+from bootstrap.samples import SampleRecord, balance_classes, one_per_photo, read_latest, read_samples
 from bootstrap.stages import (
     detector_labeler,
     finetune_round,
@@ -86,7 +86,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
     rounds, index = config.rounds, folder.index
     best = promoted_round(run)
     standing = None if best is None else read_json(best.metrics)
-    labeler, why = choose_labeler(standing, rounds)
+    labeler, why = choose_labeler(standing, rounds, has_photos=config.pool is not None)
     told = {"labels_from": labeler, "labels_why": why}
     by_attention = AttentionLabeler(config.classes, config.label)  # detectors come later: memory is for generating now
     with folder.timed("generate"), beside(partial(label_one, by_attention)) as (label, made):
@@ -111,7 +111,7 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
             made=made,
             variations=made_of,
             min_area_fraction=config.label.min_area_fraction,
-            rare_ids=[config.classes.index(name) for name in config.rare_classes] if index == 0 else (),
+            validate_on=[config.classes.index(name) for name in config.rare_classes] if index == 0 else None,
         )
         validation = [sample for sample in read_samples(run.round(0)) if sample.split == "val"]
         if config.labelled is not None:
@@ -162,18 +162,27 @@ def earlier_samples(
     config: LoopConfig, run: RunFolder, folder: RoundFolder, labelers: Mapping[str, Labeler]
 ) -> list[SampleRecord]:
     """The samples of the rounds before this one: as this round's labelers see them, if the config wants that, all kept
-    ones are trained on and the detector has a say about them; and as a person has corrected them."""
+    ones are trained on and the detector has a say about them, else by the latest word of a round; and as a person has
+    corrected them."""
     rounds = config.rounds
     anew = rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers
     anew = anew and rounds.filter.by == "agreement"  # attention's word has not changed
     corrections = read_json(run.corrections) if run.corrections.is_file() else {}
     found: list[SampleRecord] = []
-    for earlier in run.complete_rounds():
-        samples = read_samples(earlier)
+    complete = run.complete_rounds()
+    for earlier in complete:
         if anew:
             samples = relabel_earlier(
-                samples, earlier, labelers, folder, class_names=config.classes, rounds=rounds, seed=config.seed
+                read_samples(earlier),
+                earlier,
+                labelers,
+                folder,
+                class_names=config.classes,
+                rounds=rounds,
+                seed=config.seed,
             )
+        else:
+            samples = read_latest(earlier, complete)
         found += with_corrections(samples, corrections)
     return found
 
@@ -188,7 +197,7 @@ def training_samples(
     own, rounds = _train(samples), config.rounds
     earlier = [
         sample
-        for sample in earlier
+        for sample in one_per_photo(earlier)
         # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
         if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
     ]

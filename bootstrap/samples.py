@@ -125,6 +125,27 @@ def with_relabelled(samples: Sequence[SampleRecord], earlier: RoundFolder, by: R
     return [anew.get(sample.name, sample) for sample in samples]
 
 
+def read_latest(folder: RoundFolder, complete: Sequence[RoundFolder]) -> list[SampleRecord]:
+    """A round's samples as the latest of the complete rounds that judged them anew did; else as they were."""
+    samples = read_samples(folder)
+    judges = [later for later in complete if later.relabelled(folder.index).is_file()]
+    return with_relabelled(samples, folder, judges[-1]) if judges else samples
+
+
+def one_per_photo(samples: Iterable[SampleRecord]) -> list[SampleRecord]:
+    """Of every photo of the pool, which each round labels anew, one sample: the last of a person's, else the last.
+
+    Args:
+        samples: in the order of their rounds; all others stay.
+    """
+    chosen: dict[str, SampleRecord] = {}
+    for sample in samples:
+        key = sample.source.id if sample.is_photo else sample.name
+        if key not in chosen or sample.labeler == "person" or chosen[key].labeler != "person":
+            chosen[key] = sample
+    return list(chosen.values())
+
+
 def write_samples(folder: RoundFolder, samples: Iterable[SampleRecord]) -> None:
     """Write `samples.jsonl`, atomically."""
     write_jsonl(folder.samples, (sample.to_json() for sample in samples))

@@ -91,21 +91,22 @@ def label_round(
     made: Mapping[str, EncodedLabels] | None = None,
     variations: Mapping[str, Variation] | None = None,
     min_area_fraction: float = 0.0,
-    rare_ids: Sequence[int] = (),
+    validate_on: Sequence[int] | None = None,
 ) -> list[SampleRecord]:
     """Label generated images and decide which are kept; writes `samples.jsonl` and `masks/`.
 
     Args:
         generated: the round's images with their heatmaps.
-        labelers: "attention" alone, whose labels are kept by their score; or with "detector", whose labels are kept
-            where attention and further labelers agree.
+        labelers: "attention" alone, whose labels are kept by their score; or with "detector": then images are kept
+            where both and further labelers agree, all of them or photos only (`rounds.filter.by`).
         folder: the round's folder.
         class_names: names of the class ids.
         rounds, seed: how images are judged, see `judge_images`.
         made: by record id, labels that are there already.
         variations: by record id, what variations were made of.
         min_area_fraction: least share of the image that the repainted object of a variation covers.
-        rare_ids: for round 0, class ids of the rare classes: a share of the kept samples becomes the validation split.
+        validate_on: in round 0, the ids of the rare classes: a share of the kept samples becomes the validation split;
+            None: no sample does.
     """
     if folder.samples.is_file():
         return read_samples(folder)
@@ -122,8 +123,8 @@ def label_round(
         shown=[shown_prompt(record, variations) for record in generated],
         known_classes=_known_classes(labelers),
     )
-    if rare_ids:
-        samples = choose_validation(samples, rare_ids, rounds.val_fraction, seed)
+    if validate_on is not None:
+        samples = choose_validation(samples, validate_on, rounds.val_fraction, seed)
     for sample in samples:
         write_png(folder.masks / f"{sample.source.id}.png", index_map(sample.instances))
     write_samples(folder, samples)  # last: it says that the stage is done

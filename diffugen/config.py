@@ -305,7 +305,7 @@ class AttentionLabelConfig(Strict):
         default=1,
         ge=1,
         le=8,
-        description="GrabCut enlarges its image by this: thin parts survive, in more time",
+        description="GrabCut enlarges its pixels by this: parts a pixel or two wide survive, in more time",
     )
     score_threshold: float = Field(default=0.0, ge=0, le=1, description="lower instances are dropped")
     min_presence: float = Field(

@@ -47,20 +47,24 @@ def test_one_validation_image_has_no_spread() -> None:
 
 @pytest.mark.parametrize(("agreement", "labeler"), [(0.49, "attention"), (0.5, "detector"), (0.9, "detector")])
 def test_the_detector_labels_once_it_agrees_with_attention(agreement: float, labeler: str) -> None:
-    chosen, why = choose_labeler({"round": 1, AGREEMENT: agreement}, RoundsConfig(switch_agreement=0.5))
+    chosen, why = choose_labeler(
+        {"round": 1, AGREEMENT: agreement}, RoundsConfig(switch_agreement=0.5), has_photos=False
+    )
     assert chosen == labeler
     assert "round 1" in why and f"{agreement:.3f}" in why
 
 
 def test_it_is_told_when_the_detector_labels_photos_alone() -> None:
     standing = {"round": 0, AGREEMENT: 0.8}
-    _, why = choose_labeler(standing, RoundsConfig(filter=FilterConfig(by="attention")))
-    assert "generated images keep attention's labels" in why
-    assert "generated" not in choose_labeler(standing, RoundsConfig())[1]
+    rules = RoundsConfig(filter=FilterConfig(by="attention"))
+    chosen, why = choose_labeler(standing, rules, has_photos=True)
+    assert chosen == "detector" and "generated images keep attention's labels" in why
+    assert choose_labeler(standing, rules, has_photos=False)[0] == "attention"
+    assert "generated" not in choose_labeler(standing, RoundsConfig(), has_photos=True)[1]
 
 
 def test_attention_labels_while_there_is_no_detector() -> None:
-    assert choose_labeler(None, RoundsConfig(switch_agreement=0.0))[0] == "attention"
+    assert choose_labeler(None, RoundsConfig(switch_agreement=0.0), has_photos=True)[0] == "attention"
 
 
 @pytest.mark.parametrize(

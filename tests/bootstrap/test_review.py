@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from round_samples import make_instances
 
-from bootstrap.review import export_review, import_review, main, with_corrections
+from bootstrap.review import export_review, import_review, latest_samples, main, with_corrections
 from bootstrap.samples import read_samples, write_samples
 from bootstrap.state import RunFolder
 from diffugen.config import ConfigError
@@ -71,6 +71,32 @@ def test_what_has_been_settled_since_is_not_offered_again(run: RunFolder, tmp_pa
     assert [task["data"]["name"] for task in json.loads(tasks.read_text())] == [own[2].name]
     import_review(run, corrected(tasks))
     assert export_review(run, tasks) == 0
+
+
+def test_a_photo_goes_out_once_with_the_last_rounds_labels(
+    run: RunFolder, tmp_path: Path, make_samples: Callable
+) -> None:
+    """Every round labels it anew: reject, review, keep; and the person's word stands against all of them."""
+    outcomes = {1: "review", 2: "keep", 3: "review"}
+    for index, outcome in outcomes.items():
+        (drawn,) = make_samples(run.round(index).path, [[0, 1]])
+        source = replace(drawn.source, id="photo_0000", task="photo")
+        photo = replace(drawn, name=f"r0{index}_photo_0000", source=source, outcome=outcome)
+        write_samples(run.round(index), [photo])
+
+    def offered(num_rounds: int) -> list[str]:
+        write_json(run.round(num_rounds - 1).metrics, {"promoted": True})
+        export_review(run, tmp_path / "tasks.json")
+        names = [task["data"]["name"] for task in json.loads((tmp_path / "tasks.json").read_text())]
+        return [name for name in names if "photo" in name]
+
+    assert offered(2) == ["r01_photo_0000"]
+    first = corrected(tmp_path / "tasks.json")
+    assert offered(3) == []
+    assert offered(4) == ["r03_photo_0000"]
+    assert import_review(run, first) == 2  # the doubtful image of round 0 is in the file as well
+    assert offered(4) == []
+    assert [sample.class_ids for sample in latest_samples(run, read_json(run.corrections)) if sample.is_photo] == [[0]]
 
 
 def test_the_validation_split_stays_frozen(run: RunFolder) -> None:

@@ -47,6 +47,31 @@ def test_grabcut_leaves_alone_what_it_cannot_improve() -> None:
         assert (grabcut(image, mask) == mask).all()
 
 
+def test_what_is_too_small_for_its_colours_to_tell_is_left_to_the_majority() -> None:
+    """There is nothing but texture: colours of a hundred pixels differ from the rest by chance."""
+    texture = np.random.default_rng(1).integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(texture, (0, 0), 1.5)
+    square = rectangle(30, 40, 10, 10)
+    views = np.stack([square, np.roll(square, 1, axis=1), np.roll(square, 1, axis=0)])
+    assert (agreed_cut(image, views) == (views.sum(axis=0) >= 2)).all()
+
+
+def test_the_first_of_two_views_decides_where_colours_do_not() -> None:
+    grey = np.full((*SIZE_HW, 3), 128, np.uint8)
+    first, second = rectangle(20, 30, 30, 40), rectangle(20, 50, 30, 50)
+    assert (agreed_cut(grey, np.stack([first, second])) == first).all()
+
+
+def test_objects_at_the_border() -> None:
+    image = np.full((*SIZE_HW, 3), 90, np.uint8)
+    corner = rectangle(0, 0, 30, 40)
+    image[corner] = (200, 40, 40)
+    views = np.stack([rectangle(0, 0, 34, 44), rectangle(0, 0, 27, 38)])
+    for found in (grabcut(image, views[0], enlargement=2), agreed_cut(image, views)):
+        assert found.shape == SIZE_HW and found.dtype == bool and iou(found, corner) > 0.95
+    assert agreed_cut(image, np.ones((2, *SIZE_HW), bool)).all()
+
+
 GROUND = (110, 110, 115)
 LEGS = rectangle(34, 34, 28, 2) | rectangle(34, 84, 28, 2)
 TABLE = rectangle(20, 30, 14, 60) | LEGS
