@@ -97,6 +97,26 @@ def test_the_truth_is_for_reporting_only(finished_loop: RunFolder, loop_inputs: 
     assert metrics_without(run, "seconds") == metrics_without(finished_loop, "seconds", "test/")
 
 
+def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_inputs: Path, tmp_path: Path) -> None:
+    config, photos = read_json(loop_inputs / "config.json"), str(loop_inputs / "photos")
+    values = config | {"evaluation": None, "concept": config["concept"] | {"photos": photos}}
+    values["detector"] = config["detector"] | {"base_weights": str(loop_inputs / "base.safetensors")}
+    values["pool"] = {"folder": photos, "captions": ["a photo of a <piano>"], "objects": {"<piano>": "piano"}}
+    values["rounds"] = config["rounds"] | {"filter": {"min_score": 0.0, "by": "attention"}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert train_loop.main([str(tmp_path / "config.json"), "--out", str(tmp_path / "run")]) == 0
+    run = RunFolder(tmp_path / "run")
+    _, second = run.complete_rounds()
+    row = read_json(second.metrics)
+    assert row["labels_from"] == "detector" and "generated images keep attention's labels" in row["labels_why"]
+    assert "generated images keep attention" in run.report.read_text(encoding="utf-8")
+    samples = read_samples(second)
+    assert {sample.labeler for sample in samples if not sample.is_photo} == {"attention"}
+    assert {sample.labeler for sample in samples if sample.is_photo} <= {"consensus", "detector"}
+    assert sum(sample.is_photo for sample in samples) == 2
+    assert not second.relabelled(0).exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
