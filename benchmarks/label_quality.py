@@ -165,7 +165,7 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
         return once(image, prompt, replace(attention, affinity=None))
 
     def without_grabcut(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
-        with mock.patch.object(attention_labeler, "grabcut", lambda image, part: part):
+        with mock.patch.object(attention_labeler, "grabcut", lambda image, part, **_: part):
             return once(image, prompt, attention)
 
     def without_competition(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:

@@ -192,9 +192,11 @@ def training_samples(
 ) -> list[SampleRecord]:
     """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
 
-    What a person has corrected counts in any case, with the corrected labels.
+    What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
+    rejected since no longer counts: it shows what that image shows, and part of its labels may be from there.
     """
     own, rounds = _train(samples), config.rounds
+    rejected = {sample.name for sample in earlier if not sample.kept}
     earlier = [
         sample
         for sample in one_per_photo(earlier)
@@ -203,6 +205,7 @@ def training_samples(
     ]
     by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and sample.is_photo}
     own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.source.id not in by_person]
+    own = [sample for sample in own if sample.labeler == "person" or _parent_name(sample) not in rejected]
     if rounds.max_class_ratio is not None:
         own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
     return own
@@ -276,3 +279,8 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[s
 
 def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:
     return [sample for sample in samples if sample.split == "train"]
+
+
+def _parent_name(sample: SampleRecord) -> str | None:
+    """Of a variation, the name of the sample that it was made of."""
+    return sample.source.provenance.get("parent", {}).get("name")

@@ -170,6 +170,20 @@ def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path
     assert [sample.name for sample in training_samples(latest, samples_of(1), earlier)] == ["r01_0", "r01_1"]
 
 
+def test_what_is_made_of_a_rejected_image_is_not_trained_on(tmp_path: Path, make_samples: Callable) -> None:
+    """Images 0 and 1 were varied when both were kept; 0 has been rejected since."""
+    kept, rejected = make_samples(tmp_path / "0", [[0], [0]], rejected={1: "too_few:piano"})
+
+    def variation(name: str, parent: SampleRecord, labeler: str = "detector") -> SampleRecord:
+        source = replace(kept.source, task="inpaint", provenance={"parent": {"name": parent.name}})
+        return replace(kept, name=name, source=source, labeler=labeler)
+
+    earlier = [kept, rejected, variation("r01_0", kept), variation("r01_1", rejected)]
+    own = [variation("r02_0", kept), variation("r02_1", rejected), variation("r02_2", rejected, "person")]
+    names = [sample.name for sample in training_samples(loop_config(), own, earlier)]
+    assert names == [kept.name, "r01_0", "r02_0", "r02_2"]
+
+
 OTHER_TASKS = ("photo", "img2img")
 
 
