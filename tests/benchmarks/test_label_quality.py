@@ -1,0 +1,27 @@
+"""The ablation of attention's labels: every row of it runs."""
+
+from __future__ import annotations
+
+import label_quality
+import pytest
+from label_quality import ROWS, Read, measure, read_images
+from labelled_images import toy_images
+
+from diffugen.config import AttentionConfig, ModelConfig
+from diffugen.pipelines import load_pipeline
+
+
+@pytest.fixture(scope="module")
+def read() -> tuple[list[str], list[Read]]:
+    """Class names, and two scenes with what the toy pipeline attends to."""
+    names, images = toy_images("development", 0, 2)
+    pipe = load_pipeline(ModelConfig(path=str(label_quality.ROOT / "diffugen/toyworld/weights/pipeline"), device="cpu"))
+    return list(names), read_images(pipe, list(images), AttentionConfig(self_attention_factor=1, presence=True))
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_every_row_is_measured(read: tuple[list[str], list[Read]], row: label_quality.Row) -> None:
+    names, images = read
+    figures = measure(images, names, row)
+    assert 0 < figures["mean_iou"] < 1 and figures["num_truth"] == sum(len(one.item.truth) for one in images)
+    assert (figures["absent_unlabelled"] == 0) is (row.method == "paper" or row.without == "presence")
