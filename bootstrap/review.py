@@ -33,7 +33,7 @@ def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review"
         The number of tasks.
     """
     class_names = _class_names(run)
-    chosen = [sample for sample in latest_samples(run, _corrections(run)) if sample.outcome in outcomes]
+    chosen = [sample for sample in latest_samples(run, read_corrections(run)) if sample.outcome in outcomes]
     write_text(out, json.dumps([to_task(sample, class_names) for sample in chosen]))
     write_text(out.with_suffix(".xml"), labelling_config(class_names) + "\n")
     return len(chosen)
@@ -52,7 +52,7 @@ def import_review(run: RunFolder, export: Path) -> int:
     Raises:
         ConfigError: the file is no such export, or names an unknown sample.
     """
-    class_names, corrected = _class_names(run), _corrections(run)
+    class_names, corrected = _class_names(run), read_corrections(run)
     samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
     before = len(corrected)
     for task in _read_export(export):
@@ -88,7 +88,8 @@ def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[Sampl
     )
 
 
-def _corrections(run: RunFolder) -> dict[str, Any]:
+def read_corrections(run: RunFolder) -> dict[str, Any]:
+    """By sample, the labels that a person gave it, in their JSON form."""
     return read_json(run.corrections) if run.corrections.is_file() else {}
 
 

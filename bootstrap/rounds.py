@@ -20,8 +20,8 @@ from bootstrap.config import LoopConfig
 from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, choose_labeler, decide_promotion, stop_reason
 from bootstrap.labelling import MirroredLabeler, label_one
 from bootstrap.measures import flatten, report_round
-from bootstrap.review import with_corrections
-from bootstrap.samples import SampleRecord, balance_classes, one_per_photo, read_latest, read_samples
+from bootstrap.review import latest_samples, read_corrections, with_corrections
+from bootstrap.samples import SampleRecord, balance_classes, one_per_photo, read_samples
 from bootstrap.stages import (
     detector_labeler,
     finetune_round,
@@ -167,22 +167,20 @@ def earlier_samples(
     rounds = config.rounds
     anew = rounds.relabel and rounds.train_on == "all_kept" and "detector" in labelers
     anew = anew and rounds.filter.by == "agreement"  # attention's word has not changed
-    corrections = read_json(run.corrections) if run.corrections.is_file() else {}
+    corrections = read_corrections(run)
+    if not anew:
+        return latest_samples(run, corrections)
     found: list[SampleRecord] = []
-    complete = run.complete_rounds()
-    for earlier in complete:
-        if anew:
-            samples = relabel_earlier(
-                read_samples(earlier),
-                earlier,
-                labelers,
-                folder,
-                class_names=config.classes,
-                rounds=rounds,
-                seed=config.seed,
-            )
-        else:
-            samples = read_latest(earlier, complete)
+    for earlier in run.complete_rounds():
+        samples = relabel_earlier(
+            read_samples(earlier),
+            earlier,
+            labelers,
+            folder,
+            class_names=config.classes,
+            rounds=rounds,
+            seed=config.seed,
+        )
         found += with_corrections(samples, corrections)
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bootstrap.config import LoopConfig, VariationsConfig
 from bootstrap.labelling import EncodedLabels
-from bootstrap.review import latest_samples
+from bootstrap.review import latest_samples, read_corrections
 from bootstrap.samples import SampleRecord
 from bootstrap.state import RoundFolder, RunFolder, derive_seed
 from diffugen.config import ConfigError
@@ -37,7 +37,7 @@ def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[SampleRecord]:
     from the next round on, or some of this one's variations would start from other labels than the rest.
     """
     if not folder.corrections.is_file():
-        write_json(folder.corrections, read_json(run.corrections) if run.corrections.is_file() else {})
+        write_json(folder.corrections, read_corrections(run))
     return latest_samples(run, read_json(folder.corrections))
 
 

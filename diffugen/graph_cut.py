@@ -157,7 +157,7 @@ def _in_place(found: np.ndarray, window: tuple[slice, slice], like: np.ndarray) 
 
 
 def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
-    return np.ascontiguousarray(array.repeat(factor, axis=0).repeat(factor, axis=1))
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _disc(radius: int) -> np.ndarray:
