@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bootstrap.config import LoopConfig, check_files
-from bootstrap.state import RunFolder, derive_seed
-from diffugen.cli import run_command
-from diffugen.config import SettingError, load_config
+from bootstrap.run_folder import RunFolder, derive_seed
+from diffugen.command_line import run_command
+from diffugen.config.errors import SettingError
+from diffugen.config.loader import load_config
 from textual_inversion.config import Concepts
 
 
@@ -54,7 +55,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     """Run a whole loop in the folder `out`, or go on with it; returns the folder."""
     # Seconds of imports, which a typo in the config should not have to wait for.
     from bootstrap.checksums import check_rounds
-    from bootstrap.report import write_report
+    from bootstrap.report.page import write_report
     from bootstrap.rounds import run_rounds
     from bootstrap.tracking import Tracker
 
@@ -79,13 +80,13 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
 
 def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
     """Check the rest of the config against the model and learn the concepts; the pipeline that knows them."""
-    from bootstrap.rounds import check_prompts
-    from bootstrap.stages import mask2former_labeler
-    from diffugen.detector import load_detector
-    from diffugen.pipelines import load_pipeline
-    from diffugen.training_options import gpus
-    from textual_inversion.embeddings import placeholder_tokens
-    from textual_inversion.train import are_learned, check_concept, learn_concepts
+    from bootstrap.labelers import mask2former_labeler
+    from bootstrap.prompts import check_prompts
+    from diffugen.detector.model import load_detector
+    from diffugen.detector.training import gpus
+    from diffugen.diffusion.pipelines import load_pipeline
+    from textual_inversion.learn import are_learned, check_concept, learn_concepts
+    from textual_inversion.placeholder import placeholder_tokens
 
     concepts, model = config.concept, config.model
     pipe = None

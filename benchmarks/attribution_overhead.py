@@ -26,11 +26,11 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from torch.profiler import ProfilerActivity, profile
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffugen.attention import generate_with_attention
-from diffugen.config import GenerateConfig, ModelConfig
+from diffugen.attention.extract import generate_with_attention
+from diffugen.config.settings import GenerateConfig, ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import write_json
-from diffugen.pipelines import load_pipeline
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 TOY = Path(__file__).parents[1] / "diffugen/toyworld/weights/pipeline"
 PROMPT = Prompt(

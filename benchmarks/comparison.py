@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from bootstrap.rounds import round_prompts
+from bootstrap.prompts import round_prompts
+from bootstrap.run_folder import RoundFolder
 from bootstrap.samples import SampleRecord
 from bootstrap.stages import generate_round, label_round, read_pool
-from bootstrap.state import RoundFolder
 from bootstrap.training_set import sample_items
-from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import ConfigError
-from diffugen.dataset import write_dataset
-from diffugen.detector import finetune
-from diffugen.evaluation import evaluate_detector
+from diffugen.datasets.folder import write_dataset
+from diffugen.detector.training import finetune
+from diffugen.errors import ConfigError
+from diffugen.evaluation.detector import evaluate_detector
 from diffugen.files import read_json, write_json
+from diffugen.labelers.attention import AttentionLabeler
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, load_run_config
 

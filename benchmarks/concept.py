@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from diffugen.config import ModelConfig
+from diffugen.config.settings import ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import write_json
-from diffugen.pipelines import load_pipeline
-from diffugen.toyworld import COMMON_KINDS, INVENTED_KINDS, render, sample_scene
+from diffugen.toyworld import render
 from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES
-from textual_inversion.train import learn_concept
+from diffugen.toyworld.scene import COMMON_KINDS, INVENTED_KINDS, sample_scene
+from textual_inversion.learn import learn_concept
 from train_loop import load_run_config
 
 ROOT = Path(__file__).parents[1]

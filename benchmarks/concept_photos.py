@@ -14,7 +14,7 @@ from typing import Any
 
 from comparison import first_round, markdown, mean_rows, options, samples_trained, seeded_configs, steps_of
 
-from bootstrap.state import RunFolder
+from bootstrap.run_folder import RunFolder
 from diffugen.files import read_json, write_json
 from diffugen.images import list_images
 from diffugen.toyworld.photos import write_photos

@@ -28,11 +28,12 @@ from comparison import (
     truth_trained,
 )
 
-from bootstrap.measures import measure_images
+from bootstrap.labelers import detector_labeler
+from bootstrap.measures.round import measure_images
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import SampleRecord
-from bootstrap.stages import detector_labeler, validation_agreement
-from bootstrap.state import RunFolder
-from diffugen.config import PromptsConfig
+from bootstrap.stages import validation_agreement
+from diffugen.config.settings import PromptsConfig
 from diffugen.files import write_json
 from train_loop import RunConfig, prepare_pipeline
 

@@ -31,17 +31,17 @@ from comparison import (
 
 from bootstrap.config import FilterConfig
 from bootstrap.disagreement import with_a_voice
-from bootstrap.labelling import judge_images, label_images
-from bootstrap.rounds import round_labelers
+from bootstrap.judging import judge_images
+from bootstrap.labelers import label_images, round_labelers
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import SampleRecord, read_samples
-from bootstrap.state import RunFolder
-from diffugen.attention import read_attention
-from diffugen.dataset import read_dataset
-from diffugen.evaluation import label_quality
+from diffugen.attention.extract import read_attention
+from diffugen.datasets.folder import read_dataset
+from diffugen.evaluation.metrics import label_quality
 from diffugen.files import read_json, read_jsonl, write_json
-from diffugen.generate import GeneratedRecord
+from diffugen.generation.record import GeneratedRecord
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt, class_words
+from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, prepare_pipeline, train_loop
 

@@ -23,18 +23,19 @@ from labelled_images import LabelledImage, dataset_images, toy_images
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from diffugen import attention_labeler
-from diffugen.attention import read_attention
-from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import AttentionConfig, AttentionLabelConfig, ModelConfig
-from diffugen.evaluation import label_quality, match_instances
+from diffugen.attention.extract import read_attention
+from diffugen.attention.heatmaps import ImageAttention
+from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
+from diffugen.evaluation.metrics import label_quality
 from diffugen.files import write_json
-from diffugen.heatmaps import ImageAttention
 from diffugen.instances import Instances
-from diffugen.labelers import LabelInput
-from diffugen.pipelines import load_pipeline
-from diffugen.prompts import Prompt
-from diffugen.thresholding import components, otsu_mask
+from diffugen.labelers import attention as attention_labeler
+from diffugen.labelers.attention import AttentionLabeler
+from diffugen.labelers.base import LabelInput
+from diffugen.masks.matching import match_instances
+from diffugen.masks.thresholding import components, otsu_mask
+from diffugen.prompts.prompt import Prompt
 
 ROOT = Path(__file__).parents[1]
 BATCH = 8

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffugen.config import ConfigError
-from diffugen.dataset import class_names_of, read_dataset
+from diffugen.datasets.folder import class_names_of, read_dataset
+from diffugen.errors import ConfigError
 from diffugen.files import read_jsonl
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 FIRST_SEED = {"development": 5_000_000, "reporting": 6_000_000}
 """Toy scenes that methods are chosen on, and those that figures are reported on; training uses neither."""
@@ -49,8 +49,10 @@ class LabelledImage:
 
 def toy_images(part: str, seed: int, num: int) -> tuple[list[str], Iterator[LabelledImage]]:
     """Class names, and scenes of common kinds with their captions."""
-    from diffugen.toyworld import COMMON_KINDS, caption_with_phrases, render, sample_scene
+    from diffugen.toyworld import render
+    from diffugen.toyworld.captions import caption_with_phrases
     from diffugen.toyworld.palette import COLOURS
+    from diffugen.toyworld.scene import COMMON_KINDS, sample_scene
 
     first = FIRST_SEED[part] + seed * SEED_STRIDE
 
@@ -76,7 +78,7 @@ def dataset_images(
     """Class names, and images of a labelled dataset.
 
     Args:
-        root: a dataset folder that `diffugen.dataset.read_dataset` reads.
+        root: a dataset folder that `diffugen.datasets.folder.read_dataset` reads.
         split: of the dataset.
         phrases: lines of JSON with "name" (of the image, without suffix), "caption", and its objects' "phrases"
             and "kinds" (class names), one per instance; images without a line, or all of them without a file, are

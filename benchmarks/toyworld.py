@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffugen.attention import Heatmap, generate_with_attention, read_attention
-from diffugen.config import AttentionConfig, GenerateConfig, ModelConfig
-from diffugen.detector import load_detector, predict
-from diffugen.evaluation import average_precision
+from diffugen.attention.extract import generate_with_attention, read_attention
+from diffugen.attention.heatmaps import Heatmap
+from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
+from diffugen.detector.model import load_detector, predict
+from diffugen.diffusion.pipelines import load_pipeline
+from diffugen.evaluation.metrics import average_precision
 from diffugen.files import write_json
 from diffugen.instances import Instances
-from diffugen.pipelines import load_pipeline
-from diffugen.prompts import ObjectPhrase, Prompt
-from diffugen.thresholding import otsu_mask, upsample
-from diffugen.toyworld import COMMON_KINDS, caption_with_phrases, rarity_table, render, sample_scene
-from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES, with_article
+from diffugen.masks.thresholding import otsu_mask, upsample
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
+from diffugen.toyworld import render
+from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES, caption_with_phrases, with_article
 from diffugen.toyworld.palette import COLOURS
+from diffugen.toyworld.rarity import rarity_table
+from diffugen.toyworld.scene import COMMON_KINDS, sample_scene
 
 WEIGHTS = Path(__file__).parents[1] / "diffugen/toyworld/weights"
 ATTENTION = AttentionConfig(attention_factors=(1,))  # the maps at the latents' size, as in the demo

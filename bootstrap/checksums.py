@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bootstrap.state import RoundFolder, RunFolder
-from diffugen.config import ConfigError
+from bootstrap.run_folder import RoundFolder, RunFolder
+from diffugen.errors import ConfigError
 from diffugen.files import read_json, write_json
 
 Inode = tuple[int, int]

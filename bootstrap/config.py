@@ -9,23 +9,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from diffugen.config import (
-    AttentionLabelConfig,
-    ConfigError,
-    ConfigPath,
-    DetectorConfig,
-    GenerateConfig,
-    HubPath,
-    ModelConfig,
-    PromptsConfig,
-    SettingError,
-    Strict,
-)
-from diffugen.dataset import class_names_of, splits_of
-from diffugen.dataset_config import Img2ImgTask, InpaintTask, check_strength, check_task
+from diffugen.config.dataset import Img2ImgTask, InpaintTask, check_strength, check_task
+from diffugen.config.errors import SettingError
+from diffugen.config.loader import ConfigPath, HubPath, Strict
+from diffugen.config.prompt_rules import check_classes
+from diffugen.config.settings import AttentionLabelConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
+from diffugen.datasets.folder import class_names_of, splits_of
+from diffugen.errors import ConfigError
 from diffugen.images import list_images
-from diffugen.prompt_rules import check_classes
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 Masks = Literal["consensus", "detector"]
 

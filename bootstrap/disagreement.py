@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from bootstrap.config import FilterConfig
-from diffugen.evaluation import match_instances
 from diffugen.instances import Instances
-from diffugen.prompts import Prompt
+from diffugen.masks.matching import match_instances
+from diffugen.prompts.prompt import Prompt
 
 Outcome = Literal["keep", "reject", "review"]
 

@@ -8,43 +8,36 @@ attention labelled in round 0 and that never changes; when rounds stop paying, t
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from bootstrap.config import LoopConfig
+from bootstrap.corrections import latest_samples, read_corrections, with_corrections
 from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, choose_labeler, decide_promotion, stop_reason
-from bootstrap.labelling import MirroredLabeler, label_one
-from bootstrap.measures import flatten, report_round
-from bootstrap.review import latest_samples, read_corrections, with_corrections
-from bootstrap.samples import SampleRecord, balance_classes, one_per_photo, read_samples
+from bootstrap.labelers import detector_labeler, label_one, round_labelers
+from bootstrap.measures.round import flatten, report_round
+from bootstrap.prompts import round_prompts
+from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
+from bootstrap.samples import SampleRecord, read_samples
 from bootstrap.stages import (
-    detector_labeler,
     finetune_round,
     generate_round,
     label_round,
-    mask2former_labeler,
     measure,
     read_pool,
     relabel_earlier,
     validation_agreement,
     write_round_dataset,
 )
-from bootstrap.state import RoundFolder, RunFolder, derive_seed, link_file, link_tree
-from bootstrap.training_set import import_labelled
-from bootstrap.variations import plan_round_variations, possible_prompts, samples_to_vary
-from diffugen.attention_labeler import AttentionLabeler
-from diffugen.beside import beside
-from diffugen.config import ConfigError
-from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
-from diffugen.labelers import Labeler
-from diffugen.prompts import Prompt
-from diffugen.templates import sample_prompts
-from diffugen.tokens import check_prompt, tokenizers_of
+from bootstrap.training_set import import_labelled, training_samples
+from bootstrap.variations import plan_round_variations, samples_to_vary
+from diffugen.files import link_file, link_tree, read_json, read_jsonl, write_json, write_jsonl
+from diffugen.generation.background import beside
+from diffugen.labelers.attention import AttentionLabeler
+from diffugen.labelers.base import Labeler
 
 logger = logging.getLogger(__name__)
 
@@ -141,23 +134,6 @@ def play_round(config: LoopConfig, pipe: Any, run: RunFolder, folder: RoundFolde
             write_json(folder.decision, {**told, **scores, **decide_promotion(agreement, before)})
 
 
-def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
-    """Who labels a round, by name: attention, and once the detector labels, the detector and those who check it."""
-    labelers: dict[str, Labeler] = {"attention": AttentionLabeler(config.classes, config.label)}
-    if not with_detector:
-        return labelers
-    *earlier, best = promoted_rounds(run)
-    checks = config.rounds.filter.checks
-    labelers["detector"] = detector_labeler(best.weights, config)
-    if "flipped" in checks:
-        labelers["flipped"] = MirroredLabeler(labelers["detector"])
-    if "previous" in checks and earlier:
-        labelers["previous"] = detector_labeler(earlier[-1].weights, config)
-    if (mask2former := mask2former_labeler(config)) is not None:
-        labelers["mask2former"] = mask2former
-    return labelers
-
-
 def earlier_samples(
     config: LoopConfig, run: RunFolder, folder: RoundFolder, labelers: Mapping[str, Labeler]
 ) -> list[SampleRecord]:
@@ -185,30 +161,6 @@ def earlier_samples(
     return found
 
 
-def training_samples(
-    config: LoopConfig, samples: Sequence[SampleRecord], earlier: Sequence[SampleRecord]
-) -> list[SampleRecord]:
-    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
-
-    What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
-    rejected since no longer counts: it shows what that image shows, and part of its labels may be from there.
-    """
-    own, rounds = _train(samples), config.rounds
-    rejected = {sample.name for sample in earlier if not sample.kept}
-    earlier = [
-        sample
-        for sample in one_per_photo(earlier)
-        # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
-        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
-    ]
-    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and sample.is_photo}
-    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.source.id not in by_person]
-    own = [sample for sample in own if sample.labeler == "person" or _parent_name(sample) not in rejected]
-    if rounds.max_class_ratio is not None:
-        own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
-    return own
-
-
 def validation_scores(
     config: LoopConfig, run: RunFolder, weights: Path, validation: Sequence[SampleRecord]
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -219,17 +171,6 @@ def validation_scores(
     return {**flatten(measured, "val", config.rare_classes), **scores}, by_sample
 
 
-def promoted_rounds(run: RunFolder) -> list[RoundFolder]:
-    """The complete rounds whose checkpoints were promoted, the one that stands last."""
-    return [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
-
-
-def promoted_round(run: RunFolder) -> RoundFolder | None:
-    """The complete round whose checkpoint stands promoted."""
-    promoted = promoted_rounds(run)
-    return promoted[-1] if promoted else None
-
-
 def publish(run: RunFolder) -> None:
     """Bring the run's own `metrics.jsonl`, `dataset/` and `best.pt` up to date with the complete rounds."""
     write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
@@ -238,47 +179,3 @@ def publish(run: RunFolder) -> None:
         return
     link_tree(best.dataset, run.dataset)
     link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
-
-
-def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
-    """The prompts of a round; they follow from the run's seed."""
-    return sample_prompts(config.prompts, config.rounds.num_images, seed=derive_seed(config.seed, "prompts", index))
-
-
-def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[str]] = ()) -> None:
-    """Check every prompt of every round before any work starts.
-
-    Args:
-        config: the loop's settings.
-        pipe: the pipeline, which need not know the new tokens yet and is left as it is.
-        new_tokens: for every concept its placeholder token and, for several vectors, the further ones.
-
-    Raises:
-        ConfigError: a prompt would be cut or lacks an object's phrase, or no prompt has the placeholder.
-    """
-    rounds = range(config.rounds.num_rounds)
-    prompts = {prompt.text: prompt for index in rounds for prompt in round_prompts(config, index)}
-    for placeholder, *_ in new_tokens:
-        if not any(placeholder in text for text in prompts):
-            raise ConfigError(
-                f"setting 'concept.placeholder_token': {placeholder!r} is in no prompt; "
-                "use it in 'prompts.templates' or 'prompts.objects', spelt the same"
-            )
-    reader: Any = pipe
-    if new_tokens:
-        tokenizers = [copy.deepcopy(tokenizer) for tokenizer in tokenizers_of(pipe)]
-        for tokenizer in tokenizers:
-            tokenizer.add_tokens([token for tokens in new_tokens for token in tokens])
-        reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
-    pool = config.pool.prompts if config.pool else []
-    for prompt in [*prompts.values(), *possible_prompts(config, list(prompts.values())), *pool]:
-        check_prompt(reader, prompt, config.generate.attend)
-
-
-def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:
-    return [sample for sample in samples if sample.split == "train"]
-
-
-def _parent_name(sample: SampleRecord) -> str | None:
-    """Of a variation, the name of the sample that it was made of."""
-    return sample.source.provenance.get("parent", {}).get("name")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bootstrap.disagreement import Outcome, Verdict
-from bootstrap.state import RoundFolder
-from diffugen.config import ConfigError
+from bootstrap.run_folder import RoundFolder
 from diffugen.files import read_jsonl, write_jsonl
-from diffugen.generate import GeneratedRecord
+from diffugen.generation.record import GeneratedRecord
 from diffugen.instances import Instances
-from diffugen.prompts import assign_splits
 
 Split = Literal["train", "val", ""]
 
@@ -149,64 +147,3 @@ def one_per_photo(samples: Iterable[SampleRecord]) -> list[SampleRecord]:
 def write_samples(folder: RoundFolder, samples: Iterable[SampleRecord]) -> None:
     """Write `samples.jsonl`, atomically."""
     write_jsonl(folder.samples, (sample.to_json() for sample in samples))
-
-
-def choose_validation(
-    samples: Sequence[SampleRecord], rare_ids: Sequence[int], val_fraction: float, seed: int
-) -> list[SampleRecord]:
-    """Set a share of the kept samples aside for validation, at the same rate with and without a rare object.
-
-    Args:
-        samples: round 0's samples.
-        rare_ids: class ids of the rare classes.
-        val_fraction: share of the kept samples.
-        seed: which ones.
-
-    Raises:
-        ConfigError: too few samples with a rare object were kept to train on some and validate on others.
-    """
-    # Photos of one object look alike whatever the split, so they only train.
-    kept = [sample for sample in samples if sample.kept and not sample.is_photo]
-    with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
-    without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
-    if len(with_rare) < 2:
-        raise ConfigError(
-            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are "
-            "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
-            "whether the model draws the object"
-        )
-    splits: dict[str, Split] = {}
-    for group in (with_rare, without):
-        # Samples of one prompt stay together, else near-twins of training images would judge.
-        drawn = assign_splits([sample.source.prompt for sample in group], val_fraction, seed)
-        splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
-    # With few samples or few prompts one twin on the other side is better than an empty split.
-    if all(sample.name in splits for sample in with_rare):
-        del splits[with_rare[0].name]
-    if not any(sample.name in splits for sample in with_rare):
-        splits[with_rare[-1].name] = "val"
-    return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]
-
-
-def balance_classes(samples: Sequence[SampleRecord], num_classes: int, max_ratio: float) -> list[SampleRecord]:
-    """Leave out the least certain images of classes that many more images show than the rarest one.
-
-    Args:
-        samples: kept ones.
-        num_classes: class ids are below it.
-        max_ratio: most images of a class per image of the rarest class that has any.
-
-    Returns:
-        The others, in their order. An image stays as long as any of its classes needs it; images without objects stay.
-    """
-    totals = [sum(class_id in sample.class_ids for sample in samples) for class_id in range(num_classes)]
-    cap = max_ratio * min((total for total in totals if total), default=0)
-    counts = [0] * num_classes
-    chosen = set()
-    for sample in sorted(samples, key=lambda sample: -min(sample.encoded["scores"], default=1.0)):
-        classes = set(sample.class_ids)
-        if not classes or any(counts[class_id] + 1 <= cap for class_id in classes):
-            chosen.add(sample.name)
-            for class_id in classes:
-                counts[class_id] += 1
-    return [sample for sample in samples if sample.name in chosen]

@@ -9,32 +9,34 @@ at the first unfinished batch).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bootstrap.config import LoopConfig, PoolConfig, RoundsConfig
+from bootstrap.config import PoolConfig, RoundsConfig
 from bootstrap.disagreement import mean_agreement
-from bootstrap.labelling import EncodedLabels, judge_images, label_images
-from bootstrap.samples import SampleRecord, choose_validation, read_samples, with_relabelled, write_samples
-from bootstrap.state import RoundFolder, derive_seed, link_file
-from bootstrap.training_set import labelled_items, sample_items
+from bootstrap.judging import judge_images
+from bootstrap.labelers import EncodedLabels, _known_classes, first_device, label_images
+from bootstrap.run_folder import RoundFolder, derive_seed
+from bootstrap.samples import SampleRecord, read_samples, with_relabelled, write_samples
+from bootstrap.training_set import choose_validation, labelled_items, sample_items
 from bootstrap.variations import carry_labels, shown_prompt
-from diffugen.config import ConfigError, DetectorConfig, GenerateConfig
-from diffugen.dataset import write_dataset
-from diffugen.detector import finetune
-from diffugen.detector_labeler import DetectorLabeler
-from diffugen.evaluation import evaluate_detector, label_quality
-from diffugen.files import write_jsonl
-from diffugen.generate import GeneratedRecord, generate_batches, read_photos
+from diffugen.config.settings import DetectorConfig, GenerateConfig
+from diffugen.datasets.folder import write_dataset
+from diffugen.detector.training import finetune
+from diffugen.evaluation.detector import evaluate_detector
+from diffugen.evaluation.metrics import label_quality
+from diffugen.files import link_file, write_jsonl
+from diffugen.generation.batches import generate_batches
+from diffugen.generation.photos import read_photos
+from diffugen.generation.record import GeneratedRecord
+from diffugen.generation.variations import Variation
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
-from diffugen.labelers import Labeler
-from diffugen.mask2former import Mask2FormerLabeler
-from diffugen.prompts import Prompt
-from diffugen.variations import Variation
+from diffugen.labelers.base import Labeler
+from diffugen.prompts.prompt import Prompt
 
 
 def generate_round(
@@ -217,50 +219,3 @@ def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> t
     pairs = list(zip(found, (sample.instances for sample in samples), strict=True))
     by_sample = {sample.name: mean_agreement(*pair) for sample, pair in zip(samples, pairs, strict=True)}
     return float(label_quality(pairs)["mean_iou"] or 0.0), by_sample
-
-
-def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
-    """A round's checkpoint as a labeler, with the thresholds of the loop."""
-    return DetectorLabeler(
-        weights,
-        config.classes,
-        score_threshold=config.rounds.filter.score_threshold,
-        imgsz=config.detector.imgsz,
-        device=first_device(config.detector),
-    )
-
-
-def _known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
-    return {name: one.known_classes for name, one in labelers.items() if isinstance(one, Mask2FormerLabeler)}
-
-
-def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
-    """The Mask2Former that checks the detector, where the config has one.
-
-    Raises:
-        ConfigError: it cannot be loaded, or its classes do not fit those of the run.
-    """
-    settings = config.rounds.filter.mask2former
-    if settings is None:
-        return None
-    try:
-        labeler = Mask2FormerLabeler(
-            settings.model,
-            config.classes,
-            score_threshold=settings.score_threshold,
-            class_map=settings.class_map,
-            device=config.model.device,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"setting 'rounds.filter.mask2former': {error}") from None
-    if not labeler.known_classes:
-        raise ConfigError(
-            f"setting 'rounds.filter.mask2former.class_map' leads to none of the classes {', '.join(config.classes)}, "
-            f"and {settings.model} has none of these names; map some of its classes to them"
-        )
-    return labeler
-
-
-def first_device(config: DetectorConfig) -> str:
-    """Where to predict: a list of GPUs is for training only."""
-    return config.device.split(",")[0]

@@ -15,9 +15,9 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 from bootstrap.config import WandbConfig
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import SampleRecord, read_samples
-from bootstrap.state import RunFolder
-from diffugen.config import Strict
+from diffugen.config.loader import Strict
 from diffugen.files import read_json, write_json
 
 logger = logging.getLogger(__name__)

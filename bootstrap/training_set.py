@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from bootstrap.config import LabelledConfig
-from bootstrap.samples import SampleRecord
-from diffugen.dataset import DatasetItem, read_dataset, write_dataset
-from diffugen.sources import provenance_of
+from bootstrap.config import LabelledConfig, LoopConfig
+from bootstrap.samples import SampleRecord, Split, one_per_photo
+from diffugen.datasets.folder import read_dataset, write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.errors import ConfigError
+from diffugen.generation.record import provenance_of
+from diffugen.prompts.splits import assign_splits
 
 
 def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Iterator[DatasetItem]:
@@ -40,3 +44,97 @@ def labelled_items(target: Path, class_names: Sequence[str]) -> Iterator[Dataset
     """The images of an imported dataset, as links to its files."""
     for name, _, instances in read_dataset(target, "train", class_names):
         yield DatasetItem(name, target / "images" / "train" / f"{name}.png", instances, "train", {"labeler": "given"})
+
+
+def training_samples(
+    config: LoopConfig, samples: Sequence[SampleRecord], earlier: Sequence[SampleRecord]
+) -> list[SampleRecord]:
+    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
+
+    What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
+    rejected since no longer counts: it shows what that image shows, and part of its labels may be from there.
+    """
+    own, rounds = _train(samples), config.rounds
+    rejected = {sample.name for sample in earlier if not sample.kept}
+    earlier = [
+        sample
+        for sample in one_per_photo(earlier)
+        # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
+        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
+    ]
+    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and sample.is_photo}
+    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.source.id not in by_person]
+    own = [sample for sample in own if sample.labeler == "person" or _parent_name(sample) not in rejected]
+    if rounds.max_class_ratio is not None:
+        own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
+    return own
+
+
+def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+    return [sample for sample in samples if sample.split == "train"]
+
+
+def _parent_name(sample: SampleRecord) -> str | None:
+    """Of a variation, the name of the sample that it was made of."""
+    return sample.source.provenance.get("parent", {}).get("name")
+
+
+def choose_validation(
+    samples: Sequence[SampleRecord], rare_ids: Sequence[int], val_fraction: float, seed: int
+) -> list[SampleRecord]:
+    """Set a share of the kept samples aside for validation, at the same rate with and without a rare object.
+
+    Args:
+        samples: round 0's samples.
+        rare_ids: class ids of the rare classes.
+        val_fraction: share of the kept samples.
+        seed: which ones.
+
+    Raises:
+        ConfigError: too few samples with a rare object were kept to train on some and validate on others.
+    """
+    # Photos of one object look alike whatever the split, so they only train.
+    kept = [sample for sample in samples if sample.kept and not sample.is_photo]
+    with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
+    without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
+    if len(with_rare) < 2:
+        raise ConfigError(
+            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are "
+            "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
+            "whether the model draws the object"
+        )
+    splits: dict[str, Split] = {}
+    for group in (with_rare, without):
+        # Samples of one prompt stay together, else near-twins of training images would judge.
+        drawn = assign_splits([sample.source.prompt for sample in group], val_fraction, seed)
+        splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
+    # With few samples or few prompts one twin on the other side is better than an empty split.
+    if all(sample.name in splits for sample in with_rare):
+        del splits[with_rare[0].name]
+    if not any(sample.name in splits for sample in with_rare):
+        splits[with_rare[-1].name] = "val"
+    return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]
+
+
+def balance_classes(samples: Sequence[SampleRecord], num_classes: int, max_ratio: float) -> list[SampleRecord]:
+    """Leave out the least certain images of classes that many more images show than the rarest one.
+
+    Args:
+        samples: kept ones.
+        num_classes: class ids are below it.
+        max_ratio: most images of a class per image of the rarest class that has any.
+
+    Returns:
+        The others, in their order. An image stays as long as any of its classes needs it; images without objects stay.
+    """
+    totals = [sum(class_id in sample.class_ids for sample in samples) for class_id in range(num_classes)]
+    cap = max_ratio * min((total for total in totals if total), default=0)
+    counts = [0] * num_classes
+    chosen = set()
+    for sample in sorted(samples, key=lambda sample: -min(sample.encoded["scores"], default=1.0)):
+        classes = set(sample.class_ids)
+        if not classes or any(counts[class_id] + 1 <= cap for class_id in classes):
+            chosen.add(sample.name)
+            for class_id in classes:
+                counts[class_id] += 1
+    return [sample for sample in samples if sample.name in chosen]

@@ -1,8 +1,8 @@
 """Variations as further images of a round: kept ones of earlier rounds, drawn over or with one object repainted.
 
-They are made by `diffugen.variations`, as `diffugen generate` makes them of a dataset. Only images that were generated
-from noise are varied, so that errors do not add up, and none that validation images resemble: what is made of training
-images trains.
+They are made by `diffugen.generation.variations`, as `diffugen generate` makes them of a dataset. Only images that were
+generated from noise are varied, so that errors do not add up, and none that validation images resemble: what is made of
+training images trains.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from bootstrap.config import LoopConfig, VariationsConfig
-from bootstrap.labelling import EncodedLabels
-from bootstrap.review import latest_samples, read_corrections
+from bootstrap.corrections import latest_samples, read_corrections
+from bootstrap.labelers import EncodedLabels
+from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed
 from bootstrap.samples import SampleRecord
-from bootstrap.state import RoundFolder, RunFolder, derive_seed
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.files import read_json, write_json
-from diffugen.generate import GeneratedRecord
+from diffugen.generation.record import GeneratedRecord, provenance_of
+from diffugen.generation.sources import SourceImage
+from diffugen.generation.variations import Variation, label_inpainted, plan_variations
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt, class_words
-from diffugen.sources import SourceImage, provenance_of
-from diffugen.variations import Variation, label_inpainted, plan_variations
+from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
 
 logger = logging.getLogger(__name__)
 

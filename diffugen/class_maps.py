@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffugen.config_errors import ConfigError
+import numpy as np
+
+from diffugen.errors import ConfigError
+from diffugen.instances import Instances
 
 _NUM_SHOWN = 10  # class names in a message; COCO has 80
 
@@ -76,3 +79,13 @@ def mapped_classes(
 def shown(names: Sequence[str]) -> str:
     """Class names for a message: the first ten."""
     return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
+
+
+def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequence[str]) -> Instances:
+    """The instances whose class is in `new_names`, their class ids indexing those."""
+    if len(instances) and instances.class_ids.max() >= len(old_names):
+        raise ConfigError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
+    index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
+    kept = instances.subset(np.array([class_id in index for class_id in instances.class_ids], bool))
+    class_ids = np.array([index[class_id] for class_id in kept.class_ids], np.int64)
+    return Instances(kept.masks, kept.xyxy, class_ids, kept.scores)

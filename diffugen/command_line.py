@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from diffugen.config_errors import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.files import is_full_disk
 
 EXIT_USER_ERROR = 2

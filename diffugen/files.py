@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffugen.config_errors import ConfigError
+from diffugen.errors import ConfigError
 
 
 @contextmanager
@@ -117,3 +117,26 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     # not splitlines(): that also splits at line separators inside a text
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Put `source` at `target` as well, sharing the bytes where the file system can; atomic."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Put a folder at `target` as well, its files shared where the file system can; atomic."""
+    with atomic_path(target) as temporary:
+        caches = shutil.ignore_patterns("*.cache")  # ultralytics keeps the paths of images in them
+        shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=caches)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
 

@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from tiny_models import build_pipeline
 
 if TYPE_CHECKING:
-    from bootstrap.state import RunFolder
+    from bootstrap.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def loop_inputs(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline_dir: Pat
 def finished_loop(loop_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nobody disturbed; read only."""
     import train_loop
-    from bootstrap.state import RunFolder
+    from bootstrap.run_folder import RunFolder
 
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(out)]) == 0

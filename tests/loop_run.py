@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import train_loop
-from bootstrap.state import RunFolder
-from diffugen.dataset import DatasetItem, write_dataset
-from diffugen.detector import new_detector, save_detector
+from bootstrap.run_folder import RunFolder
+from diffugen.datasets.folder import write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.detector.model import new_detector, save_detector
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffugen.generate import GeneratedRecord
+from diffugen.generation.record import GeneratedRecord
 from diffugen.images import write_png
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 CLASSES = ("piano", "car")
 SIZE_HW = (48, 64)

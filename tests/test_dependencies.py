@@ -18,6 +18,19 @@ MAY_KNOW = {
 }
 
 
+FLOORS = (
+    "errors instances batching",
+    "files config masks",
+    "images class_maps command_line prompts",
+    "diffusion datasets detector",
+    "attention evaluation",
+    "labelers toyworld",
+    "generation",
+    "cli",
+)
+"""The rooms of diffugen from the ground up: a room imports itself and rooms of lower floors only."""
+
+
 def modules_of(package: str) -> list[Path]:
     single = ROOT / f"{package}.py"
     return [single] if single.is_file() else sorted((ROOT / package).rglob("*.py"))
@@ -53,7 +66,7 @@ def all_modules() -> list[Path]:
 
 def test_only_the_detector_touches_ultralytics() -> None:
     users = {path for path in all_modules() if any(is_within(name, "ultralytics") for name in imports_of(path))}
-    assert users == {ROOT / "diffugen" / "detector.py"}
+    assert users and all(path.is_relative_to(ROOT / "diffugen" / "detector") for path in users)
 
 
 def test_nothing_outside_the_toy_world_imports_it() -> None:
@@ -61,6 +74,25 @@ def test_nothing_outside_the_toy_world_imports_it() -> None:
     users = [path for path in all_modules() if any(is_within(name, "diffugen.toyworld") for name in imports_of(path))]
     assert users, "the toy world's own modules should show up here"
     assert all(path.is_relative_to(toyworld) for path in users)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "diffugen").with_suffix("").parts[0]
+
+
+def test_every_room_of_diffugen_has_a_floor() -> None:
+    rooms = {room_of(path) for path in modules_of("diffugen")} - {"__init__", "__main__"}
+    assert rooms == {room for floor in FLOORS for room in floor.split()}
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_rooms_import_downwards(floor: int) -> None:
+    below = {room for lower in FLOORS[:floor] for room in lower.split()}
+    for room in FLOORS[floor].split():
+        modules = [path for path in modules_of("diffugen") if room_of(path) == room]
+        names = {name for path in modules for name in imports_of(path) if is_within(name, "diffugen")}
+        upwards = {name for name in names if name.split(".")[1] not in below | {room}}
+        assert modules and not upwards, f"{room} imports {sorted(upwards)}"
 
 
 def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffugen.config import ConfigError, Strict, load_config, validate
-from diffugen.dataset_config import DatasetConfig
+from diffugen.config.dataset import DatasetConfig
+from diffugen.config.loader import Strict, load_config, validate
+from diffugen.errors import ConfigError
 from textual_inversion.config import ConceptRunConfig
 from train_loop import RunConfig
 

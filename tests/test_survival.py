@@ -17,7 +17,7 @@ import pytest
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
-from bootstrap.state import RunFolder
+from bootstrap.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 

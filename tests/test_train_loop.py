@@ -9,8 +9,8 @@ import pytest
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import read_samples
-from bootstrap.state import RunFolder
 from diffugen.files import read_json, read_jsonl
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffugen.command_line import run_command
-from diffugen.config import load_config
+from diffugen.config.loader import load_config
 from diffugen.files import locked
 from textual_inversion.config import ConceptRunConfig
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         config = load_config(options.config, ConceptRunConfig, options.set)
-        from textual_inversion.train import learn_concepts  # seconds of imports; a typo should not have to wait
+        from textual_inversion.learn import learn_concepts  # seconds of imports; a typo should not have to wait
 
         out = options.out or Path("runs") / options.config.stem
         with locked(out):

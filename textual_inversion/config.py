@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from diffugen.config import ConfigPath, ModelConfig, Strict
+from diffugen.config.loader import ConfigPath, Strict
+from diffugen.config.settings import ModelConfig
 
 OBJECT_TEMPLATES = (
     "a photo of a {}",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from diffugen.config import ConfigError
-from diffugen.denoising import noise_schedule, prediction_target, scaled_latents, unet_conditions
-from textual_inversion.concept_data import ConceptDraws, Draw
+from diffugen.diffusion.denoising import noise_schedule, prediction_target, scaled_latents, unet_conditions
+from diffugen.errors import ConfigError
 from textual_inversion.config import ConceptConfig
-from textual_inversion.embeddings import Placeholder, limit_norm
+from textual_inversion.data import ConceptDraws, Draw
+from textual_inversion.placeholder import Placeholder, limit_norm
 
 _NUM_HELD_OUT_DRAWS = 4
 

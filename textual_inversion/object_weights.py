@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffugen.attention import read_attention
-from diffugen.config import AttentionConfig
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.attention.extract import read_attention
+from diffugen.config.settings import AttentionConfig
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 
 def object_weights(

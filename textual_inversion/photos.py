@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

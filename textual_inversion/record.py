@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffugen.config import ConfigError, ModelConfig
-from diffugen.config_errors import first_difference
+from diffugen.config.errors import first_difference
+from diffugen.config.settings import ModelConfig
+from diffugen.errors import ConfigError
 from diffugen.files import read_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.photos import digest, find_photos

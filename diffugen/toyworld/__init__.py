@@ -3,11 +3,11 @@
 scene (what is there) -> render (picture and masks); captions (words for it); rarity (how unlike training).
 """
 
-from .captions import caption, caption_with_phrases, phrase
-from .palette import COLOURS
-from .rarity import closest_training_kind, rarity_table
-from .render import Rendered, render, silhouette
-from .scene import (
+from diffugen.toyworld.captions import caption, caption_with_phrases, phrase
+from diffugen.toyworld.palette import COLOURS
+from diffugen.toyworld.rarity import closest_training_kind, rarity_table
+from diffugen.toyworld.render import Rendered, render, silhouette
+from diffugen.toyworld.scene import (
     COMMON_KINDS,
     INVENTED_KINDS,
     PLACES,

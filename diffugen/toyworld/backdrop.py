@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .shapes import SUBPIXEL_BITS
+from diffugen.toyworld.shapes import SUBPIXEL_BITS
 
 # Sky at the top and at the horizon, and the light that falls on the ground.
 _SKY = {

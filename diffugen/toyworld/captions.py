@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import Scene, SceneObject
+from diffugen.toyworld.scene import Scene, SceneObject
 
 _FRAMES = ("a photo of ", "a photo of ", "a picture of ", "an image of ", "")
 PLACE_PHRASES = {

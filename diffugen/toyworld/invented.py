@@ -12,7 +12,20 @@ from functools import cache
 
 import numpy as np
 
-from .shapes import Part, bar, box, ellipse, moved, polygon, right_at, rounded_box, smooth, top_at, trapezoid, wheel
+from diffugen.toyworld.shapes import (
+    Part,
+    bar,
+    box,
+    ellipse,
+    moved,
+    polygon,
+    right_at,
+    rounded_box,
+    smooth,
+    top_at,
+    trapezoid,
+    wheel,
+)
 
 NUM_INVENTED = 220
 

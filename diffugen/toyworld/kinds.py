@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Part, box, ellipse, polygon, rounded_box, trapezoid, wheel
+from diffugen.toyworld.shapes import Part, box, ellipse, polygon, rounded_box, trapezoid, wheel
 
 
 def car(rng: np.random.Generator) -> list[Part]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..images import write_png
-from .palette import COLOURS
-from .render import render
-from .scene import RARE_KINDS, TRAINING_KINDS, sample_scene
+from diffugen.images import write_png
+from diffugen.toyworld.palette import COLOURS
+from diffugen.toyworld.render import render
+from diffugen.toyworld.scene import RARE_KINDS, TRAINING_KINDS, sample_scene
 
 
 def main() -> None:

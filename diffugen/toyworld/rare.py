@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Part, bar, box, ellipse, moved, polygon, smooth
+from diffugen.toyworld.shapes import Part, bar, box, ellipse, moved, polygon, smooth
 
 
 def grand_piano(rng: np.random.Generator) -> list[Part]:

@@ -7,8 +7,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-from .render import silhouette
-from .scene import RARE_KINDS, TRAINING_KINDS
+from diffugen.toyworld.render import silhouette
+from diffugen.toyworld.scene import RARE_KINDS, TRAINING_KINDS
 
 _SIZE, _AREA = 64, 900.0  # frame side and common area, in pixels
 _SEEDS = range(4)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .backdrop import draw_backdrop, draw_weather, horizon_of, light
-from .palette import COLOURS, jittered, tone_rgb
-from .scene import Scene, SceneObject, instance_parts
-from .shapes import Part, bounds, paint, silhouette_mask, to_pixels
+from diffugen.toyworld.backdrop import draw_backdrop, draw_weather, horizon_of, light
+from diffugen.toyworld.palette import COLOURS, jittered, tone_rgb
+from diffugen.toyworld.scene import Scene, SceneObject, instance_parts
+from diffugen.toyworld.shapes import Part, bounds, paint, silhouette_mask, to_pixels
 
 SUPERSAMPLING = 3  # odd: of 9 samples per pixel one object or none has the majority, so masks are disjoint
 MAX_HIDDEN = 0.4

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .invented import genomes, invented_parts
-from .kinds import COMMON
-from .palette import COLOURS
-from .rare import RARE
-from .shapes import Part, centred, moved
+from diffugen.toyworld.invented import genomes, invented_parts
+from diffugen.toyworld.kinds import COMMON
+from diffugen.toyworld.palette import COLOURS
+from diffugen.toyworld.rare import RARE
+from diffugen.toyworld.shapes import Part, centred, moved
 
 COMMON_KINDS: tuple[str, ...] = tuple(COMMON)
 INVENTED_KINDS: tuple[str, ...] = tuple(genomes())

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..config import ConfigError
-from ..dataset import DatasetItem, write_dataset
-from ..files import write_jsonl
-from ..instances import Instances
-from .captions import caption_with_phrases
-from .render import Rendered, render
-from .scene import COMMON_KINDS, RARE_KINDS, TRAINING_KINDS, sample_scene
+from diffugen.datasets.folder import write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.errors import ConfigError
+from diffugen.files import write_jsonl
+from diffugen.instances import Instances
+from diffugen.toyworld.captions import caption_with_phrases
+from diffugen.toyworld.render import Rendered, render
+from diffugen.toyworld.scene import COMMON_KINDS, RARE_KINDS, TRAINING_KINDS, sample_scene
 
 _SEED_STRIDE = 1_000_003  # datasets of different seeds share no scene, as long as they are smaller than this
 

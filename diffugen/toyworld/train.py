@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from .captions import caption
-from .model import build_tokenizer
-from .scene import TRAINING_KINDS, sample_scene
-from .train_unet import train_unet
-from .train_vae import polish_decoder, train_vae
+from diffugen.toyworld.captions import caption
+from diffugen.toyworld.scene import TRAINING_KINDS, sample_scene
+from diffugen.toyworld.training.model import build_tokenizer
+from diffugen.toyworld.training.train_unet import train_unet
+from diffugen.toyworld.training.train_vae import polish_decoder, train_vae
 
 
 def main() -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from ..config import DetectorConfig
-from ..detector import load_detector, new_detector, save_detector, train
-from ..evaluation import evaluate_detector
-from ..files import read_json, write_json
-from .scene import COMMON_KINDS
-from .scenes_dataset import write_scenes
+from diffugen.config.settings import DetectorConfig
+from diffugen.detector.model import load_detector, new_detector, save_detector
+from diffugen.detector.training import train
+from diffugen.evaluation.detector import evaluate_detector
+from diffugen.files import read_json, write_json
+from diffugen.toyworld.scene import COMMON_KINDS
+from diffugen.toyworld.scenes_dataset import write_scenes
 
 WEIGHTS = Path(__file__).parent / "weights" / "detector.safetensors"
 TRAIN_SEED, TEST_SEED = 7001, 7002

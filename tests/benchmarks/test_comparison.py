@@ -16,12 +16,12 @@ from comparison import epochs_for, markdown, mean_rows, seeded_configs, steps_of
 from round_samples import make_instances, make_source
 
 from bootstrap.disagreement import Outcome, Verdict
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import SampleRecord, make_sample, write_samples
-from bootstrap.state import RunFolder
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.files import read_json, write_json
 from diffugen.images import list_images
-from diffugen.templates import sample_prompts
+from diffugen.prompts.templates import sample_prompts
 from train_loop import RunConfig, load_run_config
 
 DEMO = Path(__file__).parents[2] / "configs/demo.json"

@@ -7,8 +7,8 @@ import pytest
 from label_quality import ROWS, Read, measure, read_images
 from labelled_images import toy_images
 
-from diffugen.config import AttentionConfig, ModelConfig
-from diffugen.pipelines import load_pipeline
+from diffugen.config.settings import AttentionConfig, ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
 
 
 @pytest.fixture(scope="module")

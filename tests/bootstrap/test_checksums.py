@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bootstrap.checksums import check_rounds, complete_round
+from bootstrap.run_folder import RoundFolder, RunFolder
 from bootstrap.samples import write_samples
-from bootstrap.state import RoundFolder, RunFolder, link_file
-from diffugen.config import ConfigError
-from diffugen.files import read_json
+from diffugen.errors import ConfigError
+from diffugen.files import link_file, read_json
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from bootstrap.config import FilterConfig
 from bootstrap.disagreement import adapted_min_ious, expected_counts, judge_by_agreement, judge_by_score
 from diffugen.instances import Instances
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 CLASSES = ("piano", "car")
 SIZE_HW = (40, 64)

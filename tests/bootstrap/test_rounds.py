@@ -14,26 +14,23 @@ from tiny_models import build_mask2former
 
 from bootstrap import rounds
 from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
-from bootstrap.measures import flatten, summarise_samples
-from bootstrap.rounds import (
-    check_prompts,
-    earlier_samples,
-    promoted_round,
-    publish,
-    round_labelers,
-    round_prompts,
-    training_samples,
-)
+from bootstrap.labelers import mask2former_labeler, round_labelers
+from bootstrap.measures.round import flatten, summarise_samples
+from bootstrap.prompts import check_prompts, round_prompts
+from bootstrap.rounds import earlier_samples, publish
+from bootstrap.run_folder import RunFolder, promoted_round
 from bootstrap.samples import SampleRecord, write_samples
-from bootstrap.stages import label_round, mask2former_labeler, read_pool, write_round_dataset
-from bootstrap.state import RunFolder
-from diffugen.attention_labeler import AttentionLabeler
-from diffugen.config import ConfigError, GenerateConfig, validate
-from diffugen.dataset import class_names_of, read_dataset
+from bootstrap.stages import label_round, read_pool, write_round_dataset
+from bootstrap.training_set import training_samples
+from diffugen.config.loader import validate
+from diffugen.config.settings import GenerateConfig
+from diffugen.datasets.folder import class_names_of, read_dataset
+from diffugen.errors import ConfigError
 from diffugen.files import read_jsonl, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
-from diffugen.labelers import LabelInput
+from diffugen.labelers.attention import AttentionLabeler
+from diffugen.labelers.base import LabelInput
 
 METRICS = ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95")
 

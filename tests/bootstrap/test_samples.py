@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bootstrap.samples import balance_classes, choose_validation, read_samples, write_samples
-from bootstrap.state import RoundFolder
-from diffugen.config import ConfigError
+from bootstrap.run_folder import RoundFolder
+from bootstrap.samples import read_samples, write_samples
+from bootstrap.training_set import balance_classes, choose_validation
+from diffugen.errors import ConfigError
 
 
 def test_samples_survive_the_round_trip(tmp_path: Path, make_samples: Callable) -> None:

@@ -15,8 +15,8 @@ import pytest
 import wandb
 
 from bootstrap.config import WandbConfig
+from bootstrap.run_folder import RunFolder
 from bootstrap.samples import write_samples
-from bootstrap.state import RunFolder
 from bootstrap.tracking import Tracker
 from diffugen.files import read_json
 

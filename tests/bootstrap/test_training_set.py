@@ -11,16 +11,18 @@ import pytest
 from round_samples import CLASSES, make_instances
 
 from bootstrap.config import LabelledConfig
+from bootstrap.run_folder import RunFolder
 from bootstrap.stages import write_round_dataset
-from bootstrap.state import RunFolder
 from bootstrap.training_set import import_labelled
-from diffugen.config import PromptsConfig, validate
-from diffugen.dataset import DatasetItem, read_dataset, write_dataset
-from diffugen.dataset_config import Img2ImgConfig
+from diffugen.config.dataset import Img2ImgConfig
+from diffugen.config.loader import validate
+from diffugen.config.settings import PromptsConfig
+from diffugen.datasets.folder import read_dataset, write_dataset
+from diffugen.datasets.item import DatasetItem
 from diffugen.files import read_json
-from diffugen.prompts import ObjectPhrase, fill_template
-from diffugen.sources import read_sources
-from diffugen.variations import plan_variations
+from diffugen.generation.sources import read_sources
+from diffugen.generation.variations import plan_variations
+from diffugen.prompts.prompt import ObjectPhrase, fill_template
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffugen import attention
-from diffugen.attention import read_attention
+from diffugen.attention import extract as attention
+from diffugen.attention.extract import read_attention
 from diffugen.batching import map_batches, map_groups
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 
 class Scarce:

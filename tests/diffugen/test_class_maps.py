@@ -1,7 +1,7 @@
 import pytest
 
 from diffugen.class_maps import class_index, mapped_classes, parse_class_map
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 
 MODEL = {0: "truck", 1: "van", 4: "tree", 7: "car"}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diffugen.command_line import run_command
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 
 
 def failing(error: BaseException) -> Callable[[], None]:

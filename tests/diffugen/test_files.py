@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from diffugen.config_errors import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.files import atomic_path, is_full_disk, locked, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen.config import ConfigError
+from diffugen.errors import ConfigError
 from diffugen.images import draw_instances, index_map, list_images, read_image, write_png
 from diffugen.instances import Instances
 

@@ -10,8 +10,9 @@ import torch
 from on_gpu import DEVICE, DTYPE, ON_GPU, release_memory
 from tiny_models import build_pipeline
 
-from diffugen.config import ModelConfig, validate
-from diffugen.pipelines import load_pipeline
+from diffugen.config.loader import validate
+from diffugen.config.settings import ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
 
 
 @pytest.fixture(scope="session")

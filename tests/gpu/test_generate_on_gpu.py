@@ -21,14 +21,15 @@ from on_gpu import (
     reset_peak,
 )
 
-from diffugen.attention import generate_with_attention, read_attention
-from diffugen.config import AttentionConfig, GenerateConfig, ModelConfig
-from diffugen.estimate import estimate, memory_bytes
+from diffugen.attention.extract import generate_with_attention, read_attention
+from diffugen.attention.heatmaps import ImageAttention
+from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import read_jsonl
-from diffugen.generate import GeneratedRecord, generate_batches
-from diffugen.heatmaps import ImageAttention
-from diffugen.pipelines import load_pipeline
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.generation.batches import generate_batches
+from diffugen.generation.estimate import estimate, memory_bytes
+from diffugen.generation.record import GeneratedRecord
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 pytestmark = needs_gpu
 

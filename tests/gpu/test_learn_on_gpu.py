@@ -14,15 +14,16 @@ from on_gpu import DEVICE, DTYPE, ON_GPU, SIDE, needs_gpu, release_memory
 from PIL import Image
 
 import train_loop
-from bootstrap.state import RunFolder
-from diffugen.config import ModelConfig, validate
-from diffugen.embeddings import read_embedding
+from bootstrap.run_folder import RunFolder
+from diffugen.config.loader import validate
+from diffugen.config.settings import ModelConfig
+from diffugen.diffusion.embeddings import read_embedding
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import read_jsonl
-from diffugen.pipelines import load_pipeline
 from textual_inversion.config import ConceptConfig
-from textual_inversion.embeddings import initializer_ids
+from textual_inversion.learn import learn_concept
 from textual_inversion.module import ConceptModule
-from textual_inversion.train import learn_concept
+from textual_inversion.placeholder import initializer_ids
 
 pytestmark = needs_gpu
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from diffugen.toyworld import train_unet
-from diffugen.toyworld.cuda_graph import CudaGraph
-from diffugen.toyworld.model import build_scheduler, build_text_encoder, build_tokenizer, build_unet
 from diffugen.toyworld.scene import TRAINING_KINDS
+from diffugen.toyworld.training import train_unet
+from diffugen.toyworld.training.cuda_graph import CudaGraph
+from diffugen.toyworld.training.model import build_scheduler, build_text_encoder, build_tokenizer, build_unet
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")]
 CUDA = torch.device("cuda")

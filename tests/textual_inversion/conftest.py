@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen.config import ModelConfig, validate
+from diffugen.config.loader import validate
+from diffugen.config.settings import ModelConfig
 from textual_inversion.config import ConceptConfig
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffugen.attention import read_attention
-from diffugen.config import AttentionConfig
-from diffugen.prompts import ObjectPhrase, Prompt
+from diffugen.attention.extract import read_attention
+from diffugen.config.settings import AttentionConfig
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from textual_inversion.object_weights import object_weights
 
 SETTINGS = AttentionConfig(attention_factors=(1,))
@@ -37,9 +37,10 @@ def test_the_toy_pipeline_sees_the_object_of_the_demo() -> None:
     from pathlib import Path
 
     import diffugen.toyworld
-    from diffugen.config import ModelConfig
-    from diffugen.pipelines import load_pipeline
-    from diffugen.toyworld import render, sample_scene
+    from diffugen.config.settings import ModelConfig
+    from diffugen.diffusion.pipelines import load_pipeline
+    from diffugen.toyworld import render
+    from diffugen.toyworld.scene import sample_scene
 
     weights_folder = Path(diffugen.toyworld.__file__).parent / "weights/pipeline"
     if not weights_folder.is_dir():

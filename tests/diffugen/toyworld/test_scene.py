@@ -7,7 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from diffugen.toyworld import (
+from diffugen.toyworld import render
+from diffugen.toyworld.captions import caption_with_phrases
+from diffugen.toyworld.rarity import closest_training_kind
+from diffugen.toyworld.render import Rendered, silhouette, unoccluded_masks
+from diffugen.toyworld.scene import (
     COMMON_KINDS,
     INVENTED_KINDS,
     PLACES,
@@ -15,14 +19,8 @@ from diffugen.toyworld import (
     TIMES,
     TRAINING_KINDS,
     WEATHERS,
-    Rendered,
-    caption_with_phrases,
-    closest_training_kind,
-    render,
     sample_scene,
-    silhouette,
 )
-from diffugen.toyworld.render import unoccluded_masks
 
 SIZES_HW = [(128, 128), (96, 160), (160, 96), (256, 192)]
 

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffugen.config import ConfigError
-from diffugen.dataset import class_names_of, read_dataset
+from diffugen.datasets.folder import class_names_of, read_dataset
+from diffugen.errors import ConfigError
 from diffugen.files import read_jsonl
-from diffugen.toyworld import render, sample_scene
+from diffugen.toyworld import render
+from diffugen.toyworld.scene import sample_scene
 from diffugen.toyworld.scenes_dataset import main, write_scenes
 
 CLASSES = ["grand-piano", "car", "tent"]

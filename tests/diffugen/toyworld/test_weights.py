@@ -10,10 +10,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import diffugen.toyworld
-from diffugen.detector import load_detector, predict
-from diffugen.evaluation import average_precision
+from diffugen.detector.model import load_detector, predict
+from diffugen.evaluation.metrics import average_precision
 from diffugen.instances import Instances
-from diffugen.toyworld import COMMON_KINDS, render, sample_scene
+from diffugen.toyworld import render
+from diffugen.toyworld.scene import COMMON_KINDS, sample_scene
 
 WEIGHTS = Path(diffugen.toyworld.__file__).parent / "weights"
 

@@ -1,0 +1,38 @@
+"""A person's corrections of samples, and the current labels of every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bootstrap.run_folder import RunFolder
+from bootstrap.samples import SampleRecord, one_per_photo, read_latest
+from diffugen.files import read_json
+
+
+def with_corrections(samples: Sequence[SampleRecord], corrections: Mapping[str, Any]) -> list[SampleRecord]:
+    """Samples with the labels that a person gave them: these are kept, whatever the filter had said.
+
+    The frozen validation split stays as it is, or checkpoints could not be compared.
+    """
+    return [
+        replace(sample, encoded=corrections[sample.name], labeler="person", outcome="keep", reason="", split="train")
+        if sample.name in corrections and sample.split != "val"
+        else sample
+        for sample in samples
+    ]
+
+
+def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[SampleRecord]:
+    """The samples of all complete rounds by the latest word about each: a person's, else that of the latest complete
+    round that judged it."""
+    complete = run.complete_rounds()
+    return one_per_photo(
+        sample for folder in complete for sample in with_corrections(read_latest(folder, complete), corrections)
+    )
+
+
+def read_corrections(run: RunFolder) -> dict[str, Any]:
+    """By sample, the labels that a person gave it, in their JSON form."""
+    return read_json(run.corrections) if run.corrections.is_file() else {}

@@ -1,0 +1,147 @@
+"""The labelers of a round, and what each of them says about its images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bootstrap.config import LoopConfig
+from bootstrap.run_folder import RunFolder, promoted_rounds
+from diffugen.config.settings import DetectorConfig
+from diffugen.errors import ConfigError
+from diffugen.generation.record import GeneratedRecord
+from diffugen.instances import Instances
+from diffugen.labelers.attention import AttentionLabeler
+from diffugen.labelers.base import Labeler, LabelInput
+from diffugen.labelers.detector import DetectorLabeler
+from diffugen.labelers.mask2former import Mask2FormerLabeler
+
+LABEL_BATCH = 16
+"""Images in memory at a time."""
+
+
+EncodedLabels = dict[str, dict[str, Any]]
+"""By labeler, the JSON form of its instances: masks stay run-length encoded, so that thousands fit into memory."""
+
+
+@dataclass
+class MirroredLabeler:
+    """What a labeler sees in the mirrored image, mirrored back: where it is sure, both are the same."""
+
+    labeler: Labeler
+    name: str = "flipped"
+
+    def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
+        """One Instances per input; heatmaps are not mirrored, so this is for labelers that look at images alone."""
+        mirrored = [LabelInput(np.ascontiguousarray(item.image[:, ::-1]), item.prompt) for item in inputs]
+        return [
+            Instances.from_masks(found.masks[:, :, ::-1], found.class_ids, found.scores)
+            for found in self.labeler.label(mirrored)
+        ]
+
+
+def label_images(
+    records: Sequence[GeneratedRecord],
+    labelers: Mapping[str, Labeler],
+    description: str,
+    made: Mapping[str, EncodedLabels] | None = None,
+) -> list[EncodedLabels]:
+    """What every labeler sees in every image.
+
+    Args:
+        records: the images.
+        labelers: by name.
+        description: of the progress bar.
+        made: by record id, what labelers have said already; they are not asked again.
+    """
+    labels = [dict((made or {}).get(record.id, {})) for record in records]
+    with tqdm(total=len(records), desc=description, unit="image") as progress:
+        for start in range(0, len(records), LABEL_BATCH):
+            numbers = range(start, min(start + LABEL_BATCH, len(records)))
+            inputs = {n: label_input(records[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}
+            for name, labeler in labelers.items():
+                asked = [number for number in inputs if name not in labels[number]]
+                found = labeler.label([inputs[number] for number in asked])
+                for number, instances in zip(asked, found, strict=True):
+                    labels[number][name] = instances.to_json()
+            progress.update(len(numbers))
+    return labels
+
+
+def label_input(record: GeneratedRecord) -> LabelInput:
+    """What a labeler is given of a generated image."""
+    return LabelInput(record.image(), record.prompt, record.attention())
+
+
+def label_one(labeler: Labeler, record: GeneratedRecord) -> EncodedLabels:
+    """What a labeler sees in one image."""
+    return {labeler.name: labeler.label([label_input(record)])[0].to_json()}
+
+
+def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
+    """Who labels a round, by name: attention, and once the detector labels, the detector and those who check it."""
+    labelers: dict[str, Labeler] = {"attention": AttentionLabeler(config.classes, config.label)}
+    if not with_detector:
+        return labelers
+    *earlier, best = promoted_rounds(run)
+    checks = config.rounds.filter.checks
+    labelers["detector"] = detector_labeler(best.weights, config)
+    if "flipped" in checks:
+        labelers["flipped"] = MirroredLabeler(labelers["detector"])
+    if "previous" in checks and earlier:
+        labelers["previous"] = detector_labeler(earlier[-1].weights, config)
+    if (mask2former := mask2former_labeler(config)) is not None:
+        labelers["mask2former"] = mask2former
+    return labelers
+
+
+def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
+    """A round's checkpoint as a labeler, with the thresholds of the loop."""
+    return DetectorLabeler(
+        weights,
+        config.classes,
+        score_threshold=config.rounds.filter.score_threshold,
+        imgsz=config.detector.imgsz,
+        device=first_device(config.detector),
+    )
+
+
+def _known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
+    return {name: one.known_classes for name, one in labelers.items() if isinstance(one, Mask2FormerLabeler)}
+
+
+def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
+    """The Mask2Former that checks the detector, where the config has one.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its classes do not fit those of the run.
+    """
+    settings = config.rounds.filter.mask2former
+    if settings is None:
+        return None
+    try:
+        labeler = Mask2FormerLabeler(
+            settings.model,
+            config.classes,
+            score_threshold=settings.score_threshold,
+            class_map=settings.class_map,
+            device=config.model.device,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"setting 'rounds.filter.mask2former': {error}") from None
+    if not labeler.known_classes:
+        raise ConfigError(
+            f"setting 'rounds.filter.mask2former.class_map' leads to none of the classes {', '.join(config.classes)}, "
+            f"and {settings.model} has none of these names; map some of its classes to them"
+        )
+    return labeler
+
+
+def first_device(config: DetectorConfig) -> str:
+    """Where to predict: a list of GPUs is for training only."""
+    return config.device.split(",")[0]

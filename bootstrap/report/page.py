@@ -1,0 +1,110 @@
+"""`report.html`: one self-contained page about a run, which opens offline and asks nothing of any server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bootstrap.config import LoopConfig
+from bootstrap.measures.balance import discriminated
+from bootstrap.report.charts import curves, draw
+from bootstrap.report.pictures import NO_VALUE, Card, cards, class_colour, photo_uris, png_uri
+from bootstrap.run_folder import RunFolder
+from diffugen.files import read_json, read_jsonl, write_text
+
+SCORES = {
+    "val/mean/mask_map50": "validation, all classes: mask mAP50",
+    "val/mean/mask_map50_95": "validation, all classes: mAP50-95",
+    "val/image_agreement": "validation: agreement by image, which promotion goes by",
+    "test/mask_map50": "evaluation: mask mAP50",
+    "test/mask_map50_95": "evaluation: mask mAP50-95",
+    "test/box_map50_95": "evaluation: box mAP50-95",
+}
+LABEL_MEASURES = {
+    "label_agreement": "agreement of attention and detector (mean IoU)",
+    "val/label_agreement": "agreement of the new detector with attention, validation images",
+    "test/labels/attention/mean_iou": "attention's labels against the truth: mean IoU",
+    "test/labels/attention/precision": "attention's labels against the truth: precision",
+    "test/labels/attention/recall": "attention's labels against the truth: recall",
+    "test/labels/detector/mean_iou": "the new detector's labels against the truth: mean IoU",
+    "test/labels/detector/precision": "the new detector's labels against the truth: precision",
+    "test/labels/detector/recall": "the new detector's labels against the truth: recall",
+}
+IMAGE_MEASURES = {
+    "images/vendi_score": "Vendi score: effective number of different images",
+    "images/kept/vendi_score": "the same of the kept images",
+    "images/mean_distance": "mean cosine distance of two images",
+    "images/kept/mean_distance": "the same of the kept images",
+    "images/near_duplicate_fraction": "share of near-duplicates",
+    "images/kept/near_duplicate_fraction": "the same of the kept images",
+    "images/rare/kernel_distance_photos": "kernel distance of images with a rare object to the photos",
+    "test/images/kernel_distance": "kernel distance of all images to the evaluation set",
+    "test/images/fid": "FID to the evaluation set",
+    "test/images/kid": "KID to the evaluation set",
+}
+"""What the page tells of a row, in its order, and in which words."""
+
+
+def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = ()) -> Path:
+    """Write the run's `report.html` from the files in its folder.
+
+    Args:
+        run: a run folder with at least one complete round.
+        config: the run's settings.
+        photos: folders of the concepts' photos, if there are any.
+    """
+    rows = read_jsonl(run.metrics)
+    shown = [card for folder in run.complete_rounds() for card in cards(folder)]
+    templates = PackageLoader("bootstrap.report", "")
+    environment = Environment(
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("page.html.j2").render(
+        name=config.name,
+        config=read_json(run.config),
+        rare_classes=config.rare_classes,
+        legend=[(name, "rgb({},{},{})".format(*class_colour(index))) for index, name in enumerate(config.classes)],
+        rows=rows,
+        best=next((row for row in reversed(rows) if row["promoted"]), None),
+        minutes=sum(sum(row["seconds"].values()) for row in rows) / 60,
+        scores=_present(SCORES, rows),
+        label_measures=_present(LABEL_MEASURES, rows),
+        image_measures=_present(IMAGE_MEASURES, rows),
+        findings={row["round"]: discriminated(row.get("balance", {})) for row in rows},
+        by_attribute=_by_attribute(rows),
+        charts=[draw(curve) for curve in curves(rows, config.rare_classes)],
+        photos=[uri for folder in photos for uri in photo_uris(folder)],
+        concept=[png_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
+        cards=shown,
+        slots=slots_of(shown),
+        no_value=NO_VALUE,
+    )
+    write_text(run.report, page)
+    return run.report
+
+
+def slots_of(shown: Sequence[Card]) -> dict[str, list[str]]:
+    """What the gallery can be filtered by: slot -> its values, where there are at least two."""
+    slots: dict[str, set[str]] = {}
+    for card in shown:
+        for slot, value in card.values:
+            slots.setdefault(slot, set()).add(value)
+    return {slot: sorted(values) for slot, values in slots.items() if len(values) > 1}
+
+
+def _present(measures: dict[str, str], rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {key: text for key, text in measures.items() if any(row.get(key) is not None for row in rows)}
+
+
+def _by_attribute(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The detector's scores: slot -> value -> one dict per round, empty where it was not measured."""
+    table: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for number, row in enumerate(rows):
+        for slot, values in row.get("test/by_attribute", {}).items():
+            for value, scores in values.items():
+                line = table.setdefault(slot, {}).setdefault(value, [{} for _ in rows])
+                line[number] = scores
+    return table

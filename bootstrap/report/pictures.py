@@ -1,0 +1,146 @@
+"""The pictures of a report: each sample's image, where attention looked, and what every labeler made of it."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bootstrap.run_folder import RoundFolder
+from bootstrap.samples import SampleRecord, read_samples
+from diffugen.errors import ConfigError
+from diffugen.images import PALETTE, list_images, read_image
+from diffugen.instances import Instances
+
+logger = logging.getLogger(__name__)
+
+THUMBNAIL = 192
+"""Longest side of a picture, pixels."""
+NUM_OF_OUTCOME = {"keep": 24, "review": 12, "reject": 12}
+"""Most pictures of each outcome per round."""
+NO_VALUE = "(none)"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample as the page shows it.
+
+    Attributes:
+        round_index, name, outcome, reason, labeler, prompt, agreement: the sample's.
+        values: (slot, value) of the prompt's attributes, ("class", name) of its objects, and ("task", how it was made).
+        pictures: (caption, data URI), the image first.
+    """
+
+    round_index: int
+    name: str
+    outcome: str
+    reason: str
+    labeler: str
+    prompt: str
+    agreement: float | None
+    values: tuple[tuple[str, str], ...]
+    pictures: tuple[tuple[str, str], ...]
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """What the gallery is filtered by: slot -> values, the round among them."""
+        found: dict[str, list[str]] = {"round": [str(self.round_index)]}
+        for slot, value in self.values:
+            found.setdefault(slot, []).append(value)
+        return found
+
+
+def cards(folder: RoundFolder) -> list[Card]:
+    """The first samples of a round, up to a number of each outcome, kept ones first."""
+    samples = read_samples(folder)
+    chosen = [
+        sample
+        for outcome, number in NUM_OF_OUTCOME.items()
+        for sample in [sample for sample in samples if sample.outcome == outcome][:number]
+    ]
+    return [_card(sample, folder.index) for sample in chosen]
+
+
+def overlay(image: np.ndarray, instances: Instances) -> np.ndarray:
+    """Instances drawn over a uint8 RGB [H, W, 3] image: tinted masks with outlines, a colour per class."""
+    canvas = image.copy()
+    for mask, class_id in zip(instances.masks, instances.class_ids, strict=True):
+        colour = class_colour(int(class_id))
+        canvas[mask] = (0.5 * canvas[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, outlines, -1, colour, 1)
+    return canvas
+
+
+def heat_overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A heatmap [h, w] over a uint8 RGB [H, W, 3] image, brightest where it is highest."""
+    height, width = image.shape[:2]
+    heat = cv2.resize(values / max(float(values.max()), 1e-12), (width, height), interpolation=cv2.INTER_CUBIC)
+    colours = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return (0.35 * image + 0.65 * colours).astype(np.uint8)
+
+
+def max_heat(maps: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The maximum over heatmaps [h, w] of each one's share of its own peak; None if there are none."""
+    shares = [values / max(float(values.max()), 1e-12) for values in maps]
+    return np.max(shares, axis=0) if shares else None
+
+
+def class_colour(class_id: int) -> tuple[int, int, int]:
+    """A class's colour, RGB."""
+    return PALETTE[class_id % len(PALETTE)]
+
+
+def photo_uris(folder: Path) -> list[str]:
+    """Thumbnails of a folder's photos; none, with a warning, where they are gone: the report can do without."""
+    try:
+        return [_jpeg_uri(read_image(path)) for path in list_images(folder)]
+    except ConfigError as error:
+        logger.warning("the report shows no photos: %s", error)
+        return []
+
+
+def png_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _card(sample: SampleRecord, round_index: int) -> Card:
+    source = sample.source
+    image = source.image()
+    # All phrases in one picture: where any of them is attended, each scaled to its own peak.
+    heat = max_heat([heatmap.values for heatmap in source.heatmaps()])
+    pictures = [("image", image), *([("attention", heat_overlay(image, heat))] if heat is not None else [])]
+    # What each of the two said before any filter: a rejected sample has labels that were thrown away for a reason.
+    for labeler in ("attention", "detector"):
+        if labeler in sample.encoded_labels:
+            pictures.append((f"{labeler}'s mask", overlay(image, sample.labels(labeler))))
+    if sample.labeler == "consensus":
+        pictures.append(("what both hold", overlay(image, sample.instances)))
+    attributes = [(slot, value or NO_VALUE) for slot, value in source.prompt.attributes.items()]
+    classes = list(dict.fromkeys(phrase.class_name for phrase in source.prompt.objects)) or [NO_VALUE]
+    return Card(
+        round_index=round_index,
+        name=sample.name,
+        outcome=sample.outcome,
+        reason=sample.reason,
+        labeler=sample.labeler,
+        prompt=source.prompt.text,
+        agreement=sample.agreement,
+        values=(*(("class", name) for name in classes), ("task", source.task), *attributes),
+        pictures=tuple((caption, _jpeg_uri(pixels)) for caption, pixels in pictures),
+    )
+
+
+def _jpeg_uri(image: np.ndarray) -> str:
+    """A uint8 RGB image as the data URI of a JPEG thumbnail."""
+    scale = THUMBNAIL / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

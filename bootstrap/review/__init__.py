@@ -1,0 +1,1 @@
+"""Human review: doubtful samples out to Label Studio, corrections back."""

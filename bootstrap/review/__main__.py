@@ -1,0 +1,114 @@
+"""Samples that a person should look at: out to Label Studio, and corrected into the next round.
+
+python -m bootstrap.review export runs/piano --out tasks.json
+python -m bootstrap.review import runs/piano corrected.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bootstrap.corrections import latest_samples, read_corrections
+from bootstrap.review.label_studio import from_task, labelling_config, to_task
+from bootstrap.run_folder import RunFolder
+from bootstrap.samples import read_samples
+from diffugen.command_line import run_command
+from diffugen.errors import ConfigError
+from diffugen.files import read_json, write_json, write_text
+
+OUTCOMES = ("review", "reject", "keep")
+
+
+def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review",)) -> int:
+    """Write the samples of a run with these outcomes as Label Studio tasks, beside them the project's XML.
+
+    Outcomes and labels are the latest: what a later round has judged anew, or a person corrected, goes out like that.
+
+    Returns:
+        The number of tasks.
+    """
+    class_names = _class_names(run)
+    chosen = [sample for sample in latest_samples(run, read_corrections(run)) if sample.outcome in outcomes]
+    write_text(out, json.dumps([to_task(sample, class_names) for sample in chosen]))
+    write_text(out.with_suffix(".xml"), labelling_config(class_names) + "\n")
+    return len(chosen)
+
+
+def import_review(run: RunFolder, export: Path) -> int:
+    """Take corrected annotations into the run: later rounds train on them, and vary them, instead of what was there.
+
+    Args:
+        run: the run that the tasks came from; nothing in its finished rounds changes.
+        export: Label Studio's JSON export.
+
+    Returns:
+        The number of corrected samples.
+
+    Raises:
+        ConfigError: the file is no such export, or names an unknown sample.
+    """
+    class_names, corrected = _class_names(run), read_corrections(run)
+    samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
+    before = len(corrected)
+    for task in _read_export(export):
+        sample = samples.get(task.get("data", {}).get("name", ""))
+        if sample is None:
+            raise ConfigError(f"{export} has a task that is no sample of {run.path}; export from the same run")
+        instances = from_task(task, class_names, sample.instances.size_hw)
+        if instances is not None:
+            corrected[sample.name] = instances.to_json()
+    write_json(run.corrections, corrected)
+    return len(corrected) - before
+
+
+def _class_names(run: RunFolder) -> list[str]:
+    if not run.config.is_file():
+        raise ConfigError(f"{run.path} is no run folder; give the folder that train_loop.py wrote")
+    return list(read_json(run.config)["config"]["classes"])
+
+
+def _read_export(path: Path) -> list[dict[str, Any]]:
+    try:
+        tasks = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no JSON export of Label Studio ({error})") from None
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise ConfigError(f"{path} is no JSON export of Label Studio; choose the format JSON there, not JSON-MIN")
+    return tasks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m bootstrap.review`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bootstrap.review",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    out = commands.add_parser("export", help="write Label Studio tasks with pre-annotations")
+    out.add_argument("run", type=Path, help="run folder")
+    out.add_argument("--out", type=Path, required=True, metavar="FILE", help="tasks (.json); the XML goes beside it")
+    out.add_argument("--outcome", choices=OUTCOMES, action="append", help="which samples (default: review)")
+    back = commands.add_parser("import", help="take Label Studio's JSON export into the run's next round")
+    back.add_argument("run", type=Path, help="run folder")
+    back.add_argument("export", type=Path, help="the exported file")
+    options = parser.parse_args(arguments)
+
+    def command() -> None:
+        run = RunFolder(options.run)
+        if options.command == "export":
+            num = export_review(run, options.out, options.outcome or ("review",))
+            print(f"{num} tasks: {options.out}\nlabelling config: {options.out.with_suffix('.xml')}")
+        else:
+            print(f"{import_review(run, options.export)} samples corrected; the next round trains on them")
+
+    return run_command(command, "review")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""The run folder: where everything of a run lies, and whether a run goes on in it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffugen.config.errors import first_difference
+from diffugen.config.loader import Strict
+from diffugen.errors import ConfigError
+from diffugen.files import locked, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = (
+    "diffugen",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "ultralytics",
+    "lightning",
+    "albumentations",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """The files of one round. It is complete when `metrics` exists; then nothing in it changes again."""
+
+    path: Path
+
+    @property
+    def index(self) -> int:
+        return int(self.path.name.removeprefix("round_"))
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def masks(self) -> Path:
+        return self.path / "masks"
+
+    @property
+    def corrections(self) -> Path:
+        """The corrections that there were when the round planned its variations."""
+        return self.path / "corrections.json"
+
+    def relabelled(self, index: int) -> Path:
+        """What the round made of an earlier round's samples."""
+        return self.path / f"relabelled_{index:02d}.jsonl"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights" / "best.pt"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation.json"
+
+    @property
+    def decision(self) -> Path:
+        return self.path / "decision.json"
+
+    @property
+    def seconds(self) -> Path:
+        return self.path / "seconds.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def checksums(self) -> Path:
+        return self.path / "checksums.json"
+
+    @property
+    def complete(self) -> bool:
+        return self.metrics.is_file()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to the stage's, which may have been cut off before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = read_json(self.seconds) if self.seconds.is_file() else {}
+            seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+            write_json(self.seconds, seconds)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def concept(self) -> Path:
+        return self.path / "concept"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.pt"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def corrections(self) -> Path:
+        return self.path / "corrections.json"
+
+    @property
+    def labelled(self) -> Path:
+        return self.path / "labelled"
+
+    def round(self, index: int) -> RoundFolder:
+        return RoundFolder(self.path / f"round_{index:02d}")
+
+    def complete_rounds(self) -> list[RoundFolder]:
+        """The rounds that are complete, in order, up to the first that is not."""
+        rounds: list[RoundFolder] = []
+        while (folder := self.round(len(rounds))).complete:
+            rounds.append(folder)
+        return rounds
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep every other process out of the run folder, see `diffugen.files.locked`."""
+        return locked(self.path)
+
+    def check_resumable(self, config: Strict) -> None:
+        """A folder that holds results goes on only with the config that it was started with.
+
+        Only how long the loop goes on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
+
+        Raises:
+            ConfigError: a setting differs; the message names it with both values.
+        """
+        if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
+            return
+        before, now = (_without_length(values) for values in (self._started_with(), config.model_dump(mode="json")))
+        difference = first_difference(before, now)
+        if difference is not None:
+            raise ConfigError(
+                f"{difference} since run folder {self.path} was started; change it back to resume, "
+                "or give another folder with --out"
+            )
+
+    def write_config(self, config: Strict, *, weights: Path) -> None:
+        """Record the resolved config, and what else the results depend on."""
+        values = config.model_dump(mode="json")
+        if self.config.is_file() and _without_length(self._started_with()) == _without_length(values):
+            if self._started_with() != values:  # prolonged; the versions stay those that the run was started with
+                write_json(self.config, {**read_json(self.config), "config": values})
+            return
+        versions = {name: _version(name) for name in PACKAGES}
+        record = {
+            "config": values,
+            "seed": getattr(config, "seed", None),
+            "versions": {"python": platform.python_version(), **versions},
+            "sha256": {"detector.base_weights": _sha256(weights)},
+        }
+        write_json(self.config, record)
+
+    def _started_with(self) -> dict[str, Any]:
+        return read_json(self.config)["config"]
+
+
+LENGTH_SETTINGS = ("num_rounds", "patience")
+"""Settings of `rounds` that decide how many of them there are, and nothing else."""
+
+
+def _without_length(config: dict[str, Any]) -> dict[str, Any]:
+    rounds = config.get("rounds", {})
+    return {**config, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A seed in [0, 2^31) for one purpose of a run, such as ("image", round, number)."""
+    text = "/".join(str(name) for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def promoted_rounds(run: RunFolder) -> list[RoundFolder]:
+    """The complete rounds whose checkpoints were promoted, the one that stands last."""
+    return [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
+
+
+def promoted_round(run: RunFolder) -> RoundFolder | None:
+    """The complete round whose checkpoint stands promoted."""
+    promoted = promoted_rounds(run)
+    return promoted[-1] if promoted else None

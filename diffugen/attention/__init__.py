@@ -1,0 +1,1 @@
+"""Attention of a diffusion model, recorded during denoising and turned into heatmaps."""

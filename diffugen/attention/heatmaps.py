@@ -1,0 +1,128 @@
+"""What the attention of one image says: a heatmap per object phrase, and what else labels can be made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffugen.files import atomic_path
+from diffugen.prompts.prompt import ObjectPhrase
+
+_TINY = 1e-6
+"""Far below an even share of attention; keeps logarithms finite."""
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Where one phrase of one image is attended.
+
+    Attributes:
+        phrase: the words.
+        values: float32 [h, w] at the latents' size, in [0, 1]: the mean attention probability over heads,
+            layers, steps and the phrase's tokens. Never rescaled, so a phrase without an object has a low,
+            flat map.
+
+    Raises:
+        ValueError: the values are not a finite, non-negative float32 [h, w] array.
+    """
+
+    phrase: str
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_map(self.values, f"the heatmap of {self.phrase!r}")
+
+
+@dataclass(frozen=True)
+class ImageAttention:
+    """The attention of one image; at 64x64 latents 16 KiB per map.
+
+    Attributes:
+        heatmaps: one per entry of `prompt.objects`, in their order.
+        rest: float32 [h, w], the summed attention of the prompt's other meaningful words (no articles,
+            prepositions or punctuation): a competitor for the background. Zeros where there are none.
+        num_tokens: how many text tokens, padding included, share a pixel's attention, which is 1 together: 77,
+            or a multiple for long prompts.
+        affinity: float16 [h', w', h', w'] or None: entry [y, x] is a map of where pixel (y, x) looks, its sum
+            1: self-attention, the mean over heads, layers of one resolution, and steps.
+        presence: float32, aligned with heatmaps, or None where it was not measured: by how much the denoising error
+            rises without the phrase's words, see `diffugen.attention.presence`; NaN where that cannot be told.
+
+    Raises:
+        ValueError: a map is not of its dtype and shape, or not finite, or negative.
+    """
+
+    heatmaps: tuple[Heatmap, ...]
+    rest: np.ndarray
+    num_tokens: int = 77
+    affinity: np.ndarray | None = None
+    presence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _check_map(self.rest, "the rest of the prompt")
+        shapes = {heatmap.values.shape for heatmap in self.heatmaps} | {self.rest.shape}
+        if len(shapes) > 1:
+            raise ValueError(f"the maps of one image have different sizes {sorted(shapes)}")
+        affinity = self.affinity
+        if affinity is not None and (affinity.dtype != np.float16 or affinity.shape != affinity.shape[:2] * 2):
+            raise ValueError(f"affinity must be float16 [h, w, h, w], not {affinity.dtype} {affinity.shape}")
+
+    def save(self, path: Path) -> None:
+        """Write an npz file, atomically and exactly: a run that goes on labels as one that was never killed."""
+        values = np.stack([heatmap.values for heatmap in self.heatmaps]) if self.heatmaps else np.zeros((0, 1, 1), "f4")
+        arrays: dict[str, Any] = {"values": values, "rest": self.rest, "num_tokens": self.num_tokens}
+        if self.affinity is not None:
+            arrays["affinity"] = self.affinity
+        if self.presence is not None:
+            arrays["presence"] = self.presence
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path, phrases: Sequence[str]) -> ImageAttention:
+        """Read what `save` wrote; `phrases` are the words of its heatmaps. A file of heatmaps alone will do."""
+        with np.load(path) as file:
+            values = file["values"]
+            rest = file["rest"] if "rest" in file else np.zeros(values.shape[1:], np.float32)
+            num_tokens = int(file["num_tokens"]) if "num_tokens" in file else 77
+            affinity, presence = file.get("affinity", None), file.get("presence", None)
+        heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
+        return cls(heatmaps, rest, num_tokens, affinity, presence)
+
+
+def mean_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> dict[ObjectPhrase, np.ndarray]:
+    """Heat by phrase: the mean over the entries of a prompt's objects that are this phrase."""
+    pairs = list(zip(objects, attention.heatmaps, strict=True))
+    return {
+        phrase: np.mean([heatmap.values for entry, heatmap in pairs if entry == phrase], axis=0)
+        for phrase in dict.fromkeys(objects)
+    }
+
+
+def geometric_mean(readings: Sequence[ImageAttention]) -> ImageAttention:
+    """One attention from several readings of an image, each with its own words for the same objects.
+
+    An object that no word of the model names is found by what many words agree on: a pixel is hot if all attend to it.
+
+    Args:
+        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens`, affinity
+            and presence are the first one's.
+    """
+    first = readings[0]
+    if len(readings) == 1:
+        return first
+    logs = [np.log([heatmap.values + _TINY for heatmap in reading.heatmaps]) for reading in readings]
+    means = np.exp(np.mean(logs, axis=0)).astype(np.float32)
+    heatmaps = tuple(replace(heatmap, values=mean) for heatmap, mean in zip(first.heatmaps, means, strict=True))
+    return replace(first, heatmaps=heatmaps, rest=np.mean([reading.rest for reading in readings], axis=0))
+
+
+def _check_map(values: np.ndarray, what: str) -> None:
+    if values.ndim != 2 or values.dtype != np.float32:
+        raise ValueError(f"values of {what} must be float32 [h, w], not {values.dtype} {values.shape}")
+    if not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise ValueError(f"values of {what} must be finite and not negative")

@@ -1,0 +1,108 @@
+"""Watching a UNet while it runs: from prompts to what of its attention is captured, and back to nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffugen.attention.cross_attention import AttentionCapture
+from diffugen.attention.heatmaps import Heatmap, ImageAttention
+from diffugen.attention.self_attention import AffinityCapture
+from diffugen.config.settings import AttentionConfig
+from diffugen.diffusion.prompt_encoding import encode_prompts, fragment_positions, without_weights
+from diffugen.diffusion.tokens import class_prompt, content_token_indices, object_token_indices
+from diffugen.prompts.prompt import Prompt
+
+
+@dataclass
+class Watch:
+    """What is captured of a UNet's attention, and whose it is.
+
+    Attributes:
+        prompts: one per row of the batch.
+        token_indices: per row the positions of every phrase's tokens, the other content words last.
+        cross: of the phrases.
+        own: self-attention, where it is wanted.
+        timesteps: of the pipeline's run, once it has begun.
+    """
+
+    prompts: Sequence[Prompt]
+    token_indices: Sequence[Sequence[Sequence[int]]]
+    cross: AttentionCapture
+    own: AffinityCapture | None
+    timesteps: list[float] = field(default_factory=list)
+
+    def pause(self, paused: bool) -> None:
+        """Look away, or look again."""
+        for capture in self._captures():
+            capture.active = not paused
+
+    def forget(self) -> None:
+        """Begin anew: what was seen so far does not count."""
+        for capture in self._captures():
+            capture.forget()
+
+    def attention(self) -> list[ImageAttention]:
+        """What was seen, per row."""
+        affinities = [None] * len(self.prompts) if self.own is None else self.own.maps()
+        rows = zip(self.prompts, self.cross.maps(), self.token_indices, affinities, strict=True)
+        return [
+            ImageAttention(
+                heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
+                rest=rest * len(positions[-1]),  # the capture gives means
+                num_tokens=self.cross.num_tokens,
+                affinity=affinity,
+            )
+            for prompt, (*heats, rest), positions, affinity in rows
+        ]
+
+    def _captures(self) -> list[AttentionCapture | AffinityCapture]:
+        return [self.cross] if self.own is None else [self.cross, self.own]
+
+
+@contextmanager
+def watch(
+    pipe: Any, prompts: Sequence[Prompt], latent_hw: tuple[int, int], settings: AttentionConfig
+) -> Iterator[Watch]:
+    """Look at the attention while the block runs the UNet.
+
+    Args:
+        pipe: the pipeline whose UNet runs.
+        prompts: one per row of the batch.
+        latent_hw: height and width of the latents.
+        settings: what counts and is kept. With `attend` "class_prompt" the image's queries meet the keys of
+            another text, the phrases alone (Nguyen et al. 2023, "Dataset Diffusion"; Marcos-Manchón et al.
+            2024, "Open-Vocabulary Attention Maps"), so that nothing need be found in the prompt.
+
+    Raises:
+        ConfigError: a phrase is not in its prompt, or the self-attention asked for is too large.
+    """
+    text = None
+    if settings.attend == "class_prompt":
+        texts = [class_prompt(prompt) for prompt in prompts]
+        text, _ = encode_prompts(pipe, [[(words, 1.0) for words in fragments] for fragments in texts])
+        token_indices = [_class_positions(pipe.tokenizer, *pair) for pair in zip(prompts, texts, strict=True)]
+    else:
+        token_indices = [
+            [*object_token_indices(pipe.tokenizer, prompt), content_token_indices(pipe.tokenizer, prompt)]
+            for prompt in prompts
+        ]
+    blocks, factor = settings.attention_blocks, settings.self_attention_factor
+    cross = AttentionCapture(
+        pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, blocks=blocks, text=text
+    )
+    own = None if factor is None else AffinityCapture(pipe.unet, len(prompts), latent_hw, factor, blocks)
+    with ExitStack() as stack:
+        stack.enter_context(cross)
+        if own is not None:
+            stack.enter_context(own)
+        yield Watch(prompts, token_indices, cross, own)
+
+
+def _class_positions(tokenizer: Any, prompt: Prompt, fragments: Sequence[str]) -> list[list[int]]:
+    """Positions of every object's words and of the rest, the last fragment, in the class prompt."""
+    positions = fragment_positions(tokenizer, fragments)
+    of_phrase = dict(zip(fragments, positions, strict=True))
+    return [*(of_phrase[without_weights(phrase.text)] for phrase in prompt.objects), positions[-1]]

@@ -1,0 +1,1 @@
+"""The `diffugen` command, one file per subcommand."""

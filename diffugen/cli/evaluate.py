@@ -1,0 +1,60 @@
+"""`diffugen evaluate`: a detector, or a set of labels, against ground truth."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from diffugen.class_maps import parse_class_map
+from diffugen.cli.options import _DATASET, _DETECTOR, _add_class_map, _add_detector_options, add_command, names
+from diffugen.errors import ConfigError
+
+
+def add_evaluate(commands: Any) -> None:
+    """`diffugen evaluate`."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        "measure a detector, or labels, against a dataset with truth",
+        "Give either --weights (a trained detector) or --labels (a dataset of the same images, by name).\n"
+        "Prints box and mask average precision, IoU, precision and recall, for each class.",
+        "diffugen evaluate --weights runs/demo/best.pt --data runs/grand-piano-truth --json scores.json\n"
+        "  diffugen evaluate --labels labelled --data truth --split val",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=_DETECTOR)
+    parser.add_argument("--labels", type=Path, metavar="DATASET", help=f"labels to judge: {_DATASET}, COCO JSON file")
+    parser.add_argument(
+        "--data", type=Path, metavar="DATASET", required=True, help=f"the truth: {_DATASET} or COCO JSON file"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
+    parser.add_argument("--split", metavar="NAME", help="split of the truth (default: test, else val, else another)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    _add_detector_options(parser, "0.25; labels: 0")
+    _add_class_map(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
+    from diffugen.files import write_json
+
+    if (arguments.weights is None) == (arguments.labels is None):
+        raise ConfigError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
+    options = {
+        "split": arguments.split,
+        "images": arguments.images,
+        "class_names": names(arguments.classes),
+    }
+    if arguments.score_threshold is not None:
+        options["score_threshold"] = arguments.score_threshold
+    if arguments.labels is not None:
+        if arguments.map:
+            raise ConfigError("--map is for --weights; labels are compared by the names of their classes")
+        scores = score_labels(arguments.labels, arguments.data, **options)
+    else:
+        options |= {"class_map": parse_class_map(arguments.map), "imgsz": arguments.imgsz, "device": arguments.device}
+        scores = score_detector(arguments.weights, arguments.data, **options)
+    print(table_of(scores))
+    if arguments.json is not None:
+        write_json(arguments.json, scores)

@@ -1,0 +1,44 @@
+"""`diffugen generate`: a labelled dataset from a config."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from diffugen.cli.options import add_command
+
+
+def _add_generate(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "generate",
+        "generate images from prompt templates, or variations of images, and label them by cross-attention",
+        "Writes OUT/dataset (YOLO-seg and COCO), OUT/samples.jsonl (a line per image: prompt, seed, labels,\n"
+        "whether it was kept and why not), OUT/images and OUT/heatmaps. Given again, it goes on.\n"
+        "Configs of DiffuGen's first release run as they are.",
+        "diffugen generate configs/generate.json --out runs/first --set num_images=100",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config; see `diffugen schema`")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: generate.width=768"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, keep nothing")
+    parser.add_argument(
+        "--task", choices=("txt2img", "img2img", "inpaint"), help="one task of a config of DiffuGen's first release"
+    )
+    parser.set_defaults(run=_generate)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from diffugen.config.jobs import load_jobs
+    from diffugen.generation.generate_dataset import generate_dataset
+
+    jobs = load_jobs(arguments.config, arguments.set, out=arguments.out, task=arguments.task)
+    for job in jobs:
+        source = getattr(job.config.task, "source", None)
+        if arguments.dry_run and source and not source.exists() and source in (other.out.resolve() for other in jobs):
+            print(f"\n{job.config.task.kind}: starts from {source}, which has to be there first")
+            continue
+        generate_dataset(job.config, job.out, dry_run=arguments.dry_run)

@@ -1,0 +1,100 @@
+"""The subcommands about labels: label, predict, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffugen.class_maps import mapped_classes, parse_class_map
+from diffugen.cli.options import (
+    _DATASET,
+    _DETECTOR,
+    _add_class_map,
+    _add_detector_options,
+    add_command,
+    names,
+)
+from diffugen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diffugen.labelers.base import Labeler
+
+
+def add_label(commands: Any) -> None:
+    """`diffugen label`."""
+    parser = add_command(
+        commands,
+        "label",
+        "label a folder of photos or a dataset, by a detector, Mask2Former or attention",
+        "Give one of --weights (a trained detector), --mask2former (a model in transformers' format) and --model\n"
+        "with --object (a diffusion model looks for the words in the image, by cross-attention).\n"
+        "Writes a dataset (YOLO-seg and COCO) to OUT; the images are copied.",
+        "diffugen label photos --weights runs/demo/best.pt --out labelled\n"
+        "  diffugen label photos --mask2former MODEL_FOLDER --map truck=car --map bus=car --out labelled\n"
+        '  diffugen label photos --model MODEL_FOLDER --object "grand-piano=grand piano" --out labelled',
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=f"folder of images, or {_DATASET}")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
+    parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {_DETECTOR}")
+    parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
+    parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
+    group = parser.add_argument_group("options of --model")
+    group.add_argument("--embeddings", type=Path, action="append", default=[], metavar="FILE", help="learned token")
+    group.add_argument(
+        "--object", action="append", default=[], metavar="CLASS=WORDS", help="what it looks for; repeatable"
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
+    _add_detector_options(parser, "0.25; Mask2Former: 0.5")
+    _add_class_map(parser)
+    parser.set_defaults(run=_label)
+
+
+def _label(arguments: argparse.Namespace) -> None:
+    from diffugen.labelers.label_folder import label_images
+
+    given = [value for value in (arguments.weights, arguments.mask2former, arguments.model) if value is not None]
+    if len(given) != 1:
+        raise ConfigError("label needs --weights (a detector), --mask2former or --model (a diffusion model); give one")
+    if arguments.model is not None and (arguments.classes is not None or arguments.map):
+        raise ConfigError(
+            "--classes and --map are for --weights and --mask2former; name the classes of --model in "
+            "--object CLASS=WORDS"
+        )
+    labeler, class_names = _labeler(arguments)
+    label_images(arguments.source, arguments.out, labeler, class_names, split=arguments.split)
+
+
+def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
+    """The labeler that the options ask for, and the classes that it gives."""
+    if arguments.model is not None:
+        from diffugen.labelers.photo_attention import PhotoAttentionLabeler, caption_prompt
+
+        prompt = caption_prompt(arguments.object, arguments.prompt)
+        attention = PhotoAttentionLabeler(arguments.model, arguments.embeddings, prompt, arguments.device)
+        return attention, attention.class_names
+    options: dict[str, Any] = {"class_map": parse_class_map(arguments.map), "device": arguments.device}
+    if arguments.score_threshold is not None:
+        options["score_threshold"] = arguments.score_threshold
+    wanted = names(arguments.classes)
+    if wanted is not None:  # a map may lead to classes that are not wanted
+        options["class_map"] = {old: new for old, new in options["class_map"].items() if new in wanted}
+    return _network_labeler(arguments, wanted, options)
+
+
+def _network_labeler(
+    arguments: argparse.Namespace, wanted: list[str] | None, options: dict[str, Any]
+) -> tuple[Labeler, list[str]]:
+    if arguments.weights is not None:
+        from diffugen.labelers.detector import DetectorLabeler
+
+        detector = DetectorLabeler(arguments.weights, wanted, imgsz=arguments.imgsz, **options)
+        mapped_classes(detector.model.names, wanted, options["class_map"], str(arguments.weights))
+        return detector, detector.class_names
+
+    from diffugen.labelers.mask2former import Mask2FormerLabeler
+
+    mask2former = Mask2FormerLabeler(arguments.mask2former, wanted, **options)
+    mapped_classes(mask2former.model_names, wanted, options["class_map"], str(arguments.mask2former))
+    return mask2former, mask2former.class_names

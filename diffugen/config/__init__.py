@@ -1,0 +1,1 @@
+"""JSON configs: the strict loader, its error messages, and the settings of generating and labelling."""

@@ -1,0 +1,249 @@
+"""Configs of the first DiffuGen (Shenoda and Kim, 2023): recognised, and translated into ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffugen.config.prompt_rules import SLOT
+from diffugen.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("txt2img", "img2img", "inpaint")
+
+SLOTS = {
+    "view_points": "view_point",
+    "times_of_day": "time_of_day",
+    "sky_conditions": "sky_condition",
+    "weather_conditions": "weather_condition",
+}
+"""Lists of theirs and the slots that they fill; `object_names` fills {object_name}."""
+
+COMMON_KEYS = {
+    "dataset_name",
+    "dataset_root",
+    "image_format",
+    "image_size",
+    "steps",
+    "dataset_classes",
+    "dataset_to_model_class_map",
+    "label_model",
+    "unsupervised",
+    "deterministic",
+    "images_per_shard",
+    *TASKS,
+}
+SECTION_KEYS = {
+    "stable_diffusion_model",
+    "seed_range",
+    "seed_count_per_prompt",
+    "image_count",
+    "textual_inversion",
+    "object_names",
+    "prompts",
+    "negative_prompt",
+    "source_dataset",
+    *SLOTS,
+}
+LABEL_MODELS = {"yoloseg": "yolo", "mask2former": "mask2former"}
+IMG2IMG_STRENGTH = 0.8  # diffusers' default, which theirs leaves as it is
+
+
+def is_upstream(values: Mapping[str, Any]) -> bool:
+    """Whether these are settings in their form."""
+    return "dataset_name" in values or any(isinstance(values.get(task), dict) for task in TASKS)
+
+
+def is_upstream_key(key: str) -> bool:
+    """Whether an override's dotted key is one of theirs."""
+    return key.split(".")[0] in COMMON_KEYS
+
+
+def translate(values: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings in our form for some tasks of a config of theirs; whatever has no effect is named in a warning.
+
+    Their paths are relative to the working directory.
+
+    Raises:
+        ConfigError: something that they require is missing or of another kind.
+    """
+    if not tasks:
+        raise ConfigError("the config has none of the groups txt2img, img2img and inpaint; add one")
+    for task in TASKS:
+        _of_kind(values, task, dict, "a group of settings", default={})
+    for warning in _without_effect(values, tasks):
+        logger.warning("%s", warning)
+    return {task: _task_values(values, task) for task in tasks}
+
+
+def _task_values(values: Mapping[str, Any], task: str) -> dict[str, Any]:
+    section, first = values[task], values.get("txt2img", {})
+    size = _of_kind(values, "image_size", dict, "a group with width and height", default={})
+    generate = {key: size[key] for key in ("height", "width") if key in size}
+    if "steps" in values:
+        generate["num_inference_steps"] = values["steps"]
+    prompts = {"txt2img": _txt2img_prompts, "img2img": _img2img_prompts, "inpaint": _inpaint_prompts}[task]
+    translated: dict[str, Any] = {
+        "model": _model(section, task),
+        "prompts": {
+            **prompts(section, first),
+            "negative": section.get("negative_prompt", first.get("negative_prompt", "")),
+            "mode": "cartesian",
+        },
+        "generate": generate,
+        **_counts(section),
+    }
+    if values.get("unsupervised") is False:
+        translated["label_model"] = _label_model(values)
+    if task == "txt2img":  # the others have their source's classes; what is drawn is labelled, listed or not
+        listed = _of_kind(values, "dataset_classes", list, "a list", default=[])
+        translated["classes"] = list(dict.fromkeys([*listed, *translated["prompts"]["objects"]["object_name"]]))
+    else:
+        source = section.get("source_dataset", str(default_out(values, "txt2img")))
+        translated["task"] = {"kind": task, "source": source}
+    if task == "img2img":
+        translated["task"]["strength"] = IMG2IMG_STRENGTH
+    if task == "inpaint":
+        replaced = list(_replacements(section))
+        translated["task"] |= {"only": replaced, "replace": {name: [name] for name in replaced}}
+    return translated
+
+
+def _model(section: Mapping[str, Any], task: str) -> dict[str, Any]:
+    model: dict[str, Any] = {}
+    if "stable_diffusion_model" in section:
+        model["path"] = section["stable_diffusion_model"]
+    if inversion := _of_kind(section, "textual_inversion", dict, "a group with weights and keyword", default={}):
+        if "weights" not in inversion:
+            raise ConfigError(f"setting '{task}.textual_inversion.weights' is missing; give the embedding file")
+        model["embeddings"] = [inversion["weights"]]
+    return model
+
+
+def _label_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The network that labels; their file of its class names is not needed, as checkpoints have them."""
+    given = _of_kind(values, "label_model", dict, "a group with type and weights, as 'unsupervised' is false")
+    kind = str(given.get("type", "YOLOSeg")).lower()
+    if kind not in LABEL_MODELS:
+        raise ConfigError(f"setting 'label_model.type' is {given['type']!r}; give YOLOSeg or Mask2Former")
+    if "weights" not in given:
+        raise ConfigError("setting 'label_model.weights' is missing; give the checkpoint")
+    classes = _of_kind(values, "dataset_to_model_class_map", dict, "a group of classes", default={})
+    ours = {key: value for key, value in given.items() if key not in ("type", "weights", "classes")}
+    return {"kind": LABEL_MODELS[kind], "weights": given["weights"], "model_classes": classes, **ours}
+
+
+def _txt2img_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    for key in ("prompts", "object_names"):
+        if not section.get(key):
+            raise ConfigError(f"setting 'txt2img.{key}' is missing; add a list")
+    objects: dict[str, list[str]] = {}
+    for name in dict.fromkeys(section["object_names"]):
+        objects.setdefault(_class_of(name), []).append(name)
+    return {
+        "templates": [{"text": text} for text in section["prompts"]],
+        "objects": {"object_name": objects},
+        "attributes": _attributes(section, _slots(section["prompts"])),
+    }
+
+
+def _attributes(section: Mapping[str, Any], slots: set[str]) -> dict[str, list[str]]:
+    """The lists that fill one of these slots."""
+    return {
+        slot: list(dict.fromkeys(section[key])) for key, slot in SLOTS.items() if section.get(key) and slot in slots
+    }
+
+
+def _img2img_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """The source's prompt with other values in its slots; slots that it does not have are passed over."""
+    known = _slots(first["prompts"]) if first.get("prompts") else set(SLOTS.values())
+    attributes = _attributes(section, known)
+    text = " ".join(["{source}", *(f"{{{slot}}}" for slot in attributes)])
+    return {"templates": [{"text": text}], "objects": {}, "attributes": attributes}
+
+
+def _inpaint_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Their own wording; the replacements are further words for the class that they replace."""
+    replacements = _replacements(section)
+    if not replacements:
+        raise ConfigError('setting \'inpaint\' names no object to replace; add lists such as "car": ["red mustang"]')
+    return {
+        "templates": [{"text": "a {source_view_point} view of {object_name}"}],
+        "objects": {"object_name": replacements},
+    }
+
+
+def _replacements(section: Mapping[str, Any]) -> dict[str, list[str]]:
+    """class -> what its objects are replaced by: every key of "inpaint" that is not a setting."""
+    return {_class_of(key): value for key, value in section.items() if key not in SECTION_KEYS}
+
+
+def _counts(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How many images: `image_count` where it is given, else so many seeds per prompt."""
+    counts: dict[str, Any] = {}
+    if "image_count" in section:
+        counts["num_images"] = section["image_count"]
+    elif "seed_count_per_prompt" in section:
+        counts["num_images_per_prompt"] = section["seed_count_per_prompt"]
+    if "seed_range" in section:
+        seeds = _of_kind(section, "seed_range", dict, "a group with min and max")
+        if not {"min", "max"} <= set(seeds):
+            raise ConfigError("setting 'seed_range' lacks min or max; give both")
+        counts["seed_range"] = [seeds["min"], seeds["max"]]
+    return counts
+
+
+def _without_effect(values: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[str]:
+    """What of their config cannot be honoured, one sentence each."""
+    if unknown := [key for key in values if key not in COMMON_KEYS]:
+        yield f"settings {', '.join(map(repr, unknown))} are not known and have no effect"
+    if values.get("image_format", "png") != "png":
+        yield f"setting 'image_format' {values['image_format']!r} has no effect; images are PNG"
+    if values.get("deterministic") is False:
+        yield "setting 'deterministic' false has no effect; every sample has its own seed, which follows from 'seed'"
+    if "images_per_shard" in values:
+        yield "setting 'images_per_shard' has no effect; images lie in one folder per split"
+    ignored = [key for key in ("label_model", "dataset_to_model_class_map") if key in values]
+    if ignored and values.get("unsupervised", True) is not False:
+        yield f"settings {' and '.join(map(repr, ignored))} have no effect; labels come from attention ('unsupervised')"
+    for task in tasks:
+        yield from _section_without_effect(values[task], task, values.get("txt2img", {}).get("prompts") or [])
+
+
+def _section_without_effect(section: Mapping[str, Any], task: str, texts: Sequence[str]) -> Iterator[str]:
+    if task != "inpaint" and (unknown := [key for key in section if key not in SECTION_KEYS]):
+        yield f"settings {', '.join(repr(f'{task}.{key}') for key in unknown)} are not known and have no effect"
+    for key, slot in SLOTS.items():
+        if key in section and (task == "inpaint" or (texts and slot not in _slots(texts))):
+            yield f"setting '{task}.{key}' has no effect; no prompt has the slot {{{slot}}}"
+    theirs = {"img2img": ("prompts", "object_names"), "inpaint": ("prompts", "object_names")}.get(task, ())
+    for key in theirs:
+        if key in section:
+            yield f"setting '{task}.{key}' has no effect; the prompts of the source are used"
+    keyword = section.get("textual_inversion", {}).get("keyword")
+    if keyword and not any(keyword in text for text in [*texts, *section.get("object_names", [])]):
+        yield f"setting '{task}.textual_inversion.keyword' {keyword!r} has no effect; no prompt has the word"
+
+
+def _class_of(object_name: str) -> str:
+    """The class of an object name; the token of a learned concept without its brackets."""
+    return object_name.strip("<>")
+
+
+def _slots(texts: Sequence[str]) -> set[str]:
+    return {slot for text in texts for slot in SLOT.findall(text)}
+
+
+def default_out(values: Mapping[str, Any], task: str) -> Path:
+    """Where a task's dataset goes, relative to the working directory; so does theirs."""
+    return Path(str(values.get("dataset_root", "runs"))) / str(values.get("dataset_name", "upstream")) / task
+
+
+def _of_kind(values: Mapping[str, Any], key: str, kind: type, wanted: str, default: Any = None) -> Any:
+    value = values.get(key, default)
+    if not isinstance(value, kind):
+        raise ConfigError(f"setting {key!r} must be {wanted}")
+    return value

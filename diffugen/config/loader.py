@@ -1,0 +1,171 @@
+"""Configs: one strict JSON loader for all packages, and the settings of generating and labelling."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from diffugen.config.errors import SettingError, sentence
+from diffugen.errors import ConfigError
+
+__all__ = ["ConfigError", "ConfigPath", "SettingError", "Strict", "load_config", "validate"]
+
+
+class Strict(BaseModel):
+    """Base of all configs: immutable, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_not_bools(cls, values: Any) -> Any:
+        """pydantic would take true for 1."""
+        for name, field in cls.model_fields.items():
+            given = values.get(name) if isinstance(values, Mapping) else None
+            if isinstance(given, bool) and _is_number(field.annotation):
+                raise SettingError(name, f"is {json.dumps(values[name])} but should be a number")
+        return values
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting is a number, one of some numbers, or null."""
+    options = get_args(annotation) or (annotation,)
+    return any(option in (int, float) or type(option) is int or _is_number_choice(option) for option in options)
+
+
+def _is_number_choice(option: Any) -> bool:
+    return any(type(choice) is int for choice in get_args(option))
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    """Relative paths in a config file mean: beside that file."""
+    base = (info.context or {}).get("folder")
+    if base is None or not isinstance(value, str | Path):
+        return value
+    return _beside(base, value)
+
+
+def _beside(folder: Path, path: str | Path) -> Path:
+    """The absolute path of one that is given relative to a folder, or to somebody's home."""
+    try:
+        return (Path(folder) / Path(path).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # an unknown user's home, a null byte, a loop of links
+        raise ValueError(f"{str(path)!r} is no path ({str(error).rstrip('.')}); give another") from None
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
+"""A path; relative ones are taken from the folder of the config file."""
+
+
+def _if_local(value: Any, info: ValidationInfo) -> Any:
+    """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
+    folder = (info.context or {}).get("folder")
+    if not isinstance(value, str) or folder is None:
+        return value
+    # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
+    local = os.path.exists(os.path.join(folder, value))
+    local = local or value.startswith((".", "/", "~")) or value.endswith(".safetensors")
+    return str(_beside(folder, value)) if local else value
+
+
+HubPath = Annotated[str, BeforeValidator(_if_local)]
+"""A hub id, or a path as `ConfigPath` has it."""
+
+AnyConfig = TypeVar("AnyConfig", bound=Strict)
+
+
+def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a JSON config strictly.
+
+    Args:
+        path: the JSON file; relative `ConfigPath`s inside it are taken from its folder.
+        schema: the config model.
+        overrides: `dotted.key=value` strings (list items by their index); values are JSON where they parse as
+            JSON, else text; paths among them are relative to the config's folder too.
+
+    Raises:
+        ConfigError: one sentence for the first thing that is wrong: its key path, the value, and for an
+            unknown key the nearest known name.
+    """
+    values = read_config(path)
+    for override in overrides:
+        apply_override(values, override)
+    return validate(values, schema, folder=Path(path).parent)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object of a config file, not validated yet.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    values = _read(Path(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path} must be a JSON object, not a {type(values).__name__}")
+    return values
+
+
+def validate(values: dict[str, Any], schema: type[AnyConfig], folder: Path | None = None) -> AnyConfig:
+    """Validate a dict of settings as `load_config` does for a file in `folder`."""
+    try:
+        return schema.model_validate(values, context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError(sentence(error, schema, values)) from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+    except FileNotFoundError:
+        raise ConfigError(f"config {path} does not exist; give the path of a JSON config") from None
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}; give the path of a JSON config") from None
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
+        raise ConfigError(f"config {path} is not valid JSON: {error}") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets the last of two equal keys win in silence."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"setting {repeated!r} stands twice in one group of the config; keep one of them")
+    return values
+
+
+def apply_override(values: Any, override: str) -> None:
+    """Change a setting by `dotted.key=value`, see `load_config`."""
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {override!r} must have the form dotted.key=value")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    for name in parents:
+        values = values.setdefault(name, {}) if isinstance(values, dict) else values[_index(values, name, override)]
+    values[last if isinstance(values, dict) else _index(values, last, override)] = value
+
+
+def _index(values: Any, name: str, override: str) -> int:
+    if not isinstance(values, list):
+        raise ConfigError(f"--set {override!r}: what stands before {name!r} is not a group of settings")
+    if not name.isdecimal() or int(name) >= len(values):
+        raise ConfigError(f"--set {override!r}: {name!r} must be an index below {len(values)}")
+    return int(name)

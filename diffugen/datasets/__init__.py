@@ -1,0 +1,1 @@
+"""Labelled datasets: reading, writing and converting formats."""

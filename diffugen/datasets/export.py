@@ -1,0 +1,73 @@
+"""Datasets from one format into another (`diffugen export`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from diffugen.datasets import coco, imagefolder, voc
+from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.near_duplicates import SeenImages
+from diffugen.errors import ConfigError
+
+FORMATS = ("yolo", "voc", "imagefolder")
+
+
+def export_dataset(
+    source: Path,
+    out: Path,
+    *,
+    images: Path | None = None,
+    split: str = "train",
+    class_names: Sequence[str] | None = None,
+    layout: str = "yolo",
+    masks: coco.Segmentation = "rle",
+    drop_duplicates: float | None = None,
+) -> None:
+    """Read a dataset in any format and write it in another.
+
+    Args:
+        source: whatever `read_dataset` reads.
+        out: the written folder.
+        images: of a COCO JSON file: the folder of its images.
+        split: of a COCO JSON file.
+        class_names: only these classes, in this order; None: all.
+        layout: one of `FORMATS`; "yolo" has COCO's JSON files too.
+        masks: how COCO's files tell masks.
+        drop_duplicates: leave out images that look like an earlier one (see `near_duplicates`, whose
+            `max_distance` it is); None: keep all.
+
+    Raises:
+        ConfigError: the source cannot be read, or lacks a class.
+    """
+    if out.resolve() == source.resolve():
+        raise ConfigError(f"--out {out} is the dataset itself; choose another folder")
+    known = class_names_of(source)
+    for name in class_names or ():
+        if name not in known:
+            raise ConfigError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")
+    names = list(class_names or known)
+    splits = [split] if source.suffix == ".json" else own_splits(source)
+    counts: Counter[str] = Counter()
+
+    def items() -> Iterator[DatasetItem]:
+        seen = None if drop_duplicates is None else SeenImages(drop_duplicates)
+        for part in splits:
+            rows = read_items(source, part, names, images=images)
+            for item, image in tqdm(rows, desc=f"converting {part}", unit="image"):
+                if seen is not None and seen.twin(f"{part}/{item.name}", image):
+                    counts["dropped"] += 1
+                    continue
+                counts[part] += 1
+                yield item
+
+    write = {"voc": voc.write, "imagefolder": imagefolder.write}.get(layout, partial(write_dataset, segmentation=masks))
+    write(out, items(), names, link_images=False)
+    if dropped := counts.pop("dropped", 0):
+        print(f"dropped {dropped} near-duplicates")
+    print(f"{', '.join(f'{part}: {count} images' for part, count in counts.items())}\ndataset: {out}")

@@ -1,0 +1,1 @@
+"""The detector: the one room that touches ultralytics."""

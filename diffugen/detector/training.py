@@ -1,0 +1,150 @@
+"""Fine-tuning: the options of ultralytics' trainer, and its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from diffugen.config.settings import DetectorConfig
+from diffugen.detector.model import load_detector
+from diffugen.detector.runtime import device_name
+from diffugen.errors import ConfigError
+from diffugen.files import atomic_path, full_disk_named
+
+if TYPE_CHECKING:
+    from ultralytics import YOLO
+
+
+def training_options(config: DetectorConfig) -> dict[str, Any]:
+    """The keywords of ultralytics' train(), for short runs from a trained base as for long ones."""
+    return {
+        "imgsz": config.imgsz,
+        "epochs": config.epochs,
+        "batch": config.batch_size,
+        "nbs": config.batch_size,  # a step per batch: short runs have none to accumulate
+        "device": device_name(config.device),
+        "freeze": config.freeze or None,
+        "optimizer": "AdamW",  # "auto" would ignore the rate
+        "lr0": config.learning_rate,
+        "lrf": 0.01,
+        "cos_lr": True,
+        "momentum": 0.9,
+        "warmup_epochs": min(1.0, config.epochs / 10),
+        "warmup_bias_lr": 0.0,  # the default is meant for SGD
+        "warmup_momentum": 0.9,
+        "mosaic": config.mosaic,
+        "close_mosaic": config.epochs // 5,
+        "scale": 0.3,
+        "translate": 0.1,
+        "fliplr": 0.5,
+        "augmentations": _augmentations() if config.augment else [],
+        "amp": False,  # its check would fetch weights
+        "deterministic": True,
+        "workers": 0,
+        "val": False,
+        "plots": False,
+        "verbose": False,
+        "patience": 0,
+    }
+
+
+def gpus(config: DetectorConfig) -> list[int]:
+    """The numbers of the GPUs to train on; none on a CPU.
+
+    Raises:
+        ConfigError: one is not there, or named twice, or they cannot share the batch evenly.
+    """
+    name, there = device_name(config.device) or "cpu", torch.cuda.device_count()
+    given = [] if name in ("cpu", "mps") else name.split(",")
+    numbers = [int(number) for number in given if number.isdecimal()]
+    if len(set(numbers)) < len(given) or any(number >= there for number in numbers):
+        raise ConfigError(
+            f"setting 'detector.device' is {config.device!r}, but there are {there} GPUs, numbered from 0; name each "
+            "that is to be used once, or give 'auto' or 'cpu'"
+        )
+    if numbers and config.batch_size % len(numbers):
+        raise ConfigError(
+            f"setting 'detector.batch_size' is {config.batch_size}, which {len(numbers)} GPUs cannot share evenly; "
+            "give a multiple of their number"
+        )
+    return numbers
+
+
+def _augmentations() -> list[Any]:
+    """Blur, noise, compression and light: what separates generated pictures from photos."""
+    import albumentations as A
+
+    return [
+        A.OneOf(
+            [
+                A.GaussianBlur(blur_limit=(3, 5)),
+                A.MotionBlur(blur_limit=(3, 5)),
+                A.GaussNoise(std_range=(0.02, 0.06)),
+            ],
+            p=0.3,
+        ),
+        A.ImageCompression(quality_range=(60, 95), p=0.2),
+        A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.3),
+    ]
+
+
+def finetune(
+    base: Path,
+    data_yaml: Path,
+    out_weights: Path,
+    config: DetectorConfig,
+    *,
+    seed: int,
+    workdir: Path,
+    progress: bool = True,
+) -> Path:
+    """Fine-tune a segmenter on a dataset; its classes become the dataset's.
+
+    The base's layers are taken over, the rows of the class head by class name; new classes start untrained.
+    The same arguments give the same weights on a CPU. Nothing of an earlier, unfinished call is reused.
+
+    Args:
+        base: weights to start from, as for `load_detector`.
+        data_yaml: the dataset's data.yaml; only its train split is used.
+        out_weights: where the ultralytics checkpoint (.pt) appears, at the end.
+        config: epochs, rate and so on.
+        seed: of the order of images, of augmentation and of new layers.
+        workdir: scratch folder for the training run.
+        progress: show a bar over the epochs.
+    """
+    yolo = load_detector(base)
+    trained = train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress)
+    with atomic_path(Path(out_weights)) as temporary:
+        temporary.write_bytes(trained.read_bytes())
+    return Path(out_weights)
+
+
+def train(
+    yolo: YOLO, data_yaml: Path, config: DetectorConfig, *, seed: int, workdir: Path, progress: bool = True
+) -> Path:
+    """Train a segmenter (new or loaded); returns the checkpoint of the last epoch."""
+    data_yaml, workdir = Path(data_yaml), Path(workdir)
+    if not data_yaml.is_file():
+        raise ConfigError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
+    alone = len(gpus(config)) < 2
+    bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
+    yolo.add_callback("on_train_start", _without_validation)
+    if alone:  # processes of other GPUs get the callbacks as they are; a bar would not reach them
+        yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
+    with bar, full_disk_named(workdir):
+        yolo.train(
+            data=str(data_yaml.resolve()), project=str(workdir.resolve()), name="yolo", exist_ok=True,
+            seed=seed, **training_options(config),
+        )  # fmt: skip
+    return workdir / "yolo" / "weights" / "last.pt"
+
+
+def _without_validation(trainer: Any) -> None:
+    """Leave out ultralytics' own validations: the last epoch's weights are wanted, and measured elsewhere."""
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    trainer.validate = lambda: ({}, 0.0)
+    trainer.final_eval = lambda: strip_optimizer(trainer.last)

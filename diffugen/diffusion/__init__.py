@@ -1,0 +1,1 @@
+"""Diffusion pipelines: loading, prompt encoding, token positions, denoising."""

@@ -1,0 +1,1 @@
+"""Measuring labels and detectors against ground truth."""

@@ -1,1 +1,0 @@
-"""Label formats, one file each: pure functions between text or JSON values and `Instances`."""

@@ -1,0 +1,1 @@
+"""Generating labelled images: batches with attention, photos, variations, and `diffugen generate`."""

@@ -1,0 +1,67 @@
+"""Attention read from the user's own photos, recorded like generated images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from diffugen.attention.extract import read_attention
+from diffugen.attention.heatmaps import geometric_mean
+from diffugen.config.settings import GenerateConfig
+from diffugen.diffusion.denoising import at_most_native
+from diffugen.files import read_jsonl, write_jsonl
+from diffugen.generation.record import GeneratedRecord
+from diffugen.images import list_images, read_image, write_png
+from diffugen.prompts.prompt import Prompt
+
+
+def read_photos(
+    pipe: Any,
+    folder: Path,
+    prompts: Sequence[Prompt],
+    settings: GenerateConfig,
+    out: Path,
+    *,
+    provenance: Mapping[str, Any],
+) -> list[GeneratedRecord]:
+    """Read the attention of a folder's photos with the same captions for all: samples of the task "photo".
+
+    Args:
+        pipe: the pipeline that looks at them.
+        folder: the photos; they are copied into `out`, so that it stands by itself.
+        prompts: captions, each with the same objects in words of its own; the readings are averaged.
+        settings: what of the attention counts and is kept. The model looks at no more pixels than it was trained on.
+        out: folder for images/ and heatmaps/; `parts/photos.jsonl` comes last, and where it is nothing is done.
+        provenance: what to record about the model.
+
+    Raises:
+        ConfigError: a photo cannot be read, or a caption does not fit the model.
+    """
+    part = Path(out) / "parts" / "photos.jsonl"
+    if part.is_file():
+        return [GeneratedRecord.from_json(value, Path(out)) for value in read_jsonl(part)]
+    if len(prompts) > 1:  # several words stand in for one that the model does not know: none need be right
+        settings = settings.model_copy(update={"presence": False})
+    records = []
+    for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
+        image = read_image(path)
+        looked_at = [at_most_native(image, pipe)] * len(prompts)
+        readings = read_attention(pipe, looked_at, prompts, settings, seed=number)
+        name = f"photo_{number:04d}"
+        record = GeneratedRecord(
+            id=name,
+            image_path=Path(out) / "images" / f"{name}.png",
+            heatmap_path=Path(out) / "heatmaps" / f"{name}.npz",
+            prompt=prompts[0],
+            seed=number,
+            task="photo",
+            provenance={**provenance, "photo": path.name, "captions": [prompt.text for prompt in prompts]},
+        )
+        write_png(record.image_path, image)
+        geometric_mean(readings).save(record.heatmap_path)
+        records.append(record)
+    write_jsonl(part, [record.to_json() for record in records])
+    return records

@@ -1,0 +1,280 @@
+"""Variations of images that are there: which are made, of which prompts, and how inpainted ones are labelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from diffugen.class_maps import renumbered
+from diffugen.config.dataset import DatasetConfig, Img2ImgTask, InpaintTask
+from diffugen.config.prompt_rules import OBJECT, SLOT, SOURCE, SOURCE_PREFIX
+from diffugen.config.settings import PromptsConfig
+from diffugen.errors import ConfigError
+from diffugen.generation.inpainting import cut_instances, cut_size, merge_labels, repaint_region
+from diffugen.generation.sources import SourceImage
+from diffugen.instances import Instances
+from diffugen.prompts.prompt import ObjectPhrase, Prompt, fill_template, without_gaps, words_of
+from diffugen.prompts.templates import (
+    MAX_COMBINATIONS,
+    Draw,
+    combinations,
+    draw_prompts,
+    num_combinations,
+    whole_passes,
+)
+
+_TOLD_OF_PARENTS = ("prompt", "seed")
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One image to make from another.
+
+    Attributes:
+        source: the image that it starts from.
+        prompt: what it shall show; for inpainting, what the repainted object shall be.
+        strength: share of the denoising steps.
+        target: index of the object that is repainted; None: the whole image is drawn over (img2img).
+        size_hw: of an image that is drawn over; None: its own.
+        margin_fraction: how far the object's mask is grown, over sqrt(H * W).
+    """
+
+    source: SourceImage
+    prompt: Prompt
+    strength: float
+    target: int | None = None
+    size_hw: tuple[int, int] | None = None
+    margin_fraction: float = 0.0
+
+    @property
+    def task(self) -> str:
+        return "img2img" if self.target is None else "inpaint"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a record tells of the parent image."""
+        known: dict[str, Any] = {key: value for key, value in self.source.provenance.items() if key in _TOLD_OF_PARENTS}
+        parent = {"name": self.source.name, "split": self.source.split} | known
+        if self.target is None:
+            return {"strength": self.strength, "parent": parent}
+        class_id = self.source.instances.class_ids[self.target]
+        repainted = {"object": self.target, "class": self.source.class_names[class_id]}
+        return {"strength": self.strength, "margin_fraction": self.margin_fraction, "parent": parent | repainted}
+
+    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image to start from, uint8 RGB [H, W, 3], and where it is repainted, bool [H, W] or None."""
+        image = self.source.image()
+        if self.target is None:
+            return (image if self.size_hw is None else cover(image, self.size_hw)), None
+        height, width = cut_size(image.shape[:2])
+        return np.ascontiguousarray(image[:height, :width]), self.region()
+
+    def region(self) -> np.ndarray:
+        """Where an object is repainted: bool [H, W]."""
+        assert self.target is not None
+        return repaint_region(cut_instances(self.source.instances), self.target, self.margin_fraction)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a variation is made of: an image, or one object of an image."""
+
+    source: SourceImage
+    target: int | None = None
+    class_name: str = ""
+
+
+def plan_variations(
+    sources: Sequence[SourceImage],
+    task: Img2ImgTask | InpaintTask,
+    prompts: PromptsConfig,
+    *,
+    size_hw: tuple[int, int],
+    num_images: int | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int = 0,
+) -> list[Variation]:
+    """Decide what is made of which image.
+
+    Every image (img2img) or every object to repaint (inpaint) is used equally often: once in the mode "sampled",
+    with every combination of the templates in the mode "cartesian", or as often as `num_images` needs, the last
+    pass then by chance.
+
+    Args:
+        sources: images to start from.
+        task: what is done to them.
+        prompts: templates, which may use the slots that tell of the source.
+        size_hw: of img2img's images.
+        num_images: how many; None: each once.
+        num_images_per_prompt: how often each combination comes, in the mode "cartesian" without `num_images`.
+        seed: of the choices.
+
+    Returns:
+        The variations; none where no labelled object may be repainted.
+
+    Raises:
+        ConfigError: an image has no labels or no prompt where the task or a template needs them, or there are too many
+            combinations.
+    """
+    rng = np.random.default_rng(seed)
+    by_class = {name: _restricted(prompts, task, name) for name in {"", *(n for s in sources for n in s.class_names)}}
+    units = [unit for unit in _units(sources, task, rng) if by_class[unit.class_name].templates]
+    if not units:
+        return []
+    chosen = _pair(units, by_class, prompts.mode, num_images, num_images_per_prompt, rng, seed)
+    margin = task.margin_fraction if isinstance(task, InpaintTask) else 0.0
+    return [
+        Variation(
+            source=unit.source,
+            prompt=_completed(draw, unit, task),
+            strength=task.strength,
+            target=unit.target,
+            size_hw=size_hw if unit.target is None else None,
+            margin_fraction=margin,
+        )
+        for unit, draw in chosen
+    ]
+
+
+def class_names(config: DatasetConfig, sources: Sequence[SourceImage]) -> tuple[str, ...]:
+    """The classes of a dataset of variations: those listed, else the source's and then those of the prompts."""
+    if config.classes:
+        return config.classes
+    own = (name for source in sources for name in source.class_names)
+    return tuple(dict.fromkeys([*own, *config.prompts.class_names]))
+
+
+def label_inpainted(
+    variation: Variation, attended: Instances, names: Sequence[str], min_area_fraction: float = 0.0
+) -> tuple[Instances, bool]:
+    """The labels of an inpainted image, and whether the new object was found; see `merge_labels`.
+
+    Args:
+        variation: what was repainted.
+        attended: what the labeler finds in the new image.
+        names: class names that the ids of `attended` and of the result index; other objects are left out.
+        min_area_fraction: smaller objects, and smaller rests of objects, are left out.
+    """
+    assert variation.target is not None
+    source = variation.source
+    before = cut_instances(source.instances)
+    everything = tuple(dict.fromkeys([*names, *source.class_names]))
+    before = renumbered(before, source.class_names, everything)  # keeps all, so that the target's index holds
+    labels, found = merge_labels(before, variation.target, variation.region(), attended, min_area_fraction)
+    return renumbered(labels, everything, names), found
+
+
+def cover(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The image scaled so that it covers height and width, the middle cut out: uint8 RGB."""
+    height, width = size_hw
+    if image.shape[:2] == size_hw:
+        return image
+    scale = max(height / image.shape[0], width / image.shape[1])
+    scaled_wh = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
+    scaled = cv2.resize(image, scaled_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
+    return np.ascontiguousarray(scaled[top : top + height, left : left + width])
+
+
+def _units(
+    sources: Sequence[SourceImage], task: Img2ImgTask | InpaintTask, rng: np.random.Generator
+) -> Iterator[_Unit]:
+    for source in sources:
+        if isinstance(task, Img2ImgTask):
+            yield _Unit(source)
+            continue
+        if source.encoded is None:
+            raise ConfigError(
+                f"setting 'task.source': {source.path} is not labelled, so there is no object to repaint; label the "
+                "photos first (`diffugen label`)"
+            )
+        instances = cut_instances(source.instances)
+        names = [source.class_names[class_id] for class_id in instances.class_ids]
+        areas = instances.masks.sum(axis=(1, 2))
+        believed = (areas > 0) & (instances.scores >= task.min_score)
+        wanted = [i for i, name in enumerate(names) if believed[i] and (not task.only or name in task.only)]
+        if wanted and task.target == "largest":
+            wanted = [max(wanted, key=lambda i: areas[i])]
+        if wanted and task.target == "random":
+            wanted = [int(rng.choice(wanted))]
+        yield from (_Unit(source, i, names[i]) for i in wanted)
+
+
+def _restricted(prompts: PromptsConfig, task: Img2ImgTask | InpaintTask, class_name: str) -> PromptsConfig:
+    """The prompts that may be drawn for an object of a class; without templates where there are none."""
+    if isinstance(task, Img2ImgTask) or not task.replace:
+        return prompts
+    allowed = task.replace.get(class_name, ())
+    objects = {
+        slot: {name: phrases for name, phrases in classes.items() if name in allowed}
+        for slot, classes in prompts.objects.items()
+    }
+    barren = {slot for slot, classes in objects.items() if not classes}
+    templates = tuple(template for template in prompts.templates if barren.isdisjoint(SLOT.findall(template.text)))
+    return prompts.model_copy(update={"objects": objects, "templates": templates})
+
+
+def _pair(
+    units: Sequence[_Unit],
+    by_class: dict[str, PromptsConfig],
+    mode: str,
+    num_images: int | None,
+    num_images_per_prompt: int,
+    rng: np.random.Generator,
+    seed: int,
+) -> list[tuple[_Unit, Draw]]:
+    """Which units are varied how; see `plan_variations`."""
+    if mode == "cartesian":
+        num = sum(num_combinations(by_class[unit.class_name]) for unit in units)
+        if num > MAX_COMBINATIONS:
+            raise ConfigError(
+                f"setting 'prompts.mode' is \"cartesian\", which here gives {num} variations; shorten the lists of "
+                'prompts, or set it to "sampled"'
+            )
+        every = [(unit, draw) for unit in units for draw in combinations(by_class[unit.class_name])]
+        return [every[i] for i in whole_passes(num, num_images or num * num_images_per_prompt, rng)]
+    picked = [units[i] for i in whole_passes(len(units), num_images or len(units), rng)]
+    draws = {
+        name: iter(draw_prompts(by_class[name], count, seed))
+        for name, count in Counter(unit.class_name for unit in picked).items()
+    }
+    return [(unit, next(draws[unit.class_name])) for unit in picked]
+
+
+def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prompt:
+    """The prompt of a draw, its slots that tell of the source filled.
+
+    `{source}` becomes the source's own template with its objects; an attribute that stands beside it and that the
+    source has too replaces the source's value there.
+    """
+    known = unit.source.prompt
+    slots = SLOT.findall(draw.template)
+    own = {slot for slot in slots if slot not in draw.attributes}
+    if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in own):
+        raise ConfigError(
+            f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.path}, but nobody "
+            "knows it; write what the photos show into the template"
+        )
+    attributes = dict(draw.attributes)
+    if known is not None:
+        asked = {slot: slot.removeprefix(SOURCE_PREFIX) for slot in own if slot.startswith(SOURCE_PREFIX)}
+        attributes |= {slot: known.attributes.get(name, "") for slot, name in asked.items()}
+    if known is not None and SOURCE in own:
+        return _extended(known, draw, attributes)
+    phrases = iter(draw.objects)
+    target = ObjectPhrase(words_of(unit.class_name, task.words), unit.class_name)
+    objects = [target if slot == OBJECT and slot in own else next(phrases) for slot in slots if slot not in attributes]
+    return fill_template(draw.template, objects, attributes, draw.negative_text)
+
+
+def _extended(source: Prompt, draw: Draw, attributes: dict[str, str]) -> Prompt:
+    """The source's prompt with the attributes of a template that has `{source}` in it."""
+    replaced = set(source.attributes) & set(attributes)
+    beside = SLOT.sub(lambda match: "" if match[1] in replaced else match[0], draw.template)
+    template = without_gaps(beside.replace(f"{{{SOURCE}}}", source.template or source.text))
+    return fill_template(template, source.objects, source.attributes | attributes, draw.negative_text)

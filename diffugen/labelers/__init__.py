@@ -1,0 +1,1 @@
+"""Labelers: from images (and heatmaps, where there are any) to instances."""

@@ -1,0 +1,64 @@
+"""Labelling images that are there already: a folder of photos or a dataset (`diffugen label`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diffugen.datasets.folder import is_dataset, own_splits, read_items, write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.errors import ConfigError
+from diffugen.images import list_images, read_image, stores_as_it_is, unique_names
+from diffugen.instances import Instances
+from diffugen.labelers.base import Labeler, LabelInput
+
+LABEL_BATCH = 16
+"""Images in memory at a time."""
+
+
+def label_images(
+    source: Path, out: Path, labeler: Labeler, class_names: Sequence[str], *, split: str = "train"
+) -> None:
+    """Label a folder of photos (all into `split`) or a dataset (its splits kept) and write the dataset.
+
+    Images on which nothing is found stay in it, as images without objects. What is known of an image's origin
+    stays with it; who labelled it is noted.
+    """
+    if out.resolve() == source.resolve():
+        raise ConfigError(f"--out {out} is the folder of the images; choose another folder")
+    counts: Counter[str] = Counter()
+
+    def items() -> Iterator[DatasetItem]:
+        images = iter(tqdm(_images(source, split), desc="labelling", unit="image"))
+        while batch := list(islice(images, LABEL_BATCH)):
+            found = labeler.label([LabelInput(image) for _, image in batch])
+            for (item, _), instances in zip(batch, found, strict=True):
+                counts["images"] += 1
+                counts["empty"] += not len(instances)
+                counts.update(class_names[class_id] for class_id in instances.class_ids)
+                provenance = {**item.provenance, "labeler": labeler.name}
+                yield replace(item, instances=instances, provenance=provenance)
+
+    write_dataset(out, items(), class_names, link_images=False)
+    found = ", ".join(f"{name} {counts[name]}" for name in class_names)
+    print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
+
+
+def _images(source: Path, split: str) -> Iterator[tuple[DatasetItem, np.ndarray]]:
+    """Each image as an item, whose labels do not count, and its pixels."""
+    if is_dataset(source):
+        for part in own_splits(source):
+            yield from read_items(source, part)
+        return
+    paths = list_images(source)
+    for path, name in zip(paths, unique_names(paths), strict=True):
+        image = read_image(path)
+        stored = path if stores_as_it_is(path) else image
+        provenance = {"task": "photo", "parent": path.name}
+        yield DatasetItem(name, stored, Instances.empty(image.shape[:2]), split, provenance), image

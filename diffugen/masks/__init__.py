@@ -1,0 +1,1 @@
+"""Masks: thresholds, refinement, graph cuts, scores, matching and consensus."""

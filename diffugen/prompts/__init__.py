@@ -1,0 +1,1 @@
+"""Prompts: templates, the prompts drawn from them, and their splits."""

@@ -1,0 +1,121 @@
+"""Review: doubtful samples go out, corrected ones come back into the next round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from round_samples import make_instances
+
+from bootstrap.corrections import latest_samples, with_corrections
+from bootstrap.review.__main__ import export_review, import_review, main
+from bootstrap.run_folder import RunFolder
+from bootstrap.samples import read_samples, write_samples
+from diffugen.errors import ConfigError
+from diffugen.files import read_json, write_json, write_jsonl
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_samples: Callable) -> RunFolder:
+    """A run of one round: kept, put aside for review, rejected."""
+    run = RunFolder(tmp_path / "run")
+    samples = make_samples(run.round(0).path, [[0], [0, 1], [1]], {1: "low_iou:piano", 2: "too_few:car"})
+    samples[1] = replace(samples[1], outcome="review")
+    write_samples(run.round(0), samples)
+    write_json(run.round(0).metrics, {"promoted": True})
+    write_json(run.config, {"config": {"classes": ["piano", "car"]}})
+    return run
+
+
+def corrected(tasks: Path) -> Path:
+    """The export of somebody who removed the last region of every task."""
+    values = json.loads(tasks.read_text())
+    for task in values:
+        task["annotations"] = [{"result": task["predictions"][0]["result"][:-1]}]
+    out = tasks.with_name("export.json")
+    out.write_text(json.dumps(values))
+    return out
+
+
+def test_review_goes_out_and_corrections_come_back(run: RunFolder, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.json"
+    assert main(["export", str(run.path), "--out", str(tasks)]) == 0
+    assert [task["data"]["name"] for task in json.loads(tasks.read_text())] == ["r00_000001"]
+    assert tasks.with_suffix(".xml").is_file()
+    before = run.round(0).samples.read_bytes()
+    assert main(["import", str(run.path), str(corrected(tasks))]) == 0
+    assert run.round(0).samples.read_bytes() == before
+    samples = with_corrections(read_samples(run.round(0)), read_json(run.corrections))
+    assert [(sample.labeler, sample.outcome, sample.class_ids) for sample in samples] == [
+        ("attention", "keep", [0]),
+        ("person", "keep", [0]),
+        ("attention", "reject", [1]),
+    ]
+
+
+def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path) -> None:
+    assert export_review(run, tmp_path / "tasks.json", ["review", "reject"]) == 2
+
+
+def test_what_has_been_settled_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
+    """A later round keeps the doubtful one and doubts the rejected one."""
+    own = read_samples(run.round(0))
+    judged = [replace(own[1], outcome="keep", reason="", split="train"), replace(own[2], outcome="review")]
+    write_jsonl(run.round(1).relabelled(0), (sample.to_json() for sample in judged))
+    write_samples(run.round(1), [])
+    write_json(run.round(1).metrics, {"promoted": True})
+    tasks = tmp_path / "tasks.json"
+    assert export_review(run, tasks) == 1
+    assert [task["data"]["name"] for task in json.loads(tasks.read_text())] == [own[2].name]
+    import_review(run, corrected(tasks))
+    assert export_review(run, tasks) == 0
+
+
+def test_a_photo_goes_out_once_with_the_last_rounds_labels(
+    run: RunFolder, tmp_path: Path, make_samples: Callable
+) -> None:
+    """Every round labels it anew: reject, review, keep; and the person's word stands against all of them."""
+    outcomes = {1: "review", 2: "keep", 3: "review"}
+    for index, outcome in outcomes.items():
+        (drawn,) = make_samples(run.round(index).path, [[0, 1]])
+        source = replace(drawn.source, id="photo_0000", task="photo")
+        photo = replace(drawn, name=f"r0{index}_photo_0000", source=source, outcome=outcome)
+        write_samples(run.round(index), [photo])
+
+    def offered(num_rounds: int) -> list[str]:
+        write_json(run.round(num_rounds - 1).metrics, {"promoted": True})
+        export_review(run, tmp_path / "tasks.json")
+        names = [task["data"]["name"] for task in json.loads((tmp_path / "tasks.json").read_text())]
+        return [name for name in names if "photo" in name]
+
+    assert offered(2) == ["r01_photo_0000"]
+    first = corrected(tmp_path / "tasks.json")
+    assert offered(3) == []
+    assert offered(4) == ["r03_photo_0000"]
+    assert import_review(run, first) == 2  # the doubtful image of round 0 is in the file as well
+    assert offered(4) == []
+    assert [sample.class_ids for sample in latest_samples(run, read_json(run.corrections)) if sample.is_photo] == [[0]]
+
+
+def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
+    samples = [replace(sample, split="val") for sample in read_samples(run.round(0))]
+    corrections = {sample.name: make_instances([1]).to_json() for sample in samples}
+    assert with_corrections(samples, corrections) == samples
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("{", "no JSON export"), ("{}", "choose the format JSON"), ('[{"data": {"name": "r07_1"}}]', "from the same run")],
+)
+def test_a_wrong_file_is_one_sentence(run: RunFolder, tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "export.json").write_text(content)
+    with pytest.raises(ConfigError, match=sentence):
+        import_review(run, tmp_path / "export.json")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        export_review(RunFolder(tmp_path), tmp_path / "tasks.json")

@@ -1,0 +1,347 @@
+"""The strict loader: every mistake gives one sentence with the setting, its value and the remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from diffugen.config.dataset import DatasetConfig
+from diffugen.config.errors import SettingError
+from diffugen.config.loader import ConfigPath, Strict, load_config, validate
+from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
+from diffugen.errors import ConfigError
+
+
+class Part(Strict):
+    """One item of a list."""
+
+    width: int = Field(default=3, ge=1)
+    photo: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _rule(self) -> Part:
+        if self.width == 13:
+            raise SettingError("width", "is 13, which brings bad luck; take another")
+        return self
+
+
+class Whole(Strict):
+    """A config of several levels."""
+
+    name: str
+    parts: tuple[Part, ...] = ()
+    main: Part = Part()
+    ratio: float = 1.0
+    note: str | None = None
+
+
+def write(folder: Path, values: Any) -> Path:
+    path = folder / "config.json"
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return path
+
+
+def dataset(**changes: Any) -> dict[str, Any]:
+    """A valid DatasetConfig with changes at its top level."""
+    prompts = {
+        "templates": [{"text": "a {rare} beside a {common} {place}"}, {"text": "a {common}", "weight": 0.5}],
+        "objects": {
+            "rare": {"piano": ["<piano>", "grand piano"]},
+            "common": {"car": ["car"], "tent": ["tent"]},
+        },
+        "attributes": {"place": ["in a city", ""]},
+    }
+    return {"model": {"path": "some/hub-id"}, "prompts": prompts, "num_images": 8} | changes
+
+
+def prompts(**changes: Any) -> dict[str, Any]:
+    return dataset()["prompts"] | changes
+
+
+def test_a_good_config_loads(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, dataset()), DatasetConfig)
+    assert config.generate == GenerateConfig()
+    assert config.class_names == ("piano", "car", "tent")
+    assert config.prompts.templates[1].weight == 0.5
+
+
+def test_the_resolved_config_loads_to_itself(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, dataset()), DatasetConfig)
+    again = load_config(write(tmp_path, config.model_dump(mode="json")), DatasetConfig)
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nmae": "x"}, "^unknown setting 'nmae'; did you mean 'name'\\?$"),
+        ({"name": "x", "main": {"widht": 2}}, "^unknown setting 'main.widht'; did you mean 'width'\\?$"),
+        (
+            {"name": "x", "parts": [{}, {"foto": "y"}]},
+            "^unknown setting 'parts.1.foto'; did you mean 'photo'\\?$",
+        ),
+        ({"name": "x", "width": 3}, "^unknown setting 'width'; did you mean 'main.width'\\?$"),
+        ({"name": "x", "qqq": 3}, "^unknown setting 'qqq'; remove it, the known names are name, parts, main"),
+        ({"parts": []}, "^setting 'name' is missing; add it to the config$"),
+        ({"name": 3}, "^setting 'name' is 3 but should be a valid string$"),
+        ({"name": None}, "^setting 'name' is null but should be a valid string$"),
+        (
+            {"name": "x", "main": {"width": "many"}},
+            "^setting 'main.width' is \"many\" but should be a valid int",
+        ),
+        ({"name": "x", "main": {"width": 2.5}}, "^setting 'main.width' is 2.5 but should be a valid integer"),
+        ({"name": "x", "main": {"width": True}}, "^setting 'main.width' is true but should be a number$"),
+        ({"name": "x", "ratio": False}, "^setting 'ratio' is false but should be a number$"),
+        ({"name": "x", "ratio": "1e999"}, "^setting 'ratio' is \"1e999\" but should be a finite number$"),
+        ({"name": "x", "main": 3}, "^setting 'main' is 3 but should be a"),
+        ({"name": "x", "parts": {"a": 1}}, "^setting 'parts' is .* but should be a list$"),
+        (
+            {"name": "x", "parts": [{"width": 0}]},
+            "^setting 'parts.0.width' is 0 but should be greater than or equal to 1",
+        ),
+        (
+            {"name": "x", "parts": [{"width": 13}]},
+            "^setting 'parts.0.width' is 13, which brings bad luck; take another$",
+        ),
+    ],
+)
+def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, values), Whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json is not valid JSON: .*line 1"),
+        ("", "config.json is not valid JSON"),
+        ("[1, 2]", "config.json must be a JSON object, not a list"),
+        ('{"name": "x", "name": "y"}', "setting 'name' stands twice"),
+        ('{"name": "x", "main": {"width": 1, "width": 2}}', "setting 'width' stands twice"),
+        ('{"name": "x", "ratio": NaN}', "setting 'ratio' is NaN but should be a finite number"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text), Whole)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none.json does not exist; give the path of a JSON config"):
+        load_config(tmp_path / "none.json", Whole)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(tmp_path, Whole)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(ConfigError, match="binary.json is not valid JSON"):
+        load_config(tmp_path / "binary.json", Whole)
+
+
+def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, {"name": ["x" * 5000]}), Whole)
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=y", ("y", 3, 5)),
+        ("name=a=b", ("a=b", 3, 5)),
+        ('name="7"', ("7", 3, 5)),
+        ("main.width=9", ("x", 9, 5)),
+        ("parts.0.width=9", ("x", 3, 9)),
+        ('parts.0={"width": 8}', ("x", 3, 8)),
+    ],
+)
+def test_overrides(tmp_path: Path, override: str, expected: tuple[str, int, int]) -> None:
+    path = write(tmp_path, {"name": "x", "parts": [{"width": 5}]})
+    config = load_config(path, Whole, [override])
+    assert (config.name, config.main.width, config.parts[0].width) == expected
+
+
+def test_the_last_override_wins_and_null_is_null(tmp_path: Path) -> None:
+    path = write(tmp_path, {"name": "x", "note": "n"})
+    config = load_config(path, Whole, ["main.width=4", "main.width=5", "note=null"])
+    assert (config.main.width, config.note) == (5, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name", "--set 'name' must have the form dotted.key=value"),
+        ("=3", "must have the form dotted.key=value"),
+        ("main..width=3", "must have the form dotted.key=value"),
+        ("name.first=3", "what stands before 'first' is not a group of settings"),
+        ("parts.7.width=3", "'7' must be an index below 1"),
+        ("parts.x=3", "'x' must be an index below 1"),
+        ("main.widht=3", "unknown setting 'main.widht'; did you mean 'width'?"),
+        ("main.width=-1", "setting 'main.width' is -1 but should be greater"),
+    ],
+)
+def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
+    path = write(tmp_path, {"name": "x", "parts": [{"width": 5}]})
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, Whole, [override])
+    assert message in str(caught.value)
+
+
+def test_paths_are_relative_to_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    path = write(tmp_path / "configs", {"name": "x", "main": {"photo": "../photos/a.png"}})
+    monkeypatch.chdir(tmp_path)
+    config = load_config(path.relative_to(tmp_path), Whole)
+    assert config.main.photo == (tmp_path / "photos" / "a.png").resolve()
+
+
+def test_absolute_and_home_paths_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    values = {"name": "x", "main": {"photo": str(tmp_path / "a.png")}, "parts": [{"photo": "~/b.png"}]}
+    config = load_config(write(tmp_path, values), Whole)
+    assert config.main.photo == tmp_path / "a.png"
+    assert config.parts[0].photo == tmp_path / "home" / "b.png"
+
+
+def test_without_a_folder_paths_are_as_given() -> None:
+    assert validate({"photo": "a/b.png"}, Part).photo == Path("a/b.png")
+
+
+def test_a_models_path_is_local_where_it_exists_or_looks_local(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    paths = {
+        "mine": str(tmp_path / "mine"),
+        "./gone": str(tmp_path / "gone"),
+        "x.safetensors": str(tmp_path / "x.safetensors"),
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    }
+    for given, expected in paths.items():
+        assert validate({"path": given}, ModelConfig, folder=tmp_path).path == expected
+
+
+def test_configs_cannot_be_changed() -> None:
+    config = GenerateConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.height = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"templates": []}, "setting 'templates': tuple should have at least 1 item|setting 'templates'"),
+        (
+            {"templates": [{"text": "a {rare} {common} {plce}"}]},
+            r"'templates.0.text' has the slot \{plce\}, which is in neither .*; did you mean \{place\}\?",
+        ),
+        (
+            {"templates": [{"text": "a {rare} {common} {place} {zzz}"}]},
+            r"slot \{zzz\}.*; add it to one of them",
+        ),
+        (
+            {"templates": [{"text": "a {rare} {common} {place"}]},
+            "'templates.0.text' is .* a brace belongs to no slot",
+        ),
+        (
+            {"templates": [{"text": "a {rare} {place}"}]},
+            r"'objects.common' is in no template; write \{common\} in one",
+        ),
+        ({"templates": [{"text": "a {rare} {common}"}]}, "'attributes.place' is in no template"),
+        (
+            {"templates": [{"text": "a {rare} {common} {place}", "weight": 0}]},
+            "'templates.0.weight' is 0 but should",
+        ),
+        (
+            {"templates": [{"text": "a {common} {common} {common} {rare} {place}"}]},
+            r"'templates.0.text' has the slot \{common\} 3 times, but objects.common has fewer classes",
+        ),
+        ({"templates": [{"text": "a {rare} {rare} {rare} {common} {place}"}]}, r"slot \{rare\} 3 times"),
+        (
+            {"attributes": {"place": {"here": 1, "there": 0}}},
+            "'attributes.place.there' has weight 0.0; weights must",
+        ),
+        ({"attributes": {"place": {"here": -2}}}, "'attributes.place.here' has weight -2.0"),
+        ({"attributes": {"place": []}}, "'attributes.place' has no values"),
+        ({"attributes": {"place": {}}}, "'attributes.place' has no values"),
+        (
+            {"attributes": {"place": ["a", "a"]}},
+            "'attributes.place' has the value 'a' twice; .* a map of weights",
+        ),
+        (
+            {"attributes": {"place": ["a", 3]}},
+            "setting 'attributes.place.1' is 3 but should be a valid string",
+        ),
+        (
+            {"attributes": {"place": {"a": "much"}}},
+            "setting 'attributes.place.a' is \"much\" but should be a valid num",
+        ),
+        (
+            {"attributes": {"place": ["{rare}"]}},
+            "'attributes.place.0' is '{rare}', but slots are filled in templates",
+        ),
+        ({"attributes": {"place": ["x"], "rare": ["y"]}}, "'attributes.rare' has the name of an object slot"),
+        (
+            {"objects": {"rare": {"piano": []}, "common": {"car": ["car"]}}},
+            "'objects.rare.piano' has no phrases",
+        ),
+        (
+            {"objects": {"rare": {"piano": ["p", " "]}, "common": {"car": ["car"]}}},
+            "'objects.rare.piano.1' is empty",
+        ),
+        ({"objects": {"rare": {}, "common": {"car": ["car"]}}}, "'objects.rare' has no classes"),
+        (
+            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": ["car"], "tent": ["car"]}}},
+            "'objects.common' has the phrase 'car' twice",
+        ),
+        (
+            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": "car"}}},
+            "'objects.common.car' is \"car\" but should",
+        ),
+    ],
+)
+def test_rules_of_prompts(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(prompts(**change), PromptsConfig)
+
+
+def test_rules_of_prompts_give_the_whole_path_in_a_larger_config() -> None:
+    values = dataset(prompts=prompts(attributes={"place": {"here": -1}}))
+    with pytest.raises(ConfigError, match="^setting 'prompts.attributes.place.here' has weight"):
+        validate(values, DatasetConfig)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["piano", "car"], "^setting 'classes' lacks 'tent', which prompts.objects asks for; add it$"),
+        (["piano", "car", "tent", "car"], "^setting 'classes' lists 'car' twice"),
+    ],
+)
+def test_classes_and_prompts_must_agree(classes: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(dataset(classes=classes), DatasetConfig)
+
+
+def test_classes_choose_the_order_of_ids() -> None:
+    config = validate(dataset(classes=["tent", "piano", "car"]), DatasetConfig)
+    assert config.class_names == ("tent", "piano", "car")
+
+
+def test_classes_that_no_prompt_draws_keep_their_ids() -> None:
+    config = validate(dataset(classes=["dog", "tent", "piano", "car"]), DatasetConfig)
+    assert config.class_names == ("dog", "tent", "piano", "car")
+
+
+def test_the_schema_describes_every_setting() -> None:
+    schema = DatasetConfig.model_json_schema()
+    for definition in schema["$defs"].values():
+        for name, setting in definition.get("properties", {}).items():
+            assert setting.get("description"), name
+
+
+def test_one_gpu_may_be_given_as_its_number() -> None:
+    assert DetectorConfig(device=1) == DetectorConfig(device="1")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        DetectorConfig(device=True)  # type: ignore[arg-type]

@@ -1,0 +1,142 @@
+"""Every format into every other: instances, splits, class names and, where the format can, provenance survive."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffugen.datasets.export import FORMATS, export_dataset
+from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
+from diffugen.datasets.item import DatasetItem
+from diffugen.errors import ConfigError
+from diffugen.instances import Instances
+
+SIZE_HW = (37, 53)
+NAMES = ["grand-piano", "car"]
+
+
+def masks_of(*shapes: list[tuple[int, int, int, int]]) -> np.ndarray:
+    """Per object its rectangles (x1, y1, x2, y2); one with x1 > x2 is a hole."""
+    masks = np.zeros((len(shapes), *SIZE_HW), bool)
+    for mask, rectangles in zip(masks, shapes, strict=True):
+        for x1, y1, x2, y2 in rectangles:
+            mask[y1:y2, min(x1, x2) : max(x1, x2)] = x1 < x2
+    return masks
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+
+
+CASES = {
+    "hole": Instances.from_masks(masks_of([(5, 5, 40, 30), (20, 10, 10, 20)]), [0]),
+    "tiny": Instances.from_masks(masks_of([(11, 9, 12, 10)], [(30, 2, 32, 3)]), [1, 0]),
+    "touching": Instances.from_masks(masks_of([(5, 5, 20, 20)], [(20, 5, 35, 20)], [(5, 20, 35, 30)]), [1, 1, 0]),
+    "empty": Instances.empty(SIZE_HW),
+}
+PARTS = Instances.from_masks(masks_of([(2, 2, 9, 9), (30, 20, 44, 30)]), [1])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    items = [
+        DatasetItem(name, picture(number), instances, "val" if name == "tiny" else "train", {"seed": number})
+        for number, (name, instances) in enumerate(CASES.items())
+    ]
+    items.append(DatasetItem("parts", picture(9), PARTS, "val", {"seed": 9}))
+    write_dataset(tmp_path / "source", items, NAMES)
+    return tmp_path / "source"
+
+
+def rows_of(root: Path) -> dict[str, tuple[DatasetItem, np.ndarray]]:
+    return {item.name: (item, image) for split in own_splits(root) for item, image in read_items(root, split)}
+
+
+def assert_same(found: Path, expected: Path, *, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    given, read = rows_of(expected), rows_of(found)
+    assert class_names_of(found) == class_names_of(expected)
+    assert set(read) == set(given)
+    for name, (item, image) in read.items():
+        other, pixels = given[name]
+        np.testing.assert_array_equal(image, pixels)
+        assert item.split == other.split
+        if name not in but:
+            order, other_order = (
+                sorted(range(len(i)), key=lambda k, i=i: i.masks[k].tobytes())  # type: ignore[misc]
+                for i in (item.instances, other.instances)
+            )
+            np.testing.assert_array_equal(item.instances.masks[order], other.instances.masks[other_order])
+            np.testing.assert_array_equal(item.instances.class_ids[order], other.instances.class_ids[other_order])
+
+
+@pytest.mark.parametrize(("first", "second"), itertools.permutations(FORMATS, 2))
+def test_formats_convert_into_each_other(source: Path, tmp_path: Path, first: str, second: str) -> None:
+    export_dataset(source, tmp_path / "a", layout=first)
+    export_dataset(tmp_path / "a", tmp_path / "b", layout=second)
+    assert_same(tmp_path / "a", source)
+    assert_same(tmp_path / "b", source)
+
+
+@pytest.mark.parametrize("masks", ["rle", "polygon"])
+def test_coco_files_are_exact(source: Path, tmp_path: Path, masks: str) -> None:
+    export_dataset(source, tmp_path / "a", masks=masks)  # type: ignore[arg-type]
+    for path in (tmp_path / "a" / "labels").rglob("*.txt"):
+        path.unlink()  # so that nothing is read from YOLO's lines
+    assert_same(tmp_path / "a", source)
+
+
+def test_yolo_lines_alone_are_exact_but_for_the_bridge_between_parts(source: Path, tmp_path: Path) -> None:
+    export_dataset(source, tmp_path / "a")
+    for path in (tmp_path / "a" / "coco").iterdir():
+        path.unlink()
+    assert_same(tmp_path / "a", source, but={"parts"})
+    (found,) = rows_of(tmp_path / "a")["parts"][0].instances.masks
+    assert (found & PARTS.masks[0]).sum() == PARTS.masks.sum()
+    assert 0 < (found & ~PARTS.masks[0]).sum() < 40  # a line of one pixel
+
+
+@pytest.mark.parametrize(("layout", "expected"), [("yolo", {"seed": 9}), ("imagefolder", {"seed": 9}), ("voc", {})])
+def test_provenance_is_kept_where_the_format_can(
+    source: Path, tmp_path: Path, layout: str, expected: dict[str, int]
+) -> None:
+    export_dataset(source, tmp_path / "a", layout=layout)
+    assert rows_of(tmp_path / "a")["parts"][0].provenance == expected
+
+
+def test_classes_can_be_chosen_and_ordered(source: Path, tmp_path: Path) -> None:
+    export_dataset(source, tmp_path / "a", class_names=["car"], layout="voc")
+    assert class_names_of(tmp_path / "a") == ["car"]
+    rows = rows_of(tmp_path / "a")
+    assert {name: len(item.instances) for name, (item, _) in rows.items()} == {
+        "hole": 0,
+        "tiny": 1,
+        "touching": 2,
+        "empty": 0,
+        "parts": 1,
+    }
+
+
+def test_near_duplicates_are_dropped_across_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = np.clip(picture(1).astype(int) + 3, 0, 255).astype(np.uint8)
+    items = [
+        DatasetItem("a", picture(1), CASES["hole"], "train"),
+        DatasetItem("b", picture(2), CASES["tiny"], "train"),
+        DatasetItem("c", twin, CASES["hole"], "val"),
+        DatasetItem("d", picture(3), CASES["hole"], "val"),
+    ]
+    write_dataset(tmp_path / "source", items, NAMES)
+    export_dataset(tmp_path / "source", tmp_path / "a", drop_duplicates=0.06)
+    assert set(rows_of(tmp_path / "a")) == {"a", "b", "d"}
+    assert "dropped 1 near-duplicates\ntrain: 2 images, val: 1 images" in capsys.readouterr().out
+    export_dataset(tmp_path / "source", tmp_path / "b")
+    assert set(rows_of(tmp_path / "b")) == {"a", "b", "c", "d"}
+
+
+def test_what_cannot_be_exported_is_told_in_a_sentence(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is the dataset itself"):
+        export_dataset(source, source)
+    with pytest.raises(ConfigError, match="has no class 'dog'; its classes are grand-piano, car"):
+        export_dataset(source, tmp_path / "a", class_names=["dog"])

@@ -1,0 +1,128 @@
+import cv2
+import numpy as np
+import pytest
+
+from diffugen.datasets import yolo
+from diffugen.instances import Instances
+
+SIZE_HW = (37, 53)
+
+
+def drawn(*shapes: tuple[int, int, int, int], holes: tuple[tuple[int, int, int, int], ...] = ()) -> np.ndarray:
+    """A mask of rectangles (x1, y1, x2, y2), edges exclusive."""
+    mask = np.zeros(SIZE_HW, bool)
+    for x1, y1, x2, y2 in shapes:
+        mask[y1:y2, x1:x2] = True
+    for x1, y1, x2, y2 in holes:
+        mask[y1:y2, x1:x2] = False
+    return mask
+
+
+EXACT = {
+    "rectangle": drawn((5, 7, 30, 21)),
+    "whole image": drawn((0, 0, 53, 37)),
+    "far corner": drawn((50, 30, 53, 37)),
+    "one pixel": drawn((11, 9, 12, 10)),
+    "two pixels": drawn((11, 9, 13, 10)),
+    "row": drawn((4, 9, 40, 10)),
+    "column": drawn((40, 2, 41, 36)),
+    "two by two": drawn((1, 1, 3, 3)),
+    "concave": drawn((5, 5, 30, 10), (5, 5, 10, 30)),
+    "hole": drawn((5, 5, 40, 30), holes=((10, 10, 20, 20),)),
+    "two holes": drawn((2, 2, 50, 35), holes=((5, 5, 12, 12), (30, 20, 44, 30))),
+    "hole of one pixel": drawn((5, 5, 9, 9), holes=((6, 6, 7, 7),)),
+    "hole in an arm": drawn((2, 2, 8, 30), (2, 24, 50, 30), holes=((40, 26, 44, 28),)),
+}
+
+
+@pytest.mark.parametrize("mask", EXACT.values(), ids=EXACT.keys())
+def test_one_part_masks_come_back_exactly(mask: np.ndarray) -> None:
+    given = Instances.from_masks(mask[None], [3])
+    read = yolo.from_lines(yolo.to_lines(given), SIZE_HW)
+    np.testing.assert_array_equal(read.masks, given.masks)
+    np.testing.assert_array_equal(read.xyxy, given.xyxy)
+    assert read.class_ids.tolist() == [3]
+
+
+@pytest.mark.parametrize("mask", EXACT.values(), ids=EXACT.keys())
+def test_a_path_reaches_the_edges_of_its_box(mask: np.ndarray) -> None:
+    path = yolo.path_of(mask)
+    box = Instances.from_masks(mask[None], [0]).xyxy[0]
+    np.testing.assert_allclose([*path.min(axis=0), *path.max(axis=0)], box, atol=0.02)
+    assert len(path) >= 3
+
+
+def test_random_blobs_come_back_exactly() -> None:
+    rng = np.random.default_rng(0)
+    noise = cv2.blur(rng.random((61, 83)).astype(np.float32), (5, 5)) > 0.5
+    count, parts = cv2.connectedComponents(noise.astype(np.uint8), connectivity=8)
+    given = Instances.from_masks(np.stack([parts == i for i in range(1, count)]), range(count - 1))
+    read = yolo.from_lines(yolo.to_lines(given), (61, 83))
+    assert count > 10
+    np.testing.assert_array_equal(read.masks, given.masks)
+    assert read.class_ids.tolist() == given.class_ids.tolist()
+
+
+def test_parts_are_joined_by_a_bridge_one_pixel_wide() -> None:
+    mask = drawn((3, 3, 12, 12), (30, 5, 45, 30))
+    lines = yolo.to_lines(Instances.from_masks(mask[None], [1]))
+    read = yolo.from_lines(lines, SIZE_HW).masks[0]
+    assert len(lines) == 1
+    assert read[mask].all()
+    assert 0 < (read & ~mask).sum() <= 30 - 12  # the gap's width
+
+
+def test_ultralytics_reads_the_same_mask() -> None:
+    from diffugen.detector.model import import_ultralytics
+
+    import_ultralytics()
+    from ultralytics.data.utils import polygon2mask
+
+    mask = EXACT["two holes"]
+    values = np.array(yolo.to_lines(Instances.from_masks(mask[None], [0]))[0].split()[1:], np.float32)
+    points = values.reshape(-1, 2) * SIZE_HW[::-1]
+    np.testing.assert_array_equal(polygon2mask(SIZE_HW, [points.ravel()]).astype(bool), mask)
+
+
+def test_supervision_reads_the_same_box(tmp_path) -> None:
+    supervision = pytest.importorskip("supervision")
+    from diffugen.datasets.folder import write_dataset
+    from diffugen.datasets.item import DatasetItem
+
+    given = Instances.from_masks(EXACT["concave"][None], [1])
+    write_dataset(tmp_path / "d", [DatasetItem("a", np.zeros((*SIZE_HW, 3), np.uint8), given, "train")], ["x", "y"])
+    root = tmp_path / "d"
+    read = supervision.DetectionDataset.from_yolo(
+        str(root / "images/train"), str(root / "labels/train"), str(root / "data.yaml"), force_masks=True
+    )
+    (_, _, detections) = next(iter(read))
+    assert read.classes == ["x", "y"] and detections.class_id.tolist() == [1]
+    np.testing.assert_allclose(detections.xyxy, given.xyxy, atol=1)
+
+
+def test_empty_masks_and_blank_lines_are_no_instances() -> None:
+    assert yolo.to_lines(Instances.from_masks(np.zeros((1, *SIZE_HW), bool), [0])) == []
+    assert len(yolo.from_lines(["", "  "], SIZE_HW)) == 0
+    assert yolo.from_lines([], SIZE_HW).size_hw == SIZE_HW
+
+
+def test_a_box_line_becomes_a_rectangle() -> None:
+    read = yolo.from_lines(["2 0.5 0.5 0.5 0.5"], (40, 80))
+    assert read.class_ids.tolist() == [2]
+    np.testing.assert_allclose(read.xyxy, [[20, 10, 60, 30]], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("car 0.1 0.1 0.5 0.1 0.5 0.5", "class 'car' is not a number"),
+        ("0 0.1 0.1 0.5 x 0.5 0.5", "not a number"),
+        ("0 0.1 0.1 0.5", "neither a box nor a polygon"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.7", "neither a box nor a polygon"),
+        ("0 10 10 50 10 50 50", "fractions of the image"),
+        ("0 nan 0.1 0.5 0.1 0.5 0.5", "fractions of the image"),
+    ],
+)
+def test_broken_lines_are_refused(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        yolo.from_lines([line], SIZE_HW)

@@ -1,0 +1,260 @@
+"""Generating in batches: resumable, checked beforehand, frugal when memory or disk run out."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffugen.config.settings import GenerateConfig
+from diffugen.errors import ConfigError
+from diffugen.files import read_jsonl
+from diffugen.generation import batches as generate
+from diffugen.generation.batches import generate_batches, load_generated
+from diffugen.generation.photos import read_photos
+from diffugen.images import write_png
+from diffugen.prompts.prompt import ObjectPhrase, Prompt
+
+SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=1, guidance_scale=3, batch_size=2)
+PROMPTS = [
+    Prompt("a red car and a tent", (ObjectPhrase("red car", "car"), ObjectPhrase("tent", "tent"))),
+    Prompt("an empty road"),
+    Prompt("a tent at night", (ObjectPhrase("tent", "tent"),), {"time": "at night"}, "a {x} {time}", "rain"),
+]
+SEEDS = [11, 12, 2**32 - 1]
+
+
+def run(pipe: Any, out: Path, prompts: Sequence[Prompt] = PROMPTS, **changes: Any) -> list[Any]:
+    settings = SETTINGS.model_copy(update=changes)
+    return generate_batches(pipe, prompts, SEEDS[: len(prompts)], settings, out, progress=False)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def pipe(make_tiny_pipeline: Any) -> Any:
+    return make_tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def finished(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all samples, made without interruption; read only."""
+    out = tmp_path_factory.mktemp("finished")
+    run(pipe, out)
+    return out
+
+
+def test_every_sample_has_its_files_and_record(finished: Path) -> None:
+    records = load_generated(finished)
+    assert [record.id for record in records] == ["000000", "000001", "000002"]
+    assert [record.prompt for record in records] == PROMPTS
+    assert [record.seed for record in records] == SEEDS
+    for record in records:
+        assert record.image().shape == (64, 96, 3)
+        assert record.image().dtype == np.uint8
+        heatmaps = record.heatmaps()
+        assert [heatmap.phrase for heatmap in heatmaps] == [phrase.text for phrase in record.prompt.objects]
+        assert all(heatmap.values.shape == (8, 12) for heatmap in heatmaps)
+        assert record.task == "txt2img"
+        assert record.provenance["num_inference_steps"] == 1
+        assert "model" in record.provenance
+
+
+def test_records_name_files_relative_to_the_folder(finished: Path) -> None:
+    parts = sorted((finished / "parts").iterdir())
+    assert [part.name for part in parts] == ["batch_000000.jsonl", "batch_000002.jsonl"]
+    assert read_jsonl(parts[1])[0]["image"] == "images/000002.png"
+    assert str(finished) not in parts[0].read_text()
+
+
+def test_what_is_returned_is_what_is_loaded(pipe: Any, finished: Path) -> None:
+    assert run(pipe, finished) == load_generated(finished)
+
+
+def test_a_finished_run_generates_nothing(pipe: Any, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr(generate, "generate_with_attention", never)
+    assert len(run(pipe, finished)) == 3
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["parts/batch_000002.jsonl"],
+        ["parts/batch_000000.jsonl", "images/000001.png"],
+        ["heatmaps/000000.npz"],
+        ["parts/batch_000000.jsonl", "parts/batch_000002.jsonl"],
+    ],
+)
+def test_a_run_that_was_cut_off_ends_the_same(pipe: Any, finished: Path, tmp_path: Path, lost: list[str]) -> None:
+    whole = contents(finished)
+    for name, data in whole.items():
+        if name not in lost:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(data)
+    run(pipe, tmp_path)
+    assert contents(tmp_path) == whole
+
+
+def test_other_samples_in_the_folder_are_an_error(pipe: Any, finished: Path) -> None:
+    before = contents(finished)
+    for changes, difference in (
+        ({"num_inference_steps": 2}, "setting 'provenance.num_inference_steps' changed from 1 to 2"),
+        ({"guidance_scale": 4.0}, "setting 'provenance.guidance_scale' changed from"),
+        ({"prompts": PROMPTS[:2]}, "which is not wanted any more"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds other samples .*{difference}.*; choose another"):
+            run(pipe, finished, **changes)
+    assert contents(finished) == before
+
+
+def test_all_prompts_are_checked_before_anything_is_generated(pipe: Any, tmp_path: Path) -> None:
+    bad = Prompt("a red car", (ObjectPhrase("bus", "bus"),))
+    with pytest.raises(ConfigError, match="'bus'"):
+        run(pipe, tmp_path / "a", [*PROMPTS[:2], bad])
+    with pytest.raises(ConfigError, match="write only word"):
+        run(pipe, tmp_path / "b", [PROMPTS[0], Prompt('("a road++ at night", "a tent").blend(1, 1)')])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_and_seeds_must_be_aligned(pipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one seed per prompt: 3 prompts, 1 seeds"):
+        generate_batches(pipe, PROMPTS, [1], SETTINGS, tmp_path)
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, num_images: int) -> list[list[int]]:
+    """Make larger batches run out of memory; returns the seeds of each batch that was tried."""
+    tried: list[list[int]] = []
+    real = generate.generate_with_attention
+
+    def limited(pipe: Any, prompts: Sequence[Prompt], seeds: Sequence[int], settings: GenerateConfig) -> Any:
+        tried.append(list(seeds))
+        if len(seeds) > num_images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(pipe, prompts, seeds, settings)
+
+    monkeypatch.setattr(generate, "generate_with_attention", limited)
+    return tried
+
+
+def test_batches_are_halved_when_memory_runs_out(
+    pipe: Any,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried = limit_memory(monkeypatch, 1)
+    records = run(pipe, tmp_path, batch_size=3)
+    assert tried == [SEEDS, [11], [12], [2**32 - 1]]
+    assert [record.id for record in load_generated(tmp_path)] == ["000000", "000001", "000002"]
+    assert "GPU memory ran out with 3 images at a time; going on with 1" in caplog.text
+    for record, whole in zip(records, load_generated(finished), strict=True):
+        difference = record.image().astype(int) - whole.image()
+        assert np.abs(difference).max() <= 1  # the same sample, in a batch of another size
+
+
+def test_one_image_that_does_not_fit_is_an_error(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 0)
+    with pytest.raises(ConfigError, match="one image does not fit into the GPU's memory; lower generate.height"):
+        run(pipe, tmp_path)
+
+
+def test_a_disk_error_leaves_no_half_batch(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, pixels: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(generate, "write_png", full)
+    with pytest.raises(OSError, match="full"):
+        run(pipe, tmp_path, PROMPTS[1:2])
+    assert load_generated(tmp_path) == []
+
+
+def test_provenance_is_recorded_as_json_would_tell_it(pipe: Any, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"num_inference_steps": 1})
+    given = {"model": "m", "embeddings": ("a", "b")}
+    for _ in range(2):  # the second time it is read back
+        records = generate_batches(pipe, PROMPTS[1:2], [5], settings, tmp_path, progress=False, provenance=given)
+    assert records[0].provenance["embeddings"] == ["a", "b"]
+    assert json.loads((tmp_path / "parts" / "batch_000000.jsonl").read_text())["provenance"]["model"] == "m"
+
+
+def test_heatmap_files_are_never_unpickled(finished: Path, tmp_path: Path) -> None:
+    record = load_generated(finished)[0]
+    evil = tmp_path / "evil.npz"
+    np.savez(evil, values=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        type(record)(**{**vars(record), "heatmap_path": evil}).heatmaps()
+
+
+def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    write_png(tmp_path / "photos" / "tent.png", pixels)
+    prompts = [Prompt(f"a photo of a {word}", (ObjectPhrase(word, "tent"),)) for word in ("tent", "car")]
+
+    def read(out: Path) -> list[Any]:
+        return read_photos(pipe, tmp_path / "photos", prompts, SETTINGS, out, provenance={"model": "tiny"})
+
+    (record,) = read(tmp_path / "out")
+    captions = ["a photo of a tent", "a photo of a car"]
+    assert (record.task, record.prompt) == ("photo", prompts[0])
+    assert record.provenance == {"model": "tiny", "photo": "tent.png", "captions": captions}
+    assert (record.image() == pixels).all()
+    assert record.heatmaps()[0].values.shape == (6, 10)
+    before = contents(tmp_path / "out")
+    (tmp_path / "photos" / "tent.png").unlink()
+    assert read(tmp_path / "out") == [record]  # done is done
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(ConfigError, match="has no images"):
+        read(tmp_path / "other")
+
+
+def test_large_photos_are_read_at_the_size_that_the_model_knows(pipe: Any, tmp_path: Path) -> None:
+    """At their own, self-attention would have too many pixels to be kept, and the model would be lost in them."""
+    native = pipe.unet.config.sample_size
+    side = 3 * native * pipe.vae_scale_factor
+    write_png(tmp_path / "photos" / "tent.png", np.zeros((side, side, 3), np.uint8))
+    settings = SETTINGS.model_copy(update={"self_attention_factor": 1})
+    prompt = Prompt("a tent", (ObjectPhrase("tent", "tent"),))
+    (record,) = read_photos(pipe, tmp_path / "photos", [prompt], settings, tmp_path / "out", provenance={})
+    assert record.image().shape == (side, side, 3)
+    assert record.heatmaps()[0].values.shape == (native, native)
+
+
+@dataclass(frozen=True)
+class DrawnOver:
+    """A start of noise, drawn over or repainted on its left."""
+
+    task: str
+    strength: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
+        image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        return image, np.indices((64, 96))[1] < 48 if self.task == "inpaint" else None
+
+
+def test_samples_with_and_without_a_start_go_into_one_folder(pipe: Any, tmp_path: Path) -> None:
+    """Only alike ones share a batch, and those from noise are what they would be alone."""
+    inpainted = DrawnOver("inpaint", 1.0)
+    starts = [None, None, DrawnOver("img2img", 0.5), DrawnOver("img2img", 1.0), inpainted, None]
+    prompts, seeds = [PROMPTS[0]] * 6, list(range(6))
+    settings = SETTINGS.model_copy(update={"num_inference_steps": 2, "batch_size": 4})
+    records = generate_batches(pipe, prompts, seeds, settings, tmp_path / "mixed", starts=starts, progress=False)
+    assert [record.task for record in records] == ["txt2img"] * 2 + ["img2img"] * 2 + ["inpaint", "txt2img"]
+    parts = sorted(path.stem for path in (tmp_path / "mixed" / "parts").iterdir())
+    assert parts == [f"batch_00000{number}" for number in (0, 2, 3, 4, 5)]
+    alone = generate_batches(pipe, prompts[:2], seeds[:2], settings, tmp_path / "alone", progress=False)
+    assert all((a.image() == b.image()).all() for a, b in zip(alone, records, strict=False))
+    assert (records[4].image()[:, 48:] == inpainted.load()[0][:, 48:]).all()

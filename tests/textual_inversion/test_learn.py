@@ -1,0 +1,213 @@
+"""Learning a concept end to end on a tiny pipeline."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+import textual_inversion.learn
+from diffugen.config.settings import ModelConfig
+from diffugen.diffusion.embeddings import read_embedding
+from diffugen.errors import ConfigError
+from textual_inversion.config import ConceptConfig
+from textual_inversion.learn import check_concept, learn_concept
+from textual_inversion.module import ConceptModule
+
+
+def test_the_loss_falls_and_only_the_placeholder_changes(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def fit_and_measure(module, *args):
+        fixed = [module._draws.draw(step) for step in range(1000, 1008)]
+        weight = module._pipe.text_encoder.get_input_embeddings().weight
+        seen["weight_before"], seen["ids"] = weight.detach().clone(), module._pipe.tokenizer
+        with torch.no_grad():
+            seen["before"] = sum(module.denoising_loss(draw).item() for draw in fixed)
+            fit(module, *args)
+            seen["after"] = sum(module.denoising_loss(draw).item() for draw in fixed)
+        seen["pipe"] = module._pipe
+
+    fit = textual_inversion.trainer.fit
+    monkeypatch.setattr(textual_inversion.learn, "fit", fit_and_measure)
+    config = make_concept(steps=40, batch_size=4)
+    rows = read_embedding(learn_concept(config, tiny_model, tmp_path / "out", progress=False))["<grand-piano>"][0]
+
+    assert seen["after"] < seen["before"]
+    weight = seen["pipe"].text_encoder.get_input_embeddings().weight
+    placeholder = seen["pipe"].tokenizer.convert_tokens_to_ids("<grand-piano>")
+    assert torch.equal(weight[placeholder], rows[0])
+    others = torch.arange(len(weight)) != placeholder
+    assert torch.equal(weight[others], seen["weight_before"][others])
+    assert not torch.equal(rows[0], seen["weight_before"][placeholder])
+
+
+def test_the_files_are_there_and_load(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    config = make_concept(
+        num_vectors=2,
+        lora={"rank": 2, "learning_rate": 0.01},
+        samples={"num_images": 2, "num_inference_steps": 2},
+    )
+    out = tmp_path / "out"
+    path = learn_concept(config, tiny_model, out, progress=False)
+    assert {file.name for file in out.iterdir()} == {
+        "learned_embeds.safetensors",
+        "lora.safetensors",
+        "concept.json",
+        "loss.csv",
+        "loss.png",
+        "samples.png",
+    }
+    assert len((out / "loss.csv").read_text().splitlines()) == 1 + config.steps
+    with Image.open(out / "samples.png") as sheet:
+        assert sheet.height >= 2 * 24 and sheet.width >= 2 * 32
+
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model.path, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    prompt = {"prompt": "a photo of a <grand-piano>", "height": 24, "width": 32, "num_inference_steps": 2}
+
+    def draw():
+        return pipe(**prompt, output_type="np", generator=torch.Generator().manual_seed(0)).images[0]
+
+    pipe.load_textual_inversion(str(path))
+    with_token = draw()
+    pipe.load_lora_weights(str(out / "lora.safetensors"))
+    adapters = [name for name, _ in pipe.unet.named_parameters() if "lora" in name]
+    assert adapters and all("attn2" in name for name in adapters)
+    assert abs(draw() - with_token).max() > 0
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["token", "token and LoRA"])
+def test_an_interrupted_training_ends_with_the_same_files(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch, lora: dict | None
+) -> None:
+    config = make_concept(lora=lora, max_norm_ratio=1.0)
+    learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+
+    step = ConceptModule.training_step
+    for stop_at in (2, 6, 10):  # before the first checkpoint, and between the others
+
+        def stop(self, draw, index, stop_at=stop_at):
+            if self.global_step == stop_at:
+                raise RuntimeError("stopped")
+            return step(self, draw, index)
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+            patch.setattr(ConceptModule, "training_step", stop)
+            learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    checkpoint = torch.load(tmp_path / "cut/checkpoints/latest.ckpt", weights_only=True)  # nothing but plain values
+    assert checkpoint["global_step"] == 8
+
+    learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    for name in ("learned_embeds.safetensors", "loss.csv", *(["lora.safetensors"] if lora else [])):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_an_interrupt_reaches_the_caller(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(ConceptModule, "training_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        learn_concept(make_concept(), tiny_model, tmp_path / "out", progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_stopped_after_the_last_step_it_only_finishes(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = make_concept(), tmp_path / "out"
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(textual_inversion.learn, "write_embedding", fail)
+        learn_concept(config, tiny_model, out, progress=False)
+    losses = (out / "loss.csv").read_text()
+    monkeypatch.setattr(ConceptModule, "training_step", fail)
+    assert learn_concept(config, tiny_model, out, progress=False).exists()
+    assert (out / "loss.csv").read_text() == losses
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from diffugen.config import load_config
+from textual_inversion.config import ConceptRunConfig
+from textual_inversion.module import ConceptModule
+from textual_inversion.learn import learn_concept
+step = ConceptModule.training_step
+def killing_step(self, draw, index):
+    if self.global_step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, draw, index)
+ConceptModule.training_step = killing_step
+config = load_config(Path(sys.argv[1]), ConceptRunConfig)
+learn_concept(config.concept[0], config.model, Path(sys.argv[2]))
+"""
+
+
+def test_sigkill(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    config = make_concept()
+    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    values = {"model": tiny_model.model_dump(mode="json"), "concept": config.model_dump(mode="json")}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    command = [sys.executable, "-c", _KILLED, str(tmp_path / "config.json"), str(tmp_path / "cut")]
+    killed = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (tmp_path / "cut" / whole.name).exists()
+    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    rows, expected = read_embedding(resumed)["<grand-piano>"][0], read_embedding(whole)["<grand-piano>"][0]
+    # Two processes may choose different kernels by their number of threads.
+    assert torch.allclose(rows, expected, atol=1e-5)
+
+
+def test_a_finished_concept_returns_at_once(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = make_concept(steps=2), tmp_path / "out"
+    path = learn_concept(config, tiny_model, out, progress=False)
+    monkeypatch.setattr(textual_inversion.learn, "load_pipeline", lambda _: pytest.fail("loaded the model"))
+    assert learn_concept(config, tiny_model, out) == path
+    with pytest.raises(ConfigError, match=r"setting 'concept\.steps' changed from 2 to 3 since .* give another folder"):
+        learn_concept(config.model_copy(update={"steps": 3}), tiny_model, out)
+    with pytest.raises(ConfigError, match=r"concept\.seed"):
+        learn_concept(config.model_copy(update={"seed": 5}), tiny_model, out)
+
+
+def test_seeds_differ(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    configs = [make_concept(steps=2, seed=seed) for seed in (0, 1)]
+    files = [learn_concept(config, tiny_model, tmp_path / str(config.seed), progress=False) for config in configs]
+    first, second = (read_embedding(file)["<grand-piano>"][0] for file in files)
+    assert not torch.equal(first, second)
+
+
+def test_mistakes_leave_nothing_behind(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    config = make_concept(initializer_word="\u2603")
+    with pytest.raises(ConfigError, match="initializer_word"):
+        learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_concept(make_concept, photo_folder: Path, tiny_pipeline) -> None:
+    config: ConceptConfig = make_concept()
+    check_concept(config)
+    check_concept(config, tiny_pipeline)
+    (photo_folder / "cut.png").write_bytes((photo_folder / "0.png").read_bytes()[:900])
+    with pytest.raises(ConfigError, match=r"cut\.png"):
+        check_concept(config)
+    for file in photo_folder.iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"concept\.photos"):
+        check_concept(config)

@@ -1,0 +1,251 @@
+"""Ways to learn a concept: accumulation, precision, processes, early stop, styles, several concepts, other models."""
+
+import copy
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import textual_inversion.learn
+from diffugen.config.loader import validate
+from diffugen.config.settings import ModelConfig
+from diffugen.diffusion.embeddings import load_embedding, read_embedding
+from diffugen.errors import ConfigError
+from textual_inversion.config import OBJECT_TEMPLATES, STYLE_TEMPLATES, ConceptRunConfig, Concepts
+from textual_inversion.data import ConceptDraws
+from textual_inversion.learn import are_learned, check_concept, learn_concept, learn_concepts
+from textual_inversion.module import ConceptModule
+from textual_inversion.trainer import for_training, precision
+
+
+def learned_rows(path: Path, token: str = "<grand-piano>") -> torch.Tensor:
+    (rows,) = read_embedding(path)[token]
+    return rows
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "loss.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@contextmanager
+def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[None]:
+    """Training inside the block is cut off at this step."""
+    train = ConceptModule.training_step
+
+    def stop(self, draw, index):
+        if self.global_step == step:
+            raise RuntimeError("stopped")
+        return train(self, draw, index)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(ConceptModule, "training_step", stop)
+        yield
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The captions of every batch that is trained on."""
+    batches: list[list[str]] = []
+    step = ConceptModule.training_step
+
+    def training_step(self, draw, index):
+        batches.append(draw["captions"])
+        return step(self, draw, index)
+
+    monkeypatch.setattr(ConceptModule, "training_step", training_step)
+    return batches
+
+
+def test_batches_accumulate_to_steps(tmp_path: Path, make_concept, tiny_model: ModelConfig, seen) -> None:
+    config = make_concept(steps=3, accumulate_batches=2)
+    learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+    assert len(seen) == 6 and len(losses(tmp_path / "out")) == 3
+
+
+def test_an_interrupted_accumulation_ends_with_the_same_file(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_concept(steps=6, accumulate_batches=2)
+    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    with stopped_at(monkeypatch, 5):
+        learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_mixed_precision_follows_the_models_dtype(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    half = tiny_model.model_copy(update={"dtype": "bfloat16"})
+    assert precision(half) == "bf16-mixed" and for_training(half).dtype == "float32"
+    assert precision(tiny_model.model_copy(update={"dtype": "float16"})) == "32-true"  # a CPU has no float16
+    config = make_concept(steps=3)
+    mixed, full = (
+        learned_rows(learn_concept(config, model, tmp_path / model.dtype, progress=False))
+        for model in (half, tiny_model)
+    )
+    assert not torch.equal(mixed, full) and torch.allclose(mixed, full, atol=0.05)
+
+
+def test_processes_train_together(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with a batch each learn what one process learns that takes both their batches per step."""
+    config = make_concept(steps=4, num_devices=2, checkpoint_every=2)
+    together = learn_concept(config, tiny_model, tmp_path / "two", progress=False)
+    draw = ConceptDraws.draw
+    both = make_concept(steps=4, accumulate_batches=2)
+    monkeypatch.setattr(ConceptDraws, "draw", lambda self, number: draw(self.starting(0, rank=number % 2), number // 2))
+    alone = learn_concept(both, tiny_model, tmp_path / "one", progress=False)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    torch.testing.assert_close(learned_rows(together), learned_rows(alone), atol=1e-4, rtol=0)
+
+
+def test_more_devices_than_there_are(make_concept, tiny_model: ModelConfig, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("diffugen.diffusion.pipelines.pick_device", lambda _: torch.device("mps"))
+    with pytest.raises(ConfigError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
+        learn_concept(make_concept(num_devices=3), tiny_model, tmp_path / "out", progress=False)
+
+
+def test_training_stops_when_the_held_out_photo_gets_no_better(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, rows_at = iter([5.0, 3.0, 4.0, 3.5]), {}
+    loss = ConceptModule.denoising_loss
+
+    def denoising_loss(self, draw):
+        if torch.is_grad_enabled():
+            return loss(self, draw)
+        rows_at.setdefault(self.global_step, self.rows[0].detach().clone())  # a look at the photo that is held out
+        assert len(self._held_out.pool.mean) == 3 and len(self._draws.pool.mean) == 2 * 3  # photos x views
+        loss(self, draw)
+        return torch.tensor(next(looks))
+
+    monkeypatch.setattr(ConceptModule, "denoising_loss", denoising_loss)
+    monkeypatch.setattr("textual_inversion.module._NUM_HELD_OUT_DRAWS", 1)
+    config = make_concept(steps=40, early_stop={"every": 2, "patience": 2})
+    path = learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+    assert list(rows_at) == [0, 2, 4, 6] and len(losses(tmp_path / "out")) == 6  # two looks after the best one
+    assert torch.equal(learned_rows(path), rows_at[2]) and not torch.equal(rows_at[2], rows_at[6])
+
+
+def test_early_stop_survives_an_interrupt(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_concept(steps=12, early_stop={"every": 4, "patience": 2})
+    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    with stopped_at(monkeypatch, 6):
+        learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_photo_must_be_left_to_learn_from(make_concept) -> None:
+    with pytest.raises(ConfigError, match=r"early_stop\.num_photos is 3 of 3 photos"):
+        check_concept(make_concept(early_stop={"num_photos": 3}))
+
+
+def test_captions_of_photos_are_trained_on(
+    tmp_path: Path, photo_folder: Path, make_concept, tiny_model: ModelConfig, seen
+) -> None:
+    for index, caption in enumerate(["a red <grand-piano>", "the {} at night", "two {}"]):
+        (photo_folder / f"{index}.txt").write_text(caption)
+    learn_concept(make_concept(steps=6), tiny_model, tmp_path / "out", progress=False)
+    captions = {text for batch in seen for text in batch}
+    assert captions == {"a red <grand-piano>", "the <grand-piano> at night", "two <grand-piano>"}
+
+
+def test_a_caption_that_would_be_cut_is_named(photo_folder: Path, make_concept, tiny_pipeline) -> None:
+    (photo_folder / "1.txt").write_text("a {}" + " and a car" * 40)
+    with pytest.raises(ConfigError, match=r"and a car.* takes \d+ tokens of at most 77"):
+        check_concept(make_concept(), tiny_pipeline)
+
+
+def test_objects_and_styles_have_templates(make_concept) -> None:
+    assert make_concept().caption_templates == OBJECT_TEMPLATES
+    assert make_concept(learns="style").caption_templates == STYLE_TEMPLATES
+    assert make_concept(learns="style", templates=["{} art"]).caption_templates == ("{} art",)
+
+
+def test_a_style_is_everywhere(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(textual_inversion.learn, "object_weights", lambda *_, **__: pytest.fail("weighted"))
+    learn_concept(make_concept(learns="style", steps=1), tiny_model, tmp_path / "out", progress=False)
+
+
+def test_several_vectors_stand_once_in_a_caption(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = []
+    monkeypatch.setattr(ConceptModule, "on_train_end", lambda self: ids.append(_encoder_input(self)))
+    config = make_concept(steps=1, num_vectors=3, templates=["a {} car"])
+    rows = learned_rows(learn_concept(config, tiny_model, tmp_path / "out", progress=False))
+    assert rows.shape[0] == 3
+    assert ids[0] == ["a</w>", "<grand-piano>", "<grand-piano>_1", "<grand-piano>_2", "car</w>"]
+
+
+def _encoder_input(module: ConceptModule) -> list[str]:
+    """The tokens that the text encoder reads for a caption of the draws."""
+    pipe, texts = module._pipe, []
+    hook = pipe.text_encoder.register_forward_pre_hook(lambda *call: texts.append(call[1]), with_kwargs=False)
+    module.conditions(module._draws.draw(0)["captions"], module._draws.pool.mean[:1])
+    hook.remove()
+    tokens = pipe.tokenizer.convert_ids_to_tokens(texts[0][0][0])
+    return tokens[1 : tokens.index("<|endoftext|>")]
+
+
+def several(make_concept, tokens: list[str], **settings) -> Concepts:
+    values = {
+        "model": {"path": "someone/model"},
+        "concept": [
+            make_concept(placeholder_token=token, steps=2, **settings).model_dump(mode="json") for token in tokens
+        ],
+    }
+    return validate(values, ConceptRunConfig).concept
+
+
+def test_several_concepts_are_learned_each_by_itself(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    concepts = several(make_concept, ["<harp>", "<grand/piano>"])
+    model = learn_concepts(concepts, tiny_model, tmp_path, progress=False)
+    assert [path.parent.name for path in model.embeddings] == ["harp", "grand_piano"]
+    assert are_learned(concepts, tmp_path)
+    alone = learn_concepts(concepts[:1], tiny_model, tmp_path / "alone", progress=False)
+    assert alone.embeddings == (tmp_path / "alone/learned_embeds.safetensors",)
+    assert alone.embeddings[0].read_bytes() == model.embeddings[0].read_bytes()
+
+
+def test_mistakes_among_several_concepts_are_named(make_concept) -> None:
+    with pytest.raises(ConfigError, match=r"'concept': .*'<harp>' is learned twice"):
+        several(make_concept, ["<harp>", "<harp>"])
+    with pytest.raises(ConfigError, match=r"'concept': several concepts have a lora"):
+        several(make_concept, ["<harp>", "<lute>"], lora={})
+
+
+def test_a_concept_moves_to_a_model_with_the_same_text_encoder(
+    tmp_path: Path, make_concept, tiny_model: ModelConfig, tiny_pipeline, make_tiny_pipeline
+) -> None:
+    path = learn_concept(make_concept(steps=4), tiny_model, tmp_path / "out", progress=False)
+    other = make_tiny_pipeline()
+    with torch.no_grad():  # another denoiser beside the same text encoder
+        for weight in other.unet.parameters():
+            weight.add_(0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    plain = copy.deepcopy(other)
+    for pipe in (tiny_pipeline, other):
+        load_embedding(pipe, path)
+
+    def conditions(pipe) -> torch.Tensor:
+        return pipe.encode_prompt("a photo of a <grand-piano>", "cpu", 1, False)[0]
+
+    def draw(pipe) -> np.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        prompt = "a photo of a <grand-piano>"
+        return pipe(prompt, height=24, width=32, num_inference_steps=2, output_type="np", generator=generator).images[0]
+
+    assert torch.equal(conditions(tiny_pipeline), conditions(other))
+    assert not torch.equal(conditions(other), conditions(plain))
+    assert abs(draw(other) - draw(plain)).max() > 0 and abs(draw(other) - draw(tiny_pipeline)).max() > 0
