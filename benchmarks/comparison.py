@@ -18,7 +18,7 @@ from bootstrap.stages import generate_round, label_round, read_pool
 from bootstrap.training_set import sample_items
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.files import read_json, write_json
 from diffugen.labelers.attention import AttentionLabeler
@@ -47,14 +47,14 @@ def seeded_configs(args: argparse.Namespace, *overrides: str) -> Iterator[RunCon
     """The config of every seed.
 
     Raises:
-        ConfigError: it has no evaluation set, without which there is nothing to compare.
+        UserError: it has no evaluation set, without which there is nothing to compare.
     """
     if args.num_images is not None:
         overrides = (*overrides, f"rounds.num_images={args.num_images}")
     for seed in range(args.seeds):
         config = load_run_config(args.config, [*args.set, *overrides, f"seed={seed}"])
         if config.evaluation is None:
-            raise ConfigError(f"{args.config} has no evaluation; give a labelled dataset with evaluation.dataset")
+            raise UserError(f"{args.config} has no evaluation; give a labelled dataset with evaluation.dataset")
         yield config
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from diffugen.datasets.folder import class_names_of, read_dataset
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
@@ -100,7 +100,7 @@ def dataset_images(
             prompt = _prompt(lines.get(Path(name).stem), [names[class_id] for class_id in truth.class_ids], name)
             free = [other for other in names if other not in {phrase.class_name for phrase in prompt.objects}]
             if not free:
-                raise ConfigError(f"{name} shows every class of {root}, so none can be asked for in vain")
+                raise UserError(f"{name} shows every class of {root}, so none can be asked for in vain")
             absent = str(np.random.default_rng([_digest(name), 23]).choice(free))
             yield _labelled(image, truth, prompt, ObjectPhrase(absent, absent))
 
@@ -116,7 +116,7 @@ def _prompt(line: dict[str, object] | None, class_names: Sequence[str], name: st
         return Prompt(str(line["caption"]), tuple(ObjectPhrase(*pair) for pair in pairs))
     except (KeyError, TypeError, ValueError):
         example = {"caption": "a red car", "phrases": ["red car"], "kinds": ["car"]}
-        raise ConfigError(
+        raise UserError(
             f"phrases of {name} must be like {json.dumps(example)}, a phrase for every kind, not {json.dumps(line)}"
         ) from None
 

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bootstrap.run_folder import RoundFolder, RunFolder
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 
 Inode = tuple[int, int]
@@ -30,7 +30,7 @@ def check_rounds(run: RunFolder) -> None:
     """Check the files of all complete rounds against their checksums.
 
     Raises:
-        ConfigError: the first file that is missing or has another content than when its round was completed.
+        UserError: the first file that is missing or has another content than when its round was completed.
     """
     wanted = {
         folder.path / name: checksum
@@ -43,7 +43,7 @@ def check_rounds(run: RunFolder) -> None:
         trouble = "is missing" if not path.is_file() else "is corrupt" if _sha256(path, seen) != checksum else ""
         if trouble:
             first = path.relative_to(run.path).parts[0]
-            raise ConfigError(
+            raise UserError(
                 f"{path} {trouble}: it is not as it was when its round was finished; restore it from a copy, or "
                 f"remove {first} and the rounds after it, which are then made again"
             )
@@ -53,7 +53,7 @@ def _read_checksums(folder: RoundFolder) -> dict[str, str]:
     try:
         return dict(read_json(folder.checksums))
     except ValueError:
-        raise ConfigError(
+        raise UserError(
             f"{folder.checksums} is corrupt; restore it from a copy, or remove it to go on without checking"
         ) from None
 

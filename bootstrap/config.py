@@ -15,7 +15,7 @@ from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.prompt_rules import check_classes
 from diffugen.config.settings import AttentionLabelConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
 from diffugen.datasets.folder import class_names_of, splits_of
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.images import list_images
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -261,13 +261,13 @@ def check_files(config: LoopConfig) -> None:
     """Check that the files that a loop starts from are there.
 
     Raises:
-        ConfigError: for the first that is not.
+        UserError: for the first that is not.
     """
     weights, evaluation = config.detector.base_weights, config.evaluation
     if not weights.is_file():
-        raise ConfigError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
+        raise UserError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
     if weights.suffix == ".onnx":
-        raise ConfigError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
+        raise UserError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
     if config.pool is not None:
         list_images(config.pool.folder)
     if config.labelled is not None:
@@ -277,7 +277,7 @@ def check_files(config: LoopConfig) -> None:
     _check_split("evaluation", evaluation.dataset, evaluation.split)
     missing = [name for name in config.classes if name not in class_names_of(evaluation.dataset)]
     if missing:
-        raise ConfigError(
+        raise UserError(
             f"setting 'evaluation.dataset': {evaluation.dataset} has no class {missing[0]!r}, "
             "which 'classes' names; give a dataset that is labelled with it"
         )
@@ -285,12 +285,12 @@ def check_files(config: LoopConfig) -> None:
 
 def _check_split(setting: str, dataset: Path, split: str) -> None:
     if not (dataset / "data.yaml").is_file():
-        raise ConfigError(
+        raise UserError(
             f"setting '{setting}.dataset': {dataset} has no data.yaml; "
             f"give the folder of a labelled dataset, or leave '{setting}' out"
         )
     if split not in splits_of(dataset):
-        raise ConfigError(
+        raise UserError(
             f"setting '{setting}.split' is {split!r}, but {dataset} has the splits "
             f"{', '.join(splits_of(dataset))}; choose one of them"
         )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bootstrap.config import LoopConfig
 from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.config.settings import DetectorConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.generation.record import GeneratedRecord
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
@@ -119,7 +119,7 @@ def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
     """The Mask2Former that checks the detector, where the config has one.
 
     Raises:
-        ConfigError: it cannot be loaded, or its classes do not fit those of the run.
+        UserError: it cannot be loaded, or its classes do not fit those of the run.
     """
     settings = config.rounds.filter.mask2former
     if settings is None:
@@ -132,10 +132,10 @@ def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
             class_map=settings.class_map,
             device=config.model.device,
         )
-    except ConfigError as error:
-        raise ConfigError(f"setting 'rounds.filter.mask2former': {error}") from None
+    except UserError as error:
+        raise UserError(f"setting 'rounds.filter.mask2former': {error}") from None
     if not labeler.known_classes:
-        raise ConfigError(
+        raise UserError(
             f"setting 'rounds.filter.mask2former.class_map' leads to none of the classes {', '.join(config.classes)}, "
             f"and {settings.model} has none of these names; map some of its classes to them"
         )

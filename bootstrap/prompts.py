@@ -11,7 +11,7 @@ from bootstrap.config import LoopConfig
 from bootstrap.run_folder import derive_seed
 from bootstrap.variations import possible_prompts
 from diffugen.diffusion.tokens import check_prompt, tokenizers_of
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.templates import sample_prompts
 
@@ -30,13 +30,13 @@ def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[s
         new_tokens: for every concept its placeholder token and, for several vectors, the further ones.
 
     Raises:
-        ConfigError: a prompt would be cut or lacks an object's phrase, or no prompt has the placeholder.
+        UserError: a prompt would be cut or lacks an object's phrase, or no prompt has the placeholder.
     """
     rounds = range(config.rounds.num_rounds)
     prompts = {prompt.text: prompt for index in rounds for prompt in round_prompts(config, index)}
     for placeholder, *_ in new_tokens:
         if not any(placeholder in text for text in prompts):
-            raise ConfigError(
+            raise UserError(
                 f"setting 'concept.placeholder_token': {placeholder!r} is in no prompt; "
                 "use it in 'prompts.templates' or 'prompts.objects', spelt the same"
             )

@@ -54,7 +54,7 @@ def run_rounds(
         photos: folders of the concepts' photos, which the report compares generated images with.
 
     Raises:
-        ConfigError: round 0 kept too little to train on.
+        UserError: round 0 kept too little to train on.
     """
     # No decision can depend on the evaluation set: play_round is not told that there is one.
     blind = config.model_copy(update={"evaluation": None})

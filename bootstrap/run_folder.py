@@ -15,7 +15,7 @@ from typing import Any
 
 from diffugen.config.errors import first_difference
 from diffugen.config.loader import Strict
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import locked, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -162,14 +162,14 @@ class RunFolder:
         Only how long the loop goes on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
 
         Raises:
-            ConfigError: a setting differs; the message names it with both values.
+            UserError: a setting differs; the message names it with both values.
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return
         before, now = (_without_length(values) for values in (self._started_with(), config.model_dump(mode="json")))
         difference = first_difference(before, now)
         if difference is not None:
-            raise ConfigError(
+            raise UserError(
                 f"{difference} since run folder {self.path} was started; change it back to resume, "
                 "or give another folder with --out"
             )

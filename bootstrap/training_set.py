@@ -10,7 +10,7 @@ from bootstrap.config import LabelledConfig, LoopConfig
 from bootstrap.samples import SampleRecord, Split, one_per_photo
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.generation.record import provenance_of
 from diffugen.prompts.splits import assign_splits
 
@@ -91,14 +91,14 @@ def choose_validation(
         seed: which ones.
 
     Raises:
-        ConfigError: too few samples with a rare object were kept to train on some and validate on others.
+        UserError: too few samples with a rare object were kept to train on some and validate on others.
     """
     # Photos of one object look alike whatever the split, so they only train.
     kept = [sample for sample in samples if sample.kept and not sample.is_photo]
     with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
     without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
     if len(with_rare) < 2:
-        raise ConfigError(
+        raise UserError(
             f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are "
             "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
             "whether the model draws the object"

@@ -19,7 +19,7 @@ from bootstrap.corrections import latest_samples, read_corrections
 from bootstrap.labelers import EncodedLabels
 from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed
 from bootstrap.samples import SampleRecord
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.generation.record import GeneratedRecord, provenance_of
 from diffugen.generation.sources import SourceImage
@@ -69,14 +69,14 @@ def possible_prompts(config: LoopConfig, prompts: Sequence[Prompt]) -> list[Prom
     """Prompts that variations of images of these prompts may have: one for each image or object, to check beforehand.
 
     Raises:
-        ConfigError: an entry of `rounds.variations` can never repaint anything.
+        UserError: an entry of `rounds.variations` can never repaint anything.
     """
     images = [_imagined(prompt, config.classes) for prompt in prompts]
     found: list[Prompt] = []
     for number, entry in enumerate(config.rounds.variations):
         planned = _plan(entry, images, config, seed=number)
         if not planned:
-            raise ConfigError(
+            raise UserError(
                 f"setting 'rounds.variations.{number}.task': no object that 'prompts' asks for may be repainted; "
                 "see its settings 'only' and 'replace'"
             )

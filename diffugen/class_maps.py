@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 _NUM_SHOWN = 10  # class names in a message; COCO has 80
@@ -23,16 +23,14 @@ def class_index(
         class_map: from the model's names to `class_names`, many to one; names that are not in it keep their own.
 
     Raises:
-        ConfigError: the map names a class that one of the two sides does not have.
+        UserError: the map names a class that one of the two sides does not have.
     """
     class_map = class_map or {}
     for source, target in class_map.items():
         if target not in class_names:
-            raise ConfigError(f"class_map: {target!r} is none of the classes {shown(class_names)}; correct or add it")
+            raise UserError(f"class_map: {target!r} is none of the classes {shown(class_names)}; correct or add it")
         if source not in model_names.values():
-            raise ConfigError(
-                f"class_map: the model has no class {source!r}; it has {shown(list(model_names.values()))}"
-            )
+            raise UserError(f"class_map: the model has no class {source!r}; it has {shown(list(model_names.values()))}")
     mapped = {i: class_map.get(name, name) for i, name in model_names.items()}
     return {i: class_names.index(name) for i, name in mapped.items() if name in class_names}
 
@@ -41,15 +39,15 @@ def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
     """The map that a command line writes as `MODEL=DATASET`, such as `truck=car`.
 
     Raises:
-        ConfigError: an entry has another form, or a class of the model comes twice.
+        UserError: an entry has another form, or a class of the model comes twice.
     """
     class_map: dict[str, str] = {}
     for entry in entries:
         source, equals, target = (part.strip() for part in entry.partition("="))
         if not (source and equals and target):
-            raise ConfigError(f"--map {entry!r} is not of the form MODEL_CLASS=DATASET_CLASS")
+            raise UserError(f"--map {entry!r} is not of the form MODEL_CLASS=DATASET_CLASS")
         if source in class_map:
-            raise ConfigError(f"--map gives the class {source!r} twice; a model's class can become only one")
+            raise UserError(f"--map gives the class {source!r} twice; a model's class can become only one")
         class_map[source] = target
     return class_map
 
@@ -66,13 +64,13 @@ def mapped_classes(
         model: what to call it in a message.
 
     Raises:
-        ConfigError: neither the model nor the map has a wanted class.
+        UserError: neither the model nor the map has a wanted class.
     """
     known = [model_names[index] for index in sorted(model_names)]
     reachable = {name for name in known if name not in class_map} | set(class_map.values())
     for name in wanted or ():
         if name not in reachable:
-            raise ConfigError(f"--classes: {model} does not know {name!r}; its classes are {shown(known)}")
+            raise UserError(f"--classes: {model} does not know {name!r}; its classes are {shown(known)}")
     return list(wanted or dict.fromkeys(class_map.values()) or known)
 
 
@@ -84,7 +82,7 @@ def shown(names: Sequence[str]) -> str:
 def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequence[str]) -> Instances:
     """The instances whose class is in `new_names`, their class ids indexing those."""
     if len(instances) and instances.class_ids.max() >= len(old_names):
-        raise ConfigError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
+        raise UserError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
     index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
     kept = instances.subset(np.array([class_id in index for class_id in instances.class_ids], bool))
     class_ids = np.array([index[class_id] for class_id in kept.class_ids], np.int64)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import is_full_disk
 
 EXIT_USER_ERROR = 2
@@ -32,7 +32,7 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         program: name in front of the messages.
 
     Returns:
-        The command's code; 2 after a ConfigError, a full disk or too large a batch; 130 after SIGINT (Ctrl-C) and 143
+        The command's code; 2 after a UserError, a full disk or too large a batch; 130 after SIGINT (Ctrl-C) and 143
         after SIGTERM, when the message names the command line that goes on.
     """
     logging.basicConfig(level=logging.WARNING, format=f"{program}: %(message)s")
@@ -43,7 +43,7 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
     except BaseException as error:
         if came:  # whatever the libraries on the way made of the exception
             return _stopped(program, came[0])
-        if isinstance(error, ConfigError):
+        if isinstance(error, UserError):
             return _fail(program, str(error))
         if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 
-class ConfigError(ValueError):
-    """Something that the user gave is wrong; the message names the setting and the remedy."""
+class UserError(ValueError):
+    """Something that the user gave cannot be used: a setting, a file, a folder.
+
+    The message is one sentence that names the setting or file, and the remedy.
+    """

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep every other process out of an output folder, which is made, for the length of the block.
 
     Raises:
-        ConfigError: another process is at work there.
+        UserError: another process is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as lock:
@@ -82,7 +82,7 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise ConfigError(
+            raise UserError(
                 f"folder {folder} is in use by process {owner}; wait for it, or choose another with --out"
             ) from None
         lock.truncate(0)

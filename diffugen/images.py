@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
 
@@ -35,14 +35,14 @@ def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, by name; hidden files and other kinds are passed over.
 
     Raises:
-        ConfigError: if it is not a folder or has no images.
+        UserError: if it is not a folder or has no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ConfigError(f"image folder {folder} does not exist; give a folder of photos")
+        raise UserError(f"image folder {folder} does not exist; give a folder of photos")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     if not paths:
-        raise ConfigError(f"image folder {folder} has no images; put {', '.join(SUFFIXES)} files into it")
+        raise UserError(f"image folder {folder} has no images; put {', '.join(SUFFIXES)} files into it")
     return paths
 
 
@@ -50,15 +50,15 @@ def read_image(path: Path) -> np.ndarray:
     """An image as uint8 RGB [H, W, 3], turned as its camera says.
 
     Raises:
-        ConfigError: if the file is missing, broken or not an image.
+        UserError: if the file is missing, broken or not an image.
     """
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
-        raise ConfigError(f"image {path} does not exist and cannot be read; give the path of an image") from None
+        raise UserError(f"image {path} does not exist and cannot be read; give the path of an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(
+        raise UserError(
             f"image {path} cannot be read (not a readable image: {_first_line(error)}); replace or remove it"
         ) from None
 

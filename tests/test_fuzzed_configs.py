@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.loader import Strict, load_config, validate
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import ConceptRunConfig
 from train_loop import RunConfig
 
@@ -179,7 +179,7 @@ def prompts(draw: st.DrawFn) -> dict[str, Any]:
     return {"templates": templates, "objects": objects, "attributes": attributes}
 
 
-def check_sentence(error: ConfigError, key: str) -> None:
+def check_sentence(error: UserError, key: str) -> None:
     """One line, and it names the setting, or a group of settings that it is in."""
     sentence = str(error)
     assert "\n" not in sentence.strip() and len(sentence) < 500
@@ -210,7 +210,7 @@ def test_a_wrong_value_is_named_with_its_key(schema: type[Strict], data: st.Data
     known = settings_of(schema)
     key = data.draw(st.sampled_from(sorted(known)))
     value = data.draw(invalid_values(known[key]), label=key)
-    with pytest.raises(ConfigError, match=key.rpartition(".")[2]) as error:
+    with pytest.raises(UserError, match=key.rpartition(".")[2]) as error:
         validate(replaced(VALID[schema], key, value), schema)
     assert f"setting '{key}" in str(error.value)
     check_sentence(error.value, key)
@@ -223,12 +223,12 @@ def test_unknown_and_missing_settings_are_named(schema: type[Strict], data: st.D
     groups = {key.rpartition(".")[0] for key in settings_of(schema)}
     group = data.draw(st.sampled_from(sorted(groups)))
     unknown = f"{group}.{data.draw(st.from_regex(r'[a-z]{3,9}_x', fullmatch=True))}".lstrip(".")
-    with pytest.raises(ConfigError, match="unknown setting") as error:
+    with pytest.raises(UserError, match="unknown setting") as error:
         validate(replaced(VALID[schema], unknown, 1), schema)
     assert f"'{unknown}'" in str(error.value)
     required = schema.model_json_schema()["required"]
     missing = data.draw(st.sampled_from(required))
-    with pytest.raises(ConfigError, match=f"setting '{missing}'.* is missing"):
+    with pytest.raises(UserError, match=f"setting '{missing}'.* is missing"):
         validate({key: value for key, value in VALID[schema].items() if key != missing}, schema)
 
 
@@ -247,7 +247,7 @@ def test_anything_anywhere_is_accepted_or_refused_in_a_sentence(schema: type[Str
     values = replaced(VALID[schema], key, data.draw(anything, label=key))
     try:
         validate(values, schema, folder=Path("."))
-    except ConfigError as error:
+    except UserError as error:
         sentence = str(error)
         assert "\n" not in sentence.strip()
         assert sentence.startswith(("setting '", 'setting "', "unknown setting "))
@@ -259,7 +259,7 @@ def test_anything_anywhere_is_accepted_or_refused_in_a_sentence(schema: type[Str
 def test_no_file_makes_a_traceback(schema: type[Strict], content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="config|setting"):
+    with pytest.raises(UserError, match="config|setting"):
         load_config(path, schema)
 
 
@@ -277,5 +277,5 @@ def test_no_file_makes_a_traceback(schema: type[Strict], content: bytes, tmp_pat
 )
 def test_strange_values_are_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         load_config(tmp_path / "config.json", DatasetConfig)

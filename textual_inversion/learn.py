@@ -13,7 +13,7 @@ from typing import Any
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.diffusion.embeddings import text_parts, write_embedding
 from diffugen.diffusion.pipelines import load_pipeline
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
@@ -40,7 +40,7 @@ def check_concept(config: ConceptConfig, pipe: Any | None = None) -> None:
         pipe: the pipeline that will learn it; without one only the photos and their captions are checked.
 
     Raises:
-        ConfigError: one sentence that names the setting: an empty folder, an unreadable photo, a word that
+        UserError: one sentence that names the setting: an empty folder, an unreadable photo, a word that
             the model does not know, a token that it knows already, a template or caption that is too long, a
             model of a kind that cannot learn.
     """
@@ -49,7 +49,7 @@ def check_concept(config: ConceptConfig, pipe: Any | None = None) -> None:
         load_photo(path)
     captions = captions_of(photos, config.caption_templates, config.placeholder_token)
     if config.early_stop and config.early_stop.num_photos >= len(photos):
-        raise ConfigError(
+        raise UserError(
             f"concept.early_stop.num_photos is {config.early_stop.num_photos} of {len(photos)} photos, which leaves "
             "none to learn from; lower it or leave concept.early_stop out"
         )
@@ -104,7 +104,7 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
         The path of `learned_embeds.safetensors`; it is the last file to be written.
 
     Raises:
-        ConfigError: as `check_concept`, or `out` holds a concept learned with other settings.
+        UserError: as `check_concept`, or `out` holds a concept learned with other settings.
     """
     out = Path(out)
     finished = out / EMBEDDING_FILE

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diffugen.diffusion.denoising import noise_schedule, prediction_target, scaled_latents, unet_conditions
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, Draw
 from textual_inversion.placeholder import Placeholder, limit_norm
@@ -155,10 +155,10 @@ def _cast(conditions: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 
 def check_prediction_type(pipe: Any) -> None:
-    """Raise ConfigError for a model whose training target is not known."""
+    """Raise UserError for a model whose training target is not known."""
     kind = pipe.scheduler.config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction", "sample"):
-        raise ConfigError(
+        raise UserError(
             f"model.path: the model's scheduler predicts {kind!r}; textual inversion needs a model "
             "that predicts epsilon, v_prediction or sample"
         )

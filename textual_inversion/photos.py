@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +21,15 @@ def find_photos(folder: Path) -> list[Path]:
     """The photos of a concept, in the order of their names.
 
     Raises:
-        ConfigError: the folder does not exist or has no photo in it.
+        UserError: the folder does not exist or has no photo in it.
     """
     if not folder.is_dir():
-        raise ConfigError(f"concept.photos {str(folder)!r} is not a folder; give one with photos of the object")
+        raise UserError(f"concept.photos {str(folder)!r} is not a folder; give one with photos of the object")
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         known = ", ".join(sorted(suffix[1:] for suffix in PHOTO_SUFFIXES))
-        raise ConfigError(f"concept.photos {str(folder)!r} has no photos; put some there ({known})")
+        raise UserError(f"concept.photos {str(folder)!r} has no photos; put some there ({known})")
     used = set(photos) | {caption_file(photo) for photo in photos}
     if others := [path.name for path in files if path not in used]:
         logger.warning("concept.photos: not photos, left out: %s", ", ".join(others))
@@ -40,7 +40,7 @@ def load_photo(path: Path) -> np.ndarray:
     """A photo as uint8 RGB [H, W, 3]: turned as its EXIF says, over white where it is transparent.
 
     Raises:
-        ConfigError: the file is not a readable image.
+        UserError: the file is not a readable image.
     """
     try:
         with Image.open(path) as image:
@@ -49,7 +49,7 @@ def load_photo(path: Path) -> np.ndarray:
             return np.asarray(_as_rgb(upright), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise ConfigError(f"concept.photos: {str(path)!r} cannot be read ({reason}); replace or remove it") from None
+        raise UserError(f"concept.photos: {str(path)!r} cannot be read ({reason}); replace or remove it") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -72,7 +72,7 @@ def read_caption(photo: Path, placeholder_token: str) -> str | None:
     In the file the object is {} or the token itself: "a red {} on a beach at sunset".
 
     Raises:
-        ConfigError: the file is not one line of text with the object in it once.
+        UserError: the file is not one line of text with the object in it once.
     """
     path = caption_file(photo)
     if not path.is_file():
@@ -80,9 +80,9 @@ def read_caption(photo: Path, placeholder_token: str) -> str | None:
     try:
         text = path.read_text(encoding="utf-8").strip().replace(placeholder_token, "{}")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"concept.photos: caption {str(path)!r} cannot be read ({error}); write it again") from None
+        raise UserError(f"concept.photos: caption {str(path)!r} cannot be read ({error}); write it again") from None
     if text.count("{}") != 1 or len(text.splitlines()) != 1 or set("{}") & set(text.replace("{}", "")):
-        raise ConfigError(
+        raise UserError(
             f"concept.photos: caption {str(path)!r} must be one line with exactly one {{}}, where "
             f"{placeholder_token} goes (it is {text[:60]!r})"
         )

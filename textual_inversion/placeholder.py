@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffugen.diffusion.embeddings import text_parts
 from diffugen.diffusion.tokens import tokenizers_of
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
 
 
@@ -49,7 +49,7 @@ def check_tokens(config: ConceptConfig, pipe: Any, captions: Sequence[str] | Non
         captions: templates of the photos' captions; None takes the config's.
 
     Raises:
-        ConfigError: the placeholder is a token already, the initialiser is not known, or a template with the
+        UserError: the placeholder is a token already, the initialiser is not known, or a template with the
             token in it is longer than the context.
     """
     for tokenizer in tokenizers_of(pipe):
@@ -60,7 +60,7 @@ def _check_tokens(config: ConceptConfig, tokenizer: Any, captions: Sequence[str]
     vocabulary = tokenizer.get_vocab()
     for token in placeholder_tokens(config):
         if token in vocabulary:
-            raise ConfigError(
+            raise UserError(
                 f"concept.placeholder_token: {token!r} is already a token of the model; choose another name, "
                 "or leave its embedding out of model.embeddings"
             )
@@ -69,7 +69,7 @@ def _check_tokens(config: ConceptConfig, tokenizer: Any, captions: Sequence[str]
     for caption in captions:
         length = len(tokenizer(caption.format(stand_in)).input_ids)
         if length > tokenizer.model_max_length:
-            raise ConfigError(
+            raise UserError(
                 f"concept.templates: {caption!r} with {config.num_vectors} vectors takes {length} tokens of "
                 f"at most {tokenizer.model_max_length}; shorten it or lower concept.num_vectors"
             )
@@ -79,7 +79,7 @@ def initializer_ids(words: str, tokenizer: Any) -> list[int]:
     """The token ids of the initialiser word or words.
 
     Raises:
-        ConfigError: the tokenizer does not know one of the words. It can spell any word, but where the pieces
+        UserError: the tokenizer does not know one of the words. It can spell any word, but where the pieces
             are shorter than two letters on average, they mean nothing.
     """
     ids: list[int] = []
@@ -87,13 +87,13 @@ def initializer_ids(words: str, tokenizer: Any) -> list[int]:
         pieces = tokenizer(word, add_special_tokens=False).input_ids
         is_spelled = len(pieces) > 1 and len(word) < 2 * len(pieces)
         if not pieces or is_spelled or tokenizer.unk_token_id in pieces:
-            raise ConfigError(
+            raise UserError(
                 f"concept.initializer_word: {word!r} is not a word of the model{_nearest(word, tokenizer)}; "
                 "give one for something similar"
             )
         ids += pieces
     if not ids:
-        raise ConfigError("concept.initializer_word is blank; give a word for something similar")
+        raise UserError("concept.initializer_word is blank; give a word for something similar")
     return ids
 
 
@@ -110,7 +110,7 @@ def add_placeholder(pipe: Any, config: ConceptConfig) -> Placeholder:
     `merge_placeholder`; the pipeline runs all the same.
 
     Raises:
-        ConfigError: as `check_tokens`.
+        UserError: as `check_tokens`.
     """
     check_tokens(config, pipe)
     tokens = placeholder_tokens(config)

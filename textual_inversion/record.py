@@ -7,7 +7,7 @@ from typing import Any
 
 from diffugen.config.errors import first_difference
 from diffugen.config.settings import ModelConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.photos import digest, find_photos
@@ -31,6 +31,6 @@ def check_same_concept(record: dict[str, Any], out: Path) -> None:
         return
     difference = first_difference(read_json(path), record)
     if difference is not None:
-        raise ConfigError(
+        raise UserError(
             f"{difference} since the concept in {str(out)!r} was begun; give another folder, or remove that one"
         )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from diffugen.batching import lacks_memory
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.pipelines import pick_device
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from textual_inversion.config import ConceptConfig
 from textual_inversion.module import ConceptModule
@@ -42,11 +42,11 @@ def precision(model: ModelConfig) -> Any:
 
 
 def check_devices(config: ConceptConfig, model: ModelConfig) -> None:
-    """Raise ConfigError when there are not as many devices as the concept is to be learned on."""
+    """Raise UserError when there are not as many devices as the concept is to be learned on."""
     device = pick_device(model.device)
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type)
     if available is not None and config.num_devices > available:
-        raise ConfigError(
+        raise UserError(
             f"concept.num_devices is {config.num_devices}, but there are {available} of {device.type!r}; lower it"
         )
 
@@ -85,7 +85,7 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
         except RuntimeError as error:
             if not lacks_memory(error, config.batch_size):
                 raise
-            raise ConfigError(
+            raise UserError(
                 f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, raise "
                 "concept.accumulate_batches for as many views per step, and give another folder or remove this one"
             ) from None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 _KEYS = {"frechet_inception_distance": "fid", "kernel_inception_distance_mean": "kid"}
 
@@ -20,15 +20,15 @@ def check_inception(weights: Path) -> None:
     """Check that FID can be computed, before any long work.
 
     Raises:
-        ConfigError: torch-fidelity is not installed, or the file is no file of plain tensors.
+        UserError: torch-fidelity is not installed, or the file is no file of plain tensors.
     """
     if importlib.util.find_spec("torch_fidelity") is None:
-        raise ConfigError("setting 'evaluation.inception_weights' needs torch-fidelity; install 'diffugen[fidelity]'")
+        raise UserError("setting 'evaluation.inception_weights' needs torch-fidelity; install 'diffugen[fidelity]'")
     try:
         # torch-fidelity would unpickle anything; a file that this accepts holds nothing but tensors
         torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(
+        raise UserError(
             f"setting 'evaluation.inception_weights': {weights} is no readable file of tensors "
             f"({type(error).__name__}); give torch-fidelity's pt_inception-2015-12-05 file, or leave the setting out"
         ) from None
@@ -45,7 +45,7 @@ def fid_and_kid(a: Sequence[np.ndarray], b: Sequence[np.ndarray], weights: Path)
         "fid" and "kid".
 
     Raises:
-        ConfigError: as `check_inception`.
+        UserError: as `check_inception`.
     """
     check_inception(weights)
     from torch_fidelity import calculate_metrics

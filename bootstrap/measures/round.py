@@ -23,7 +23,7 @@ from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
 from diffugen.datasets.near_duplicates import near_duplicates
 from diffugen.detector.model import embed, load_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_groups
 from diffugen.evaluation.metrics import label_quality
 from diffugen.files import read_json, read_jsonl
@@ -225,7 +225,7 @@ def _attention_pairs(
         if shown:
             try:
                 (attention,) = read_attention(pipe, [image], [prompt], config.generate)
-            except ConfigError as error:  # so many objects that their caption would be cut
+            except UserError as error:  # so many objects that their caption would be cut
                 logger.debug("an evaluation image is left out of attention's: %s", error)
                 continue
             (found,) = labeler.label([LabelInput(image, prompt, attention)])
@@ -255,5 +255,5 @@ def _embedder(config: LoopConfig) -> Embed:
 def _photos(folders: Sequence[Path]) -> Iterator[np.ndarray]:
     try:
         yield from (read_image(path) for folder in folders for path in list_images(folder))
-    except ConfigError as error:  # they were there when the concept was learned; the round can do without
+    except UserError as error:  # they were there when the concept was learned; the round can do without
         logger.warning("generated images are not compared with the concept's photos: %s", error)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bootstrap.run_folder import RoundFolder
 from bootstrap.samples import SampleRecord, read_samples
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.images import PALETTE, list_images, read_image
 from diffugen.instances import Instances
 
@@ -100,7 +100,7 @@ def photo_uris(folder: Path) -> list[str]:
     """Thumbnails of a folder's photos; none, with a warning, where they are gone: the report can do without."""
     try:
         return [_jpeg_uri(read_image(path)) for path in list_images(folder)]
-    except ConfigError as error:
+    except UserError as error:
         logger.warning("the report shows no photos: %s", error)
         return []
 

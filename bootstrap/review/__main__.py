@@ -18,7 +18,7 @@ from bootstrap.review.label_studio import from_task, labelling_config, to_task
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import read_samples
 from diffugen.command_line import run_command
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_text
 
 OUTCOMES = ("review", "reject", "keep")
@@ -50,7 +50,7 @@ def import_review(run: RunFolder, export: Path) -> int:
         The number of corrected samples.
 
     Raises:
-        ConfigError: the file is no such export, or names an unknown sample.
+        UserError: the file is no such export, or names an unknown sample.
     """
     class_names, corrected = _class_names(run), read_corrections(run)
     samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
@@ -58,7 +58,7 @@ def import_review(run: RunFolder, export: Path) -> int:
     for task in _read_export(export):
         sample = samples.get(task.get("data", {}).get("name", ""))
         if sample is None:
-            raise ConfigError(f"{export} has a task that is no sample of {run.path}; export from the same run")
+            raise UserError(f"{export} has a task that is no sample of {run.path}; export from the same run")
         instances = from_task(task, class_names, sample.instances.size_hw)
         if instances is not None:
             corrected[sample.name] = instances.to_json()
@@ -68,7 +68,7 @@ def import_review(run: RunFolder, export: Path) -> int:
 
 def _class_names(run: RunFolder) -> list[str]:
     if not run.config.is_file():
-        raise ConfigError(f"{run.path} is no run folder; give the folder that train_loop.py wrote")
+        raise UserError(f"{run.path} is no run folder; give the folder that train_loop.py wrote")
     return list(read_json(run.config)["config"]["classes"])
 
 
@@ -76,9 +76,9 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
     try:
         tasks = read_json(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no JSON export of Label Studio ({error})") from None
+        raise UserError(f"{path} is no JSON export of Label Studio ({error})") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise ConfigError(f"{path} is no JSON export of Label Studio; choose the format JSON there, not JSON-MIN")
+        raise UserError(f"{path} is no JSON export of Label Studio; choose the format JSON there, not JSON-MIN")
     return tasks
 
 

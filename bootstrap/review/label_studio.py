@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from bootstrap.samples import SampleRecord
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances, polygons_of
 
 FROM_NAME, TO_NAME = "label", "image"
@@ -52,7 +52,7 @@ def from_task(task: Mapping[str, Any], class_names: Sequence[str], size_hw: tupl
         size_hw: the image's.
 
     Raises:
-        ConfigError: a region is no polygon, or of an unknown class.
+        UserError: a region is no polygon, or of an unknown class.
     """
     done = [entry for entry in task.get("annotations", []) if not entry.get("was_cancelled")]
     if not done:
@@ -97,8 +97,8 @@ def _instance_key(region: Mapping[str, Any]) -> str:
 def _class_id(region: Mapping[str, Any], class_names: Sequence[str], task: Mapping[str, Any]) -> int:
     name = task.get("data", {}).get("name", "?")
     if region.get("type") != "polygonlabels":
-        raise ConfigError(f"the annotation of {name} has a {region.get('type')!r} region; draw polygons only")
+        raise UserError(f"the annotation of {name} has a {region.get('type')!r} region; draw polygons only")
     (label,) = region["value"]["polygonlabels"]
     if label not in class_names:
-        raise ConfigError(f"the annotation of {name} has the class {label!r}; the run has {', '.join(class_names)}")
+        raise UserError(f"the annotation of {name} has the class {label!r}; the run has {', '.join(class_names)}")
     return list(class_names).index(label)

@@ -20,7 +20,7 @@ from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_c
 from diffugen.diffusion.pipelines import as_task
 from diffugen.diffusion.prompt_batches import groups_alike, text_inputs
 from diffugen.diffusion.tokens import check_prompt
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 __all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "ImageAttention", "generate_with_attention", "read_attention"]
@@ -60,7 +60,7 @@ def generate_with_attention(
         batch; and its attention, with one Heatmap per entry of `prompt.objects`.
 
     Raises:
-        ConfigError: before anything is generated: a phrase is not in its prompt, or sizes do not fit.
+        UserError: before anything is generated: a phrase is not in its prompt, or sizes do not fit.
     """
     counts = [len(values) for values in (seeds, images, masks) if values is not None]
     if counts != [len(prompts)] * len(counts):
@@ -127,13 +127,13 @@ def read_attention(
         Per image its attention, with one Heatmap per entry of `prompt.objects`, at the size of its latents.
 
     Raises:
-        ConfigError: a phrase is not in its caption, or a timestep is out of range.
+        UserError: a phrase is not in its caption, or a timestep is out of range.
     """
     if len(images) != len(prompts):
         raise ValueError(f"one prompt per image: {len(images)} images, {len(prompts)} prompts")
     limit = pipe.scheduler.config.num_train_timesteps
     if not timesteps or not all(0 <= step < limit for step in timesteps):
-        raise ConfigError(f"timesteps {list(timesteps)} must be one or more numbers from 0 to {limit - 1}")
+        raise UserError(f"timesteps {list(timesteps)} must be one or more numbers from 0 to {limit - 1}")
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attend)
     prompts = [replace(prompt, negative_text="") for prompt in prompts]  # the negative half does not run
@@ -228,7 +228,7 @@ def _common_size(images: Sequence[np.ndarray], factor: int) -> tuple[int, int]:
     sizes = {image.shape[:2] for image in images}
     height, width = next(iter(sizes))
     if len(sizes) > 1:
-        raise ConfigError(f"images of one batch have different sizes {sorted(sizes)}; batch images of one size")
+        raise UserError(f"images of one batch have different sizes {sorted(sizes)}; batch images of one size")
     if height % factor or width % factor:
-        raise ConfigError(f"image of {height}x{width} pixels: make both sides multiples of {factor} to start from it")
+        raise UserError(f"image of {height}x{width} pixels: make both sides multiples of {factor} to start from it")
     return height, width

@@ -77,7 +77,7 @@ def watch(
             2024, "Open-Vocabulary Attention Maps"), so that nothing need be found in the prompt.
 
     Raises:
-        ConfigError: a phrase is not in its prompt, or the self-attention asked for is too large.
+        UserError: a phrase is not in its prompt, or the self-attention asked for is too large.
     """
     text = None
     if settings.attend == "class_prompt":

@@ -21,7 +21,7 @@ from diffugen.attention.hooks import (
     split_heads,
     tapped,
 )
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 MAX_AFFINITY_PIXELS = 48 * 48
 """Most pixels of an affinity map: 20 MiB of float32 per image on the device, 10 MiB of float16 on disk."""
@@ -43,7 +43,7 @@ class AffinityCapture:
     While `active` is False, nothing is read.
 
     Raises:
-        ConfigError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
+        UserError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
         RuntimeError: as `AttentionCapture`.
     """
 
@@ -60,7 +60,7 @@ class AffinityCapture:
         self.map_hw = next((size for size, other in map_sizes(latent_hw).values() if other == factor), (1, 1))
         self.num_pixels = math.prod(self.map_hw)
         if self.num_pixels > MAX_AFFINITY_PIXELS:
-            raise ConfigError(
+            raise UserError(
                 f"generate.self_attention_factor {factor} makes maps of {self.map_hw[0]}x{self.map_hw[1]} pixels, "
                 f"more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffugen.class_maps import parse_class_map
 from diffugen.cli.options import _DATASET, _DETECTOR, _add_class_map, _add_detector_options, add_command, names
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 def add_evaluate(commands: Any) -> None:
@@ -40,7 +40,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from diffugen.files import write_json
 
     if (arguments.weights is None) == (arguments.labels is None):
-        raise ConfigError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
+        raise UserError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
     options = {
         "split": arguments.split,
         "images": arguments.images,
@@ -50,7 +50,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         options["score_threshold"] = arguments.score_threshold
     if arguments.labels is not None:
         if arguments.map:
-            raise ConfigError("--map is for --weights; labels are compared by the names of their classes")
+            raise UserError("--map is for --weights; labels are compared by the names of their classes")
         scores = score_labels(arguments.labels, arguments.data, **options)
     else:
         options |= {"class_map": parse_class_map(arguments.map), "imgsz": arguments.imgsz, "device": arguments.device}

@@ -15,7 +15,7 @@ from diffugen.cli.options import (
     add_command,
     names,
 )
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 if TYPE_CHECKING:
     from diffugen.labelers.base import Labeler
@@ -56,9 +56,9 @@ def _label(arguments: argparse.Namespace) -> None:
 
     given = [value for value in (arguments.weights, arguments.mask2former, arguments.model) if value is not None]
     if len(given) != 1:
-        raise ConfigError("label needs --weights (a detector), --mask2former or --model (a diffusion model); give one")
+        raise UserError("label needs --weights (a detector), --mask2former or --model (a diffusion model); give one")
     if arguments.model is not None and (arguments.classes is not None or arguments.map):
-        raise ConfigError(
+        raise UserError(
             "--classes and --map are for --weights and --mask2former; name the classes of --model in "
             "--object CLASS=WORDS"
         )

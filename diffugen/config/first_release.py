@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.config.prompt_rules import SLOT
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def translate(values: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict
     Their paths are relative to the working directory.
 
     Raises:
-        ConfigError: something that they require is missing or of another kind.
+        UserError: something that they require is missing or of another kind.
     """
     if not tasks:
-        raise ConfigError("the config has none of the groups txt2img, img2img and inpaint; add one")
+        raise UserError("the config has none of the groups txt2img, img2img and inpaint; add one")
     for task in TASKS:
         _of_kind(values, task, dict, "a group of settings", default={})
     for warning in _without_effect(values, tasks):
@@ -118,7 +118,7 @@ def _model(section: Mapping[str, Any], task: str) -> dict[str, Any]:
         model["path"] = section["stable_diffusion_model"]
     if inversion := _of_kind(section, "textual_inversion", dict, "a group with weights and keyword", default={}):
         if "weights" not in inversion:
-            raise ConfigError(f"setting '{task}.textual_inversion.weights' is missing; give the embedding file")
+            raise UserError(f"setting '{task}.textual_inversion.weights' is missing; give the embedding file")
         model["embeddings"] = [inversion["weights"]]
     return model
 
@@ -128,9 +128,9 @@ def _label_model(values: Mapping[str, Any]) -> dict[str, Any]:
     given = _of_kind(values, "label_model", dict, "a group with type and weights, as 'unsupervised' is false")
     kind = str(given.get("type", "YOLOSeg")).lower()
     if kind not in LABEL_MODELS:
-        raise ConfigError(f"setting 'label_model.type' is {given['type']!r}; give YOLOSeg or Mask2Former")
+        raise UserError(f"setting 'label_model.type' is {given['type']!r}; give YOLOSeg or Mask2Former")
     if "weights" not in given:
-        raise ConfigError("setting 'label_model.weights' is missing; give the checkpoint")
+        raise UserError("setting 'label_model.weights' is missing; give the checkpoint")
     classes = _of_kind(values, "dataset_to_model_class_map", dict, "a group of classes", default={})
     ours = {key: value for key, value in given.items() if key not in ("type", "weights", "classes")}
     return {"kind": LABEL_MODELS[kind], "weights": given["weights"], "model_classes": classes, **ours}
@@ -139,7 +139,7 @@ def _label_model(values: Mapping[str, Any]) -> dict[str, Any]:
 def _txt2img_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("prompts", "object_names"):
         if not section.get(key):
-            raise ConfigError(f"setting 'txt2img.{key}' is missing; add a list")
+            raise UserError(f"setting 'txt2img.{key}' is missing; add a list")
     objects: dict[str, list[str]] = {}
     for name in dict.fromkeys(section["object_names"]):
         objects.setdefault(_class_of(name), []).append(name)
@@ -169,7 +169,7 @@ def _inpaint_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> di
     """Their own wording; the replacements are further words for the class that they replace."""
     replacements = _replacements(section)
     if not replacements:
-        raise ConfigError('setting \'inpaint\' names no object to replace; add lists such as "car": ["red mustang"]')
+        raise UserError('setting \'inpaint\' names no object to replace; add lists such as "car": ["red mustang"]')
     return {
         "templates": [{"text": "a {source_view_point} view of {object_name}"}],
         "objects": {"object_name": replacements},
@@ -191,7 +191,7 @@ def _counts(section: Mapping[str, Any]) -> dict[str, Any]:
     if "seed_range" in section:
         seeds = _of_kind(section, "seed_range", dict, "a group with min and max")
         if not {"min", "max"} <= set(seeds):
-            raise ConfigError("setting 'seed_range' lacks min or max; give both")
+            raise UserError("setting 'seed_range' lacks min or max; give both")
         counts["seed_range"] = [seeds["min"], seeds["max"]]
     return counts
 
@@ -245,5 +245,5 @@ def default_out(values: Mapping[str, Any], task: str) -> Path:
 def _of_kind(values: Mapping[str, Any], key: str, kind: type, wanted: str, default: Any = None) -> Any:
     value = values.get(key, default)
     if not isinstance(value, kind):
-        raise ConfigError(f"setting {key!r} must be {wanted}")
+        raise UserError(f"setting {key!r} must be {wanted}")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.first_release import TASKS, default_out, is_upstream, is_upstream_key, translate
 from diffugen.config.loader import apply_override, read_config, validate
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ def load_jobs(
         task: only this one of an upstream config.
 
     Raises:
-        ConfigError: one sentence for the first thing that is wrong.
+        UserError: one sentence for the first thing that is wrong.
     """
     values = read_config(path)
     if not is_upstream(values):
         if task is not None:
-            raise ConfigError(f"--task is for configs of DiffuGen's first release; give --set task.kind={task} instead")
+            raise UserError(f"--task is for configs of DiffuGen's first release; give --set task.kind={task} instead")
         for override in overrides:
             apply_override(values, override)
         config = validate(values, DatasetConfig, folder=Path(path).parent)
@@ -49,7 +49,7 @@ def load_jobs(
             apply_override(values, override)
     tasks = [name for name in TASKS if name in values]
     if task is not None and task not in tasks:
-        raise ConfigError(f"--task {task}: {path} has no group {task!r}, only {', '.join(tasks)}")
+        raise UserError(f"--task {task}: {path} has no group {task!r}, only {', '.join(tasks)}")
     chosen = [task] if task else tasks
     outs = {
         name: default_out(values, name) if out is None else out / name if len(chosen) > 1 else out for name in chosen
@@ -69,5 +69,5 @@ def _validated(task: str, values: dict[str, Any], overrides: Sequence[str]) -> D
     for override in ours:
         apply_override(values, override)
     if "path" not in values["model"]:
-        raise ConfigError(f"setting '{task}.stable_diffusion_model' is missing; add it, or give --set model.path=MODEL")
+        raise UserError(f"setting '{task}.stable_diffusion_model' is missing; add it, or give --set model.path=MODEL")
     return validate(values, DatasetConfig, folder=Path.cwd())

@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from diffugen.config.errors import SettingError, sentence
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
-__all__ = ["ConfigError", "ConfigPath", "SettingError", "Strict", "load_config", "validate"]
+__all__ = ["ConfigPath", "SettingError", "Strict", "UserError", "load_config", "validate"]
 
 
 class Strict(BaseModel):
@@ -96,7 +96,7 @@ def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = 
             JSON, else text; paths among them are relative to the config's folder too.
 
     Raises:
-        ConfigError: one sentence for the first thing that is wrong: its key path, the value, and for an
+        UserError: one sentence for the first thing that is wrong: its key path, the value, and for an
             unknown key the nearest known name.
     """
     values = read_config(path)
@@ -109,11 +109,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of a config file, not validated yet.
 
     Raises:
-        ConfigError: there is none.
+        UserError: there is none.
     """
     values = _read(Path(path))
     if not isinstance(values, dict):
-        raise ConfigError(f"config {path} must be a JSON object, not a {type(values).__name__}")
+        raise UserError(f"config {path} must be a JSON object, not a {type(values).__name__}")
     return values
 
 
@@ -122,20 +122,20 @@ def validate(values: dict[str, Any], schema: type[AnyConfig], folder: Path | Non
     try:
         return schema.model_validate(values, context={"folder": folder})
     except ValidationError as error:
-        raise ConfigError(sentence(error, schema, values)) from None
+        raise UserError(sentence(error, schema, values)) from None
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except FileNotFoundError:
-        raise ConfigError(f"config {path} does not exist; give the path of a JSON config") from None
+        raise UserError(f"config {path} does not exist; give the path of a JSON config") from None
     except OSError as error:
-        raise ConfigError(f"config {path} cannot be read: {error.strerror}; give the path of a JSON config") from None
-    except ConfigError:
+        raise UserError(f"config {path} cannot be read: {error.strerror}; give the path of a JSON config") from None
+    except UserError:
         raise
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
-        raise ConfigError(f"config {path} is not valid JSON: {error}") from None
+        raise UserError(f"config {path} is not valid JSON: {error}") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"setting {repeated!r} stands twice in one group of the config; keep one of them")
+        raise UserError(f"setting {repeated!r} stands twice in one group of the config; keep one of them")
     return values
 
 
@@ -152,7 +152,7 @@ def apply_override(values: Any, override: str) -> None:
     """Change a setting by `dotted.key=value`, see `load_config`."""
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")):
-        raise ConfigError(f"--set {override!r} must have the form dotted.key=value")
+        raise UserError(f"--set {override!r} must have the form dotted.key=value")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -165,7 +165,7 @@ def apply_override(values: Any, override: str) -> None:
 
 def _index(values: Any, name: str, override: str) -> int:
     if not isinstance(values, list):
-        raise ConfigError(f"--set {override!r}: what stands before {name!r} is not a group of settings")
+        raise UserError(f"--set {override!r}: what stands before {name!r} is not a group of settings")
     if not name.isdecimal() or int(name) >= len(values):
-        raise ConfigError(f"--set {override!r}: {name!r} must be an index below {len(values)}")
+        raise UserError(f"--set {override!r}: {name!r} must be an index below {len(values)}")
     return int(name)

@@ -13,7 +13,7 @@ from diffugen.datasets import coco, imagefolder, voc
 from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.datasets.near_duplicates import SeenImages
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 FORMATS = ("yolo", "voc", "imagefolder")
 
@@ -43,14 +43,14 @@ def export_dataset(
             `max_distance` it is); None: keep all.
 
     Raises:
-        ConfigError: the source cannot be read, or lacks a class.
+        UserError: the source cannot be read, or lacks a class.
     """
     if out.resolve() == source.resolve():
-        raise ConfigError(f"--out {out} is the dataset itself; choose another folder")
+        raise UserError(f"--out {out} is the dataset itself; choose another folder")
     known = class_names_of(source)
     for name in class_names or ():
         if name not in known:
-            raise ConfigError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")
+            raise UserError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")
     names = list(class_names or known)
     splits = [split] if source.suffix == ".json" else own_splits(source)
     counts: Counter[str] = Counter()

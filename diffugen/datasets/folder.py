@@ -24,7 +24,7 @@ import yaml  # type: ignore[import-untyped]
 from diffugen.class_maps import renumbered
 from diffugen.datasets import coco, imagefolder, voc, yolo
 from diffugen.datasets.item import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_json
 from diffugen.images import read_image, stores_as_it_is
 from diffugen.instances import Instances
@@ -169,7 +169,7 @@ def read_dataset(
         images: for a COCO JSON file: the folder of its images, else the file's own folder.
 
     Raises:
-        ConfigError: if the dataset, the split or an image is missing or broken.
+        UserError: if the dataset, the split or an image is missing or broken.
     """
     for path, image, instances, _ in _read(Path(root), split, class_names, images):
         yield path.stem, image, instances
@@ -195,7 +195,7 @@ def _read(
         image = read_image(path)
         instances = labels(image.shape[:2]) if callable(labels) else labels
         if image.shape[:2] != instances.size_hw:
-            raise ConfigError(f"{path} is {image.shape[:2]}, but its label in {root} says {instances.size_hw}")
+            raise UserError(f"{path} is {image.shape[:2]}, but its label in {root} says {instances.size_hw}")
         yield path, image, instances, provenance
 
 
@@ -250,11 +250,11 @@ def _read_yaml(root: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ConfigError(f"dataset {root} has no data.yaml; give a folder in YOLO's layout") from None
+        raise UserError(f"dataset {root} has no data.yaml; give a folder in YOLO's layout") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or "names" not in values:
-        raise ConfigError(f"{path} has no `names`; add the class names")
+        raise UserError(f"{path} has no `names`; add the class names")
     return values
 
 
@@ -263,17 +263,17 @@ def _read_document(path: Path) -> dict[str, Any]:
         document = read_json(path)
         coco.names_of(document)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not a COCO instance file ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path} is not a COCO instance file ({type(error).__name__}: {error})") from None
     return document
 
 
 def _image_folder(root: Path, split: str) -> Path:
     values = _read_yaml(root)
     if not isinstance(values.get(split), str):
-        raise ConfigError(f"dataset {root} has no split {split!r}; its data.yaml names {', '.join(splits_of(root))}")
+        raise UserError(f"dataset {root} has no split {split!r}; its data.yaml names {', '.join(splits_of(root))}")
     folder = (root / (values.get("path") or "") / values[split]).resolve()
     if not folder.is_dir():
-        raise ConfigError(f"dataset {root}: the images of split {split!r} are not at {folder}")
+        raise UserError(f"dataset {root}: the images of split {split!r} are not at {folder}")
     return folder
 
 
@@ -288,7 +288,7 @@ def _read_yolo(path: Path, names: Sequence[str], class_names: Sequence[str], siz
     try:
         instances = yolo.from_lines(lines, size_hw)
     except ValueError as error:
-        raise ConfigError(f"label file {path}: {error}") from None
+        raise UserError(f"label file {path}: {error}") from None
     return renumbered(instances, names, class_names)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from diffugen.datasets.item import DatasetItem, check_item, store_image
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_jsonl
 from diffugen.instances import Instances, decode_rle, encode_rle
 
@@ -122,13 +122,13 @@ def read(root: Path, split: str, class_names: Sequence[str]) -> Iterator[tuple[P
     """Each image's file, its instances and its provenance.
 
     Raises:
-        ConfigError: the split is missing or its metadata is not as `to_row` makes it.
+        UserError: the split is missing or its metadata is not as `to_row` makes it.
     """
     for row in _rows(root, split):
         try:
             instances, provenance = from_row(row, class_names)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"dataset {root}, {split}/{METADATA}: {row.get('file_name')!r} has no objects that "
+            raise UserError(f"dataset {root}, {split}/{METADATA}: {row.get('file_name')!r} has no objects that "
                               f"can be read ({type(error).__name__}: {error})") from None  # fmt: skip
         yield Path(root) / split / row["file_name"], instances, provenance
 
@@ -136,8 +136,8 @@ def read(root: Path, split: str, class_names: Sequence[str]) -> Iterator[tuple[P
 def _rows(root: Path, split: str) -> list[dict[str, Any]]:
     path = Path(root) / split / METADATA
     if not path.is_file():
-        raise ConfigError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
+        raise UserError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
     try:
         return read_jsonl(path)
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON, line by line: {error}") from None
+        raise UserError(f"{path} is not valid JSON, line by line: {error}") from None

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from diffugen.datasets.item import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.images import index_map
 from diffugen.instances import Instances
@@ -36,11 +36,11 @@ def to_masks(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
     """Class mask and object mask, uint8 [H, W] each; class ids are shifted by one, as 0 is the background.
 
     Raises:
-        ConfigError: there are more classes or objects than a palette PNG has room for (254).
+        UserError: there are more classes or objects than a palette PNG has room for (254).
     """
     most = max(len(instances), int(instances.class_ids.max(initial=-1)) + 1)
     if most >= IGNORE:
-        raise ConfigError(f"{most} classes or objects do not fit into VOC's PNGs, which have room for 254; use COCO")
+        raise UserError(f"{most} classes or objects do not fit into VOC's PNGs, which have room for 254; use COCO")
     objects = index_map(instances).astype(np.uint8)
     return np.concatenate([[0], instances.class_ids + 1]).astype(np.uint8)[objects], objects
 
@@ -97,7 +97,7 @@ def write(out: Path, items: Iterable[DatasetItem], class_names: Sequence[str], *
 
     Raises:
         ValueError: as `check_item`, or if there are no items.
-        ConfigError: an image has more objects than fit.
+        UserError: an image has more objects than fit.
     """
     splits: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
@@ -126,7 +126,7 @@ def class_names_of(root: Path) -> list[str]:
     """The class names, without the background."""
     path = Path(root) / "labels.txt"
     if not path.is_file():
-        raise ConfigError(f"dataset {root} has no labels.txt; write the class names into it, a line each, "
+        raise UserError(f"dataset {root} has no labels.txt; write the class names into it, a line each, "
                           f"with {BACKGROUND!r} as the first")  # fmt: skip
     names = path.read_text(encoding="utf-8").splitlines()
     return names[1:]
@@ -141,23 +141,23 @@ def read(root: Path, split: str) -> Iterator[tuple[Path, Instances]]:
     """Each image's file and its instances.
 
     Raises:
-        ConfigError: the split or a file is missing or broken.
+        UserError: the split or a file is missing or broken.
     """
     root = Path(root)
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
-        raise ConfigError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
+        raise UserError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
     for name in listing.read_text(encoding="utf-8").splitlines():
         candidates = (root / "JPEGImages" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
         image = next((path for path in candidates if path.is_file()), None)
         if image is None:
-            raise ConfigError(f"dataset {root}: {listing.name} lists {name!r}, which is not in JPEGImages")
+            raise UserError(f"dataset {root}: {listing.name} lists {name!r}, which is not in JPEGImages")
         objects = root / "SegmentationObject" / f"{name}.png"
         try:
             classes = _read_mask(root / "SegmentationClass" / f"{name}.png")
             yield image, from_masks(classes, _read_mask(objects) if objects.is_file() else None)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"dataset {root}: the masks of {name!r} cannot be read ({error})") from None
+            raise UserError(f"dataset {root}: the masks of {name!r} cannot be read ({error})") from None
 
 
 def _write_mask(path: Path, values: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index
 from diffugen.detector.runtime import device_name, prepare_environment
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
 
@@ -73,17 +73,17 @@ def load_detector(weights: Path) -> YOLO:
     """Load a segmenter from .safetensors (as `save_detector` writes it), an ultralytics .pt (safely) or .onnx.
 
     Raises:
-        ConfigError: if the file is missing, of another kind, broken, or no segmentation model.
+        UserError: if the file is missing, of another kind, broken, or no segmentation model.
     """
     weights = Path(weights)
     if not weights.is_file():
-        raise ConfigError(f"detector weights {weights} do not exist; give the path of a .pt or .safetensors file")
+        raise UserError(f"detector weights {weights} do not exist; give the path of a .pt or .safetensors file")
     if weights.suffix not in _LOADABLE:
-        raise ConfigError(f"detector weights {weights} must be a file of type {' or '.join(_LOADABLE)}")
+        raise UserError(f"detector weights {weights} must be a file of type {' or '.join(_LOADABLE)}")
     loaders = {".safetensors": _load_safetensors, ".onnx": _load_onnx, ".pt": _load_checkpoint}
     yolo = loaders[weights.suffix](weights)
     if yolo.task != "segment":
-        raise ConfigError(f"detector weights {weights} are for the task {yolo.task!r}; give a segmentation model")
+        raise UserError(f"detector weights {weights} are for the task {yolo.task!r}; give a segmentation model")
     return yolo
 
 
@@ -97,7 +97,7 @@ def _load_checkpoint(weights: Path) -> YOLO:
         return import_ultralytics().YOLO(str(weights))
     except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
         logger.debug("loading %s failed", weights, exc_info=True)
-        raise ConfigError(
+        raise UserError(
             f"detector weights {weights} are not a checkpoint that loads safely ({type(error).__name__}); "
             "give an ultralytics segmentation checkpoint"
         ) from None
@@ -109,9 +109,9 @@ def _load_safetensors(weights: Path) -> YOLO:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"detector weights {weights} are no safetensors file ({error})") from None
+        raise UserError(f"detector weights {weights} are no safetensors file ({error})") from None
     if metadata.get("format") != _FORMAT:
-        raise ConfigError(f"detector weights {weights} were not written by save_detector; give a detector's file")
+        raise UserError(f"detector weights {weights} were not written by save_detector; give a detector's file")
     yolo = new_detector(json.loads(metadata["names"]), metadata["architecture"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     _network(yolo).load_state_dict(state)
@@ -124,16 +124,14 @@ def _load_onnx(weights: Path) -> YOLO:
     try:
         import onnxruntime
     except ImportError:
-        raise ConfigError(
-            f"detector weights {weights} need the package onnxruntime; install 'diffugen[onnx]'"
-        ) from None
+        raise UserError(f"detector weights {weights} need the package onnxruntime; install 'diffugen[onnx]'") from None
     try:
         session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
         told = session.get_modelmeta().custom_metadata_map
         task, size_hw = told["task"], json.loads(told["imgsz"])
     except Exception as error:  # onnxruntime's errors are no closed list either
         logger.debug("loading %s failed", weights, exc_info=True)
-        raise ConfigError(
+        raise UserError(
             f"detector weights {weights} are no ONNX file of a detector ({type(error).__name__}); "
             "give one that `diffugen export-model` wrote"
         ) from None

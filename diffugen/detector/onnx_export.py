@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from diffugen.detector.model import load_detector, trained_imgsz
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 
 
@@ -23,15 +23,15 @@ def export_onnx(weights: Path, out: Path, *, imgsz: int | None = None) -> Path:
         imgsz: the size that users of the file should scale images to, pixels; None means as trained.
 
     Raises:
-        ConfigError: the weights are broken, `out` is no .onnx file, or the package onnx is missing.
+        UserError: the weights are broken, `out` is no .onnx file, or the package onnx is missing.
     """
     if Path(out).suffix != ".onnx":
-        raise ConfigError(f"--out {out} must end in .onnx; give such a name")
+        raise UserError(f"--out {out} must end in .onnx; give such a name")
     if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("exporting to ONNX needs the package onnx; install 'diffugen[onnx]'")
+        raise UserError("exporting to ONNX needs the package onnx; install 'diffugen[onnx]'")
     yolo = load_detector(weights)
     if not hasattr(yolo.model, "args"):
-        raise ConfigError(f"detector weights {weights} are ONNX already; copy the file")
+        raise UserError(f"detector weights {weights} are ONNX already; copy the file")
     if isinstance(yolo.model.args, dict):
         yolo.model.args = {"data": "", **yolo.model.args}  # ultralytics expects it of a trained model
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from diffugen.config.settings import DetectorConfig
 from diffugen.detector.model import load_detector
 from diffugen.detector.runtime import device_name
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path, full_disk_named
 
 if TYPE_CHECKING:
@@ -55,18 +55,18 @@ def gpus(config: DetectorConfig) -> list[int]:
     """The numbers of the GPUs to train on; none on a CPU.
 
     Raises:
-        ConfigError: one is not there, or named twice, or they cannot share the batch evenly.
+        UserError: one is not there, or named twice, or they cannot share the batch evenly.
     """
     name, there = device_name(config.device) or "cpu", torch.cuda.device_count()
     given = [] if name in ("cpu", "mps") else name.split(",")
     numbers = [int(number) for number in given if number.isdecimal()]
     if len(set(numbers)) < len(given) or any(number >= there for number in numbers):
-        raise ConfigError(
+        raise UserError(
             f"setting 'detector.device' is {config.device!r}, but there are {there} GPUs, numbered from 0; name each "
             "that is to be used once, or give 'auto' or 'cpu'"
         )
     if numbers and config.batch_size % len(numbers):
-        raise ConfigError(
+        raise UserError(
             f"setting 'detector.batch_size' is {config.batch_size}, which {len(numbers)} GPUs cannot share evenly; "
             "give a multiple of their number"
         )
@@ -128,7 +128,7 @@ def train(
     """Train a segmenter (new or loaded); returns the checkpoint of the last epoch."""
     data_yaml, workdir = Path(data_yaml), Path(workdir)
     if not data_yaml.is_file():
-        raise ConfigError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
+        raise UserError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
     alone = len(gpus(config)) < 2
     bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
     yolo.add_callback("on_train_start", _without_validation)

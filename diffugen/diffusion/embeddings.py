@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def load_embedding(pipe: Any, path: Path) -> None:
     """Add the learned tokens of a file to a pipeline's tokenizers and text encoders.
 
     Raises:
-        ConfigError: as `read_embedding`; or the file is for another number of text encoders or of dimensions, or
+        UserError: as `read_embedding`; or the file is for another number of text encoders or of dimensions, or
             a token is known already.
     """
     parts = text_parts(pipe)
@@ -56,19 +56,19 @@ def load_embedding(pipe: Any, path: Path) -> None:
 
 def _check_fit(path: Path, token: str, learned: Sequence[Tensor], parts: Sequence[tuple[str, Any, Any]]) -> None:
     if len(learned) != len(parts):
-        raise ConfigError(
+        raise UserError(
             f"model.embeddings: {token!r} in {path} is for {_count(learned)}, but this model has {_count(parts)}; "
             "give an embedding that was learned with this model"
         )
     for rows, (_, tokenizer, encoder) in zip(learned, parts, strict=True):
         size = encoder.get_input_embeddings().weight.shape[1]
         if rows.shape[1] != size:
-            raise ConfigError(
+            raise UserError(
                 f"model.embeddings: {token!r} in {path} has {rows.shape[1]} dimensions, but the text encoder "
                 f"of this model has {size}; give an embedding that was learned with this model"
             )
         if token in tokenizer.get_vocab():
-            raise ConfigError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
+            raise UserError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
 
 
 def _count(encoders: Sequence[Any]) -> str:
@@ -85,20 +85,20 @@ def read_embedding(path: Path) -> dict[str, tuple[Tensor, ...]]:
         token -> float32 [num_vectors, dim] on the CPU for every text encoder: one, or SDXL's two.
 
     Raises:
-        ConfigError: the file does not exist, cannot be read safely, or is in no known format.
+        UserError: the file does not exist, cannot be read safely, or is in no known format.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"embedding file {path} does not exist; give the path of a learned_embeds.safetensors")
+        raise UserError(f"embedding file {path} does not exist; give the path of a learned_embeds.safetensors")
     values, name = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pickled(path), path.stem)
     if set(_SDXL) & set(values):
         if set(values) != set(_SDXL):
-            raise ConfigError(
+            raise UserError(
                 f"embedding file {path} has {', '.join(values)}; one for SDXL has clip_l and clip_g, give such a file"
             )
         both = tuple(_rows(path, part, values[part]) for part in _SDXL)
         if len(both[0]) != len(both[1]):
-            raise ConfigError(
+            raise UserError(
                 f"embedding file {path} has {len(both[0])} vectors for clip_l and {len(both[1])} for clip_g; "
                 "give a file with as many for both"
             )
@@ -128,9 +128,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], str]:
             token = (file.metadata() or {}).get(_TOKEN, path.stem)
             return {key: file.get_tensor(key) for key in file.keys()}, token  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise ConfigError(
-            f"embedding file {path} is not a readable safetensors file ({error}); fetch it again"
-        ) from None
+        raise UserError(f"embedding file {path} is not a readable safetensors file ({error}); fetch it again") from None
 
 
 def _read_pickled(path: Path) -> dict[str, Any]:
@@ -139,14 +137,14 @@ def _read_pickled(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([torch.nn.ParameterDict]):  # some A1111 files hold one
             values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ConfigError(
+        raise UserError(
             f"embedding file {path} is damaged or holds more than tensors, and then could run code; "
             "give a safetensors file"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ConfigError(f"embedding file {path} is not a readable torch file ({error}); fetch it again") from None
+        raise UserError(f"embedding file {path} is not a readable torch file ({error}); fetch it again") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"embedding file {path} holds a {type(values).__name__}; expected a dict of token to tensor")
+        raise UserError(f"embedding file {path} holds a {type(values).__name__}; expected a dict of token to tensor")
     return values
 
 
@@ -159,19 +157,17 @@ def _by_token(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     if set(values) == {"emb_params"}:
         return {path.stem: values["emb_params"]}
     if not values:
-        raise ConfigError(f"embedding file {path} is empty; give one with at least one token")
+        raise UserError(f"embedding file {path} is empty; give one with at least one token")
     return values
 
 
 def _rows(path: Path, token: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or not value.is_floating_point():
-        raise ConfigError(
+        raise UserError(
             f"embedding file {path} has no float tensor [num_vectors, dim] for {token!r}; "
             "give a textual-inversion file (diffusers, A1111 or {token: tensor})"
         )
     rows = value.detach().to(torch.float32).reshape(-1, value.shape[-1])
     if rows.numel() == 0 or not torch.isfinite(rows).all():
-        raise ConfigError(
-            f"embedding file {path} has empty or non-finite values for {token!r}; learn the concept again"
-        )
+        raise UserError(f"embedding file {path} has empty or non-finite values for {token!r}; learn the concept again")
     return rows

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import load_embedding
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 Task = Literal["txt2img", "img2img", "inpaint"]
 
@@ -47,16 +47,16 @@ def load_pipeline(config: ModelConfig) -> Any:
     pipeline's own progress bar is off. Weights are read from safetensors only, so no file can run code.
 
     Raises:
-        ConfigError: the model, an embedding or the LoRA does not exist or does not fit, or the device is
+        UserError: the model, an embedding or the LoRA does not exist or does not fit, or the device is
             missing.
     """
     device = pick_device(config.device)
     if config.cpu_offload and device.type == "cpu":
-        raise ConfigError("model.cpu_offload is on, but model.device is 'cpu'; turn it off or choose a GPU")
+        raise UserError("model.cpu_offload is on, but model.device is 'cpu'; turn it off or choose a GPU")
     with _no_loading_bars():
         pipe = _load_file(config) if config.path.endswith(".safetensors") else _load_folder(config)
     if not hasattr(pipe, "unet"):
-        raise ConfigError(f"model.path {config.path!r} is a {type(pipe).__name__}; give a Stable Diffusion 1, 2 or XL")
+        raise UserError(f"model.path {config.path!r} is a {type(pipe).__name__}; give a Stable Diffusion 1, 2 or XL")
     if config.scheduler != "default":
         pipe.scheduler = _SCHEDULERS[config.scheduler].from_config(pipe.scheduler.config)
     for path in config.embeddings:
@@ -78,7 +78,7 @@ def load_pipeline(config: ModelConfig) -> Any:
 def as_task(pipe: Any, task: str) -> Any:
     """The same models as a pipeline for "txt2img", "img2img" or "inpaint"; nothing is copied."""
     if task not in _TASKS:
-        raise ConfigError(f"task {task!r} is not known; choose one of {', '.join(_TASKS)}")
+        raise UserError(f"task {task!r} is not known; choose one of {', '.join(_TASKS)}")
     other = _TASKS[task].from_pipe(pipe)
     if type(other) is type(pipe):
         return pipe
@@ -90,19 +90,19 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is the first GPU, else Apple's, else the CPU.
 
     Raises:
-        ConfigError: there is no such device here.
+        UserError: there is no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
+        raise UserError(
             f"model.device {name!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
         ) from None
     num_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}.get(device.type, 0)
     if (device.index or 0) >= num_devices:
-        raise ConfigError(f"model.device {name!r} is not on this machine; use 'auto' for what there is")
+        raise UserError(f"model.device {name!r} is not on this machine; use 'auto' for what there is")
     return device
 
 
@@ -129,25 +129,23 @@ def _check_source(path: str) -> None:
     """Tell a folder or hub id from a mistake, before anything is fetched."""
     local = Path(path).expanduser()
     if local.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        raise ConfigError(
+        raise UserError(
             f"model.path {path!r} is a pickled checkpoint, which could run code; convert it to .safetensors"
         )
     if local.is_dir():
         if not (local / "model_index.json").is_file():
-            raise ConfigError(f"model.path {path!r} has no model_index.json; give the folder of a diffusers pipeline")
+            raise UserError(f"model.path {path!r} has no model_index.json; give the folder of a diffusers pipeline")
     elif local.exists():
-        raise ConfigError(f"model.path {path!r} is no pipeline folder and no .safetensors file; give one of these")
+        raise UserError(f"model.path {path!r} is no pipeline folder and no .safetensors file; give one of these")
     elif not _HUB_ID.fullmatch(path):
-        raise ConfigError(
-            f"model.path {path!r} does not exist; give a pipeline folder, a .safetensors file or a hub id"
-        )
+        raise UserError(f"model.path {path!r} does not exist; give a pipeline folder, a .safetensors file or a hub id")
 
 
 def _load_file(config: ModelConfig) -> Any:
     """A single-file checkpoint in Stability's layout."""
     path = Path(config.path).expanduser()
     if not path.is_file():
-        raise ConfigError(
+        raise UserError(
             f"model.path {config.path!r} does not exist; give a pipeline folder, a .safetensors file or a hub id"
         )
     try:
@@ -173,9 +171,9 @@ def _cast(pipe: Any, dtype: torch.dtype) -> None:
             part.to(dtype)
 
 
-def _unreadable(path: str, error: Exception) -> ConfigError:
+def _unreadable(path: str, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0].rstrip(".")
-    return ConfigError(
+    return UserError(
         f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give another "
         "model, as by --set model.path=MODEL"
     )
@@ -184,12 +182,12 @@ def _unreadable(path: str, error: Exception) -> ConfigError:
 def _load_lora(pipe: Any, path: Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors" or not path.is_file():
-        raise ConfigError(f"model.lora {str(path)!r} is not an existing .safetensors file; give one")
+        raise UserError(f"model.lora {str(path)!r} is not an existing .safetensors file; give one")
     try:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, use_safetensors=True)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ConfigError(f"model.lora {str(path)!r} does not fit this model ({reason}); choose another") from None
+        raise UserError(f"model.lora {str(path)!r} does not fit this model ({reason}); choose another") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from compel.prompt_parser import FlattenedPrompt, Fragment, PromptParser
 from pyparsing import ParseException
 from torch import Tensor
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 _A1111_WEIGHT = re.compile(r":\s*(\d*\.?\d+)\s*\)")
 _WEIGHT = re.compile(r"[^\s+-](\++|--+)(?=[\s,.;:)]|$)|\)([+-]|\d*\.?\d)")  # a single "-" is a hyphen, except after ")"
@@ -28,7 +28,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     """A prompt's fragments and their weights, 1 where nothing is said; without markup the text itself.
 
     Raises:
-        ConfigError: the markup is not understood, or is one of compel's other operators (and, blend, swap).
+        UserError: the markup is not understood, or is one of compel's other operators (and, blend, swap).
     """
     translated = _A1111_WEIGHT.sub(r")\1", text)
     if not _WEIGHT.search(translated):
@@ -37,11 +37,11 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
         parts = Compel.parse_prompt_string(translated).prompts
         children: list[Any] = parts[0].children if len(parts) == 1 and isinstance(parts[0], FlattenedPrompt) else [None]
     except (ParseException, PromptParser.ParsingException, ValueError) as error:
-        raise ConfigError(
+        raise UserError(
             f"the weights in prompt {text!r} are not understood ({error}); write word++ or (some words:1.4)"
         ) from None
     if not all(isinstance(child, Fragment) for child in children):
-        raise ConfigError(f"prompt {text!r} uses more of compel than weights; write only word++ or (some words:1.4)")
+        raise UserError(f"prompt {text!r} uses more of compel than weights; write only word++ or (some words:1.4)")
     return [(child.text, child.weight) for child in children]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from diffugen.diffusion.prompt_encoding import expand_placeholders, fragment_positions, parse_weights, without_weights
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 WORD_END = "</w>"
@@ -37,7 +37,7 @@ def phrase_token_indices(tokenizer: Any, text: str, phrase: str, occurrence: int
         Rising positions among the tokens that the UNet attends to, the start token being position 0.
 
     Raises:
-        ConfigError: the phrase (or that occurrence) is not in the prompt.
+        UserError: the phrase (or that occurrence) is not in the prompt.
     """
     tokens = prompt_tokens(tokenizer, text)
     matches = list(_matches(tokenizer, tokens, phrase))
@@ -57,7 +57,7 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
         One list of rising positions per entry of `prompt.objects`, see `phrase_token_indices`.
 
     Raises:
-        ConfigError: a phrase is not in the prompt as often as it is listed.
+        UserError: a phrase is not in the prompt as often as it is listed.
     """
     tokens = prompt_tokens(tokenizer, prompt.text)
     candidates = [list(_matches(tokenizer, tokens, phrase.text)) for phrase in prompt.objects]
@@ -67,7 +67,7 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     spans = _spans_in_order(candidates) or _spans_longest_first(candidates)
     if spans is None:
         phrases = [phrase.text for phrase in prompt.objects]
-        raise ConfigError(
+        raise UserError(
             f"prompt {prompt.text!r} has no separate words for each of its object phrases {phrases}; "
             "write every object as often as it is listed"
         )
@@ -118,14 +118,14 @@ def check_prompt(pipe: Any, prompt: Prompt, attend: str = "tokens") -> None:
         attend: with "class_prompt" the phrases need not be in the prompt.
 
     Raises:
-        ConfigError: a phrase is not in the prompt, or the weights of the prompt or its negative are not understood.
+        UserError: a phrase is not in the prompt, or the weights of the prompt or its negative are not understood.
     """
     parse_weights(prompt.negative_text)
     for tokenizer in tokenizers_of(pipe):
         if attend == "tokens":
             object_token_indices(tokenizer, prompt)
         elif not all(prompt_tokens(tokenizer, phrase.text) for phrase in prompt.objects):
-            raise ConfigError(f"an object phrase of the prompt {prompt.text!r} has no words; write some")
+            raise UserError(f"an object phrase of the prompt {prompt.text!r} has no words; write some")
 
 
 def tokenizers_of(pipe: Any) -> list[Any]:
@@ -193,9 +193,9 @@ def _has_content(word: str) -> bool:
     return word not in FUNCTION_WORDS and any(letter.isalnum() for letter in word)
 
 
-def _missing_phrase(text: str, phrase: str, count: int) -> ConfigError:
+def _missing_phrase(text: str, phrase: str, count: int) -> UserError:
     found = f"only {count} time{'s' if count > 1 else ''}" if count else "not"
-    return ConfigError(
+    return UserError(
         f"object phrase {phrase!r} is {found} in the prompt {text!r}; "
         "write its words into the template exactly as they are listed"
     )

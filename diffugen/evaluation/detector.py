@@ -11,7 +11,7 @@ import numpy as np
 
 from diffugen.datasets.folder import class_names_of, read_dataset
 from diffugen.detector.model import load_detector, predict
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.metrics import _documents, _table
 from diffugen.instances import Instances
 
@@ -43,7 +43,7 @@ def evaluate_detector(
         batch_size: images at a time.
 
     Raises:
-        ConfigError: if a class is not one of the dataset's, or the dataset or weights are missing or broken.
+        UserError: if a class is not one of the dataset's, or the dataset or weights are missing or broken.
     """
     whole = evaluate_groups(
         weights, dataset_root, class_names, {}, split=split, imgsz=imgsz, device=device, batch_size=batch_size
@@ -69,7 +69,7 @@ def evaluate_groups(
     """
     absent = [name for name in class_names if name not in class_names_of(dataset_root)]
     if absent:
-        raise ConfigError(f"class {absent[0]!r} is not labelled in {dataset_root}; measure classes that it has")
+        raise UserError(f"class {absent[0]!r} is not labelled in {dataset_root}; measure classes that it has")
     yolo = load_detector(weights)
     names: list[str] = []
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from diffugen.class_maps import class_index, mapped_classes, renumbered
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset
 from diffugen.detector.model import load_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.detector import detector_pairs
 from diffugen.evaluation.metrics import LabelTotals, average_precision_of
 from diffugen.instances import Instances
@@ -47,7 +47,7 @@ def score_detector(
         "average_precision" (see `average_precision`), "labels" (see `label_quality`), and what was measured.
 
     Raises:
-        ConfigError: the dataset or the weights are missing or broken, or have no class in common.
+        UserError: the dataset or the weights are missing or broken, or have no class in common.
     """
     yolo = load_detector(weights)
     known = class_names_of(truth)
@@ -80,7 +80,7 @@ def score_labels(
             two has are not compared (the count of those without labels is in "num_unlabelled").
 
     Raises:
-        ConfigError: a dataset is missing or broken, or they have no class or no image in common.
+        UserError: a dataset is missing or broken, or they have no class or no image in common.
     """
     names = _shared_classes(class_names, class_names_of(labels), class_names_of(truth), str(labels), truth)
     part = _split_of(truth, split)
@@ -98,12 +98,12 @@ def score_labels(
                 continue
             instances = Instances.from_json(found[name])
             if instances.size_hw != true.size_hw:
-                raise ConfigError(f"image {name!r} is {instances.size_hw} in {labels}, but {true.size_hw} in {truth}")
+                raise UserError(f"image {name!r} is {instances.size_hw} in {labels}, but {true.size_hw} in {truth}")
             yield instances, true
 
     scores = _scores(pairs(), names, score_threshold)
     if not scores["num_images"]:
-        raise ConfigError(f"{labels} has none of the images of {truth}, split {part!r}: no name is the same")
+        raise UserError(f"{labels} has none of the images of {truth}, split {part!r}: no name is the same")
     measured = {"labels_of": str(labels), "truth": str(truth), "split": part, "num_unlabelled": len(unlabelled)}
     return measured | scores
 
@@ -166,10 +166,10 @@ def _shared_classes(
     for name in wanted or ():
         if name not in known or name not in reachable:
             where = truth if name not in known else what
-            raise ConfigError(f"--classes: {where} has no class {name!r}; measure classes that both sides have")
+            raise UserError(f"--classes: {where} has no class {name!r}; measure classes that both sides have")
     names = list(wanted or (name for name in known if name in reachable))
     if not names:
-        raise ConfigError(f"{what} and {truth} have no class in common; give a class map (--map MODEL=DATASET)")
+        raise UserError(f"{what} and {truth} have no class in common; give a class map (--map MODEL=DATASET)")
     return names
 
 

@@ -17,7 +17,7 @@ from diffugen.batching import lacks_memory
 from diffugen.config.errors import first_difference
 from diffugen.config.settings import GenerateConfig
 from diffugen.diffusion.tokens import check_prompt
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generation.record import GeneratedRecord
 from diffugen.images import write_png
@@ -77,7 +77,7 @@ def generate_batches(
         The records in the order of the prompts.
 
     Raises:
-        ConfigError: a prompt does not fit the model, `out` holds other samples, one image is too much for the GPU.
+        UserError: a prompt does not fit the model, `out` holds other samples, one image is too much for the GPU.
         OSError: the disk is full.
     """
     if len(prompts) != len(seeds):
@@ -153,7 +153,7 @@ def _check_same(made: GeneratedRecord, wanted: GeneratedRecord | None, out: Path
     if made == wanted:
         return
     difference = wanted and first_difference(made.to_json(), wanted.to_json())
-    raise ConfigError(
+    raise UserError(
         f"{out} holds other samples than are wanted now (first: {made.id}, "
         f"{difference or 'which is not wanted any more'}); choose another folder or delete this one"
     )
@@ -196,7 +196,7 @@ def _generate_batch(
 
 def _halved(num_images: int) -> int:
     if num_images == 1:
-        raise ConfigError(
+        raise UserError(
             "one image does not fit into the GPU's memory; lower generate.height and generate.width, or set "
             'model.dtype to "float16" or model.cpu_offload to true'
         )

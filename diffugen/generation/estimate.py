@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffugen.config.settings import GenerateConfig, ModelConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def estimate(
         starts: what the samples start from, if anything; all of one size is assumed.
 
     Raises:
-        ConfigError: a prompt does not fit the model.
+        UserError: a prompt does not fit the model.
     """
     lines = [
         f"disk: about {_size(disk_bytes(settings, prompts))} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"
@@ -76,7 +76,7 @@ def estimate(
 
     try:
         pipe = load_pipeline(config)
-    except ConfigError as error:
+    except UserError as error:
         return [*lines, f"time and memory: unknown, as {error}"]
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attend)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffugen.config.dataset import DatasetConfig, Txt2ImgConfig
 from diffugen.config.settings import ModelConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import locked, write_json, write_jsonl
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
@@ -45,7 +45,7 @@ def make_plan(config: DatasetConfig) -> Plan:
     """Everything that a config decides before the model is loaded.
 
     Raises:
-        ConfigError: the templates, the counts or the source do not go together.
+        UserError: the templates, the counts or the source do not go together.
     """
     if not isinstance(config.task, Txt2ImgConfig):
         return _plan_of_variations(config)
@@ -81,7 +81,7 @@ def _plan_of_variations(config: DatasetConfig) -> Plan:
         seed=config.seed,
     )
     if not variations:
-        raise ConfigError(
+        raise UserError(
             "setting 'task': no labelled object of the source may be repainted; see task.only, task.min_score "
             "and task.replace, and whether the source is labelled"
         )
@@ -142,7 +142,7 @@ def _generate(config: DatasetConfig, plan: Plan, pipe: Any, labeler: Labeler, ou
     write_jsonl(out / "samples.jsonl", samples)
     if not any(sample["kept"] for sample in samples):
         threshold = f"{'label' if config.label_model is None else 'label_model'}.score_threshold"
-        raise ConfigError(
+        raise UserError(
             f"not one of {len(samples)} images shows all objects of its prompt; "
             f"{out / 'samples.jsonl'} says what is missing, and a lower {threshold} finds more"
         )
@@ -242,13 +242,13 @@ def _check_learned_tokens(model: ModelConfig, prompts: Sequence[Prompt]) -> None
 
     for path in model.embeddings:
         if not path.is_file():
-            raise ConfigError(
+            raise UserError(
                 f"setting 'model.embeddings': {path} does not exist; give another by "
                 "--set 'model.embeddings=[\"FILE\"]', or [] for none"
             )
         for token in read_embedding(path):
             if not any(token in prompt.text for prompt in prompts):
-                raise ConfigError(
+                raise UserError(
                     f"setting 'model.embeddings': token {token!r} of {path} is in no prompt; write it "
                     "into a phrase of prompts.objects or remove the file"
                 )

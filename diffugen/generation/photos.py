@@ -38,7 +38,7 @@ def read_photos(
         provenance: what to record about the model.
 
     Raises:
-        ConfigError: a photo cannot be read, or a caption does not fit the model.
+        UserError: a photo cannot be read, or a caption does not fit the model.
     """
     part = Path(out) / "parts" / "photos.jsonl"
     if part.is_file():

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffugen.datasets import coco
 from diffugen.datasets.folder import class_names_of
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
@@ -71,13 +71,13 @@ def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> list[S
             the class's name.
 
     Raises:
-        ConfigError: there is nothing, or a dataset that cannot be read.
+        UserError: there is nothing, or a dataset that cannot be read.
     """
     folder = Path(folder)
     root = next((path for path in (folder, folder / "dataset") if (path / "data.yaml").is_file()), None)
     if root is None:
         if not folder.is_dir():
-            raise ConfigError(
+            raise UserError(
                 f"setting 'task.source': {folder} does not exist; give a dataset folder or a folder of "
                 "photos, such as --set task.source=runs/first"
             )
@@ -89,7 +89,7 @@ def _read_dataset(root: Path, words: Mapping[str, str]) -> list[SourceImage]:
     names = class_names_of(root)
     splits = [split for split in SPLITS if (root / "coco" / f"{split}.json").is_file()]
     if not splits:
-        raise ConfigError(
+        raise UserError(
             f"setting 'task.source': {root} has no coco/train.json; `diffugen export {root} --out DIR` writes one, "
             "then give DIR"
         )

@@ -14,7 +14,7 @@ from diffugen.class_maps import renumbered
 from diffugen.config.dataset import DatasetConfig, Img2ImgTask, InpaintTask
 from diffugen.config.prompt_rules import OBJECT, SLOT, SOURCE, SOURCE_PREFIX
 from diffugen.config.settings import PromptsConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.generation.inpainting import cut_instances, cut_size, merge_labels, repaint_region
 from diffugen.generation.sources import SourceImage
 from diffugen.instances import Instances
@@ -118,7 +118,7 @@ def plan_variations(
         The variations; none where no labelled object may be repainted.
 
     Raises:
-        ConfigError: an image has no labels or no prompt where the task or a template needs them, or there are too many
+        UserError: an image has no labels or no prompt where the task or a template needs them, or there are too many
             combinations.
     """
     rng = np.random.default_rng(seed)
@@ -189,7 +189,7 @@ def _units(
             yield _Unit(source)
             continue
         if source.encoded is None:
-            raise ConfigError(
+            raise UserError(
                 f"setting 'task.source': {source.path} is not labelled, so there is no object to repaint; label the "
                 "photos first (`diffugen label`)"
             )
@@ -232,7 +232,7 @@ def _pair(
     if mode == "cartesian":
         num = sum(num_combinations(by_class[unit.class_name]) for unit in units)
         if num > MAX_COMBINATIONS:
-            raise ConfigError(
+            raise UserError(
                 f"setting 'prompts.mode' is \"cartesian\", which here gives {num} variations; shorten the lists of "
                 'prompts, or set it to "sampled"'
             )
@@ -256,7 +256,7 @@ def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prom
     slots = SLOT.findall(draw.template)
     own = {slot for slot in slots if slot not in draw.attributes}
     if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in own):
-        raise ConfigError(
+        raise UserError(
             f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.path}, but nobody "
             "knows it; write what the photos show into the template"
         )

@@ -25,7 +25,7 @@ class DetectorLabeler:
         device: "auto", "cpu", "cuda:0".
 
     Raises:
-        ConfigError: there is no such checkpoint, it cannot be loaded safely, or the classes do not fit it.
+        UserError: there is no such checkpoint, it cannot be loaded safely, or the classes do not fit it.
     """
 
     name = "detector"

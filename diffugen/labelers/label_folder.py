@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from diffugen.datasets.folder import is_dataset, own_splits, read_items, write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.images import list_images, read_image, stores_as_it_is, unique_names
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
@@ -31,7 +31,7 @@ def label_images(
     stays with it; who labelled it is noted.
     """
     if out.resolve() == source.resolve():
-        raise ConfigError(f"--out {out} is the folder of the images; choose another folder")
+        raise UserError(f"--out {out} is the folder of the images; choose another folder")
     counts: Counter[str] = Counter()
 
     def items() -> Iterator[DatasetItem]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index, mapped_classes
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.masks.matching import mask_iou
@@ -38,7 +38,7 @@ class Mask2FormerLabeler:
         batch_size: images at a time; halved when the GPU runs out of memory.
 
     Raises:
-        ConfigError: there is no such model, it is of another kind, or the classes do not fit it.
+        UserError: there is no such model, it is of another kind, or the classes do not fit it.
     """
 
     name = "mask2former"
@@ -158,12 +158,12 @@ def _load(model: str | Path) -> tuple[Any, Any]:
         )
     except (OSError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
-        raise ConfigError(
+        raise UserError(
             f"Mask2Former {model} cannot be loaded ({first_line}); give a folder with config.json and "
             "model.safetensors, or a hub id"
         ) from None
     if network is None:
-        raise ConfigError(f"{model} is a model of the kind {kind!r}; give a Mask2Former")
+        raise UserError(f"{model} is a model of the kind {kind!r}; give a Mask2Former")
     try:
         processor = Mask2FormerImageProcessor.from_pretrained(model)
     except OSError:  # a bare model: the values that all published ones have

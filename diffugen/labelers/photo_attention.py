@@ -11,7 +11,7 @@ from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, Mode
 from diffugen.diffusion.denoising import at_most_native
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.tokens import check_prompt
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import LabelInput
@@ -28,7 +28,7 @@ class PhotoAttentionLabeler:
         device: where the model runs.
 
     Raises:
-        ConfigError: the model cannot be loaded, or the caption does not fit it.
+        UserError: the model cannot be loaded, or the caption does not fit it.
     """
 
     name = "attention"
@@ -59,12 +59,12 @@ def caption_prompt(objects: Sequence[str], text: str | None) -> Prompt:
     for item in objects:
         class_name, _, words = item.rpartition("=")
         if not words.strip():
-            raise ConfigError(f"--object {item!r} has no words; write it as CLASS=WORDS")
+            raise UserError(f"--object {item!r} has no words; write it as CLASS=WORDS")
         phrases.append(ObjectPhrase(text=" ".join(words.split()), class_name=class_name.strip() or words.strip()))
     if not phrases:
-        raise ConfigError("--model needs at least one --object CLASS=WORDS, the words to look for")
+        raise UserError("--model needs at least one --object CLASS=WORDS, the words to look for")
     caption = text or "a photo of " + " and ".join(f"a {phrase.text}" for phrase in phrases)
     for phrase in phrases:
         if phrase.text not in caption:
-            raise ConfigError(f"--prompt {caption!r} lacks the words {phrase.text!r} of --object; write them into it")
+            raise UserError(f"--prompt {caption!r} lacks the words {phrase.text!r} of --object; write them into it")
     return Prompt(text=caption, objects=tuple(sorted(phrases, key=lambda phrase: caption.index(phrase.text))))

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffugen.class_maps import shown
 from diffugen.config.dataset import LabelModelConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.labelers.detector import DetectorLabeler
@@ -72,14 +72,14 @@ def load_label_model(
         device: "auto", "cpu", "cuda:0".
 
     Raises:
-        ConfigError: there is no such network, or it cannot find what prompts ask for.
+        UserError: there is no such network, or it cannot find what prompts ask for.
     """
     labeler = _network(config, device)
     known = labeler.class_names
     for name in asked:
         their = config.model_classes.get(name, name)
         if their not in known:
-            raise ConfigError(
+            raise UserError(
                 f"setting 'label_model.model_classes': {config.weights} has no class {their!r}, but prompts ask for "
                 f"{name!r}; name one that it has ({shown(known)}), or leave label_model out to label by attention"
             )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 
@@ -21,11 +21,11 @@ def sample_seeds(num: int, seed: int, seed_range: tuple[int, int] | None = None)
         seed_range: least and greatest seed; None means all of [0, 2**32).
 
     Raises:
-        ConfigError: the range holds fewer seeds than samples.
+        UserError: the range holds fewer seeds than samples.
     """
     low, high = seed_range or (0, 2**32 - 1)
     if num > high - low + 1:
-        raise ConfigError(
+        raise UserError(
             f"setting 'seed_range' [{low}, {high}] has {high - low + 1} seeds, but {num} images need one each; widen it"
         )
     words = np.random.SeedSequence(seed)

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffugen.config.prompt_rules import SLOT, reserved_slots
 from diffugen.config.settings import PromptsConfig, TemplateConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, fill_template
 
 MAX_COMBINATIONS = 1_000_000
@@ -69,11 +69,11 @@ def sample_prompts(config: PromptsConfig, num: int, seed: int) -> list[Prompt]:
     """`num` prompts as `draw_prompts` draws them.
 
     Raises:
-        ConfigError: a template has a slot that only a source image can fill.
+        UserError: a template has a slot that only a source image can fill.
     """
     for number, template in enumerate(config.templates):
         if reserved := reserved_slots(template.text, config.objects, config.attributes):
-            raise ConfigError(
+            raise UserError(
                 f"setting 'prompts.templates.{number}.text' has the slot {{{reserved[0]}}}, which tells of a source "
                 "image; use it with the tasks img2img and inpaint, or define it in prompts.attributes"
             )
@@ -116,7 +116,7 @@ def draw_per_class(config: PromptsConfig, counts: Mapping[str, int], seed: int) 
     where weights of attribute values are not looked at.
 
     Raises:
-        ConfigError: the templates cannot meet the counts.
+        UserError: the templates cannot meet the counts.
     """
     rng = np.random.default_rng(seed)
     tally = _Tally(left=dict(counts))
@@ -127,7 +127,7 @@ def draw_per_class(config: PromptsConfig, counts: Mapping[str, int], seed: int) 
         draw = next((draw for source in by_weight if (draw := source.next()) is not None), None)
         if draw is None:
             missing = {name: count for name, count in (tally.left or {}).items() if count}
-            raise ConfigError(
+            raise UserError(
                 f"setting 'num_images_per_class': after {len(draws)} images no template can ask for what is left "
                 f"({', '.join(f'{count} of {name}' for name, count in missing.items())}); add a template with one "
                 "object slot, or change the counts"
@@ -140,10 +140,10 @@ def combinations(config: PromptsConfig) -> Iterator[Draw]:
     """Every template with every fill of its slots, in the order of the config.
 
     Raises:
-        ConfigError: there are more than a million.
+        UserError: there are more than a million.
     """
     if (num := num_combinations(config)) > MAX_COMBINATIONS:
-        raise ConfigError(
+        raise UserError(
             f"setting 'prompts.mode' is \"cartesian\", which here gives {num} combinations; shorten the lists of "
             'prompts, or set it to "sampled" and give num_images'
         )

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from diffugen.datasets.folder import write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import write_jsonl
 from diffugen.instances import Instances
 from diffugen.toyworld.captions import caption_with_phrases
@@ -115,15 +115,15 @@ def _check(num: int, class_names: Sequence[str], rare: str | None, rare_fraction
     known = set(TRAINING_KINDS) | set(RARE_KINDS)
     unknown = [name for name in class_names if name not in known]
     if num < 1:
-        raise ConfigError(f"num={num} is out of range; ask for at least one scene")
+        raise UserError(f"num={num} is out of range; ask for at least one scene")
     if unknown:
-        raise ConfigError(
+        raise UserError(
             f"classes: {unknown[0]!r} is no kind of the toy world; use {', '.join(COMMON_KINDS + RARE_KINDS)}"
         )
     if rare is not None and rare not in class_names:
-        raise ConfigError(f"rare={rare!r} is not among the classes {', '.join(class_names)}; add it to them")
+        raise UserError(f"rare={rare!r} is not among the classes {', '.join(class_names)}; add it to them")
     if not 0 <= rare_fraction <= 1:
-        raise ConfigError(f"rare_fraction={rare_fraction} is out of range; use 0 to 1")
+        raise UserError(f"rare_fraction={rare_fraction} is out of range; use 0 to 1")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

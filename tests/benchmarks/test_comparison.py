@@ -18,7 +18,7 @@ from round_samples import make_instances, make_source
 from bootstrap.disagreement import Outcome, Verdict
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import SampleRecord, make_sample, write_samples
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.images import list_images
 from diffugen.prompts.templates import sample_prompts
@@ -51,7 +51,7 @@ def make_samples(folder: Path, outcomes: list[Outcome], detector: bool = True) -
 
 def test_a_benchmark_without_truth_is_refused() -> None:
     args = argparse.Namespace(config=DEMO, set=["evaluation=null"], seeds=1, num_images=None)
-    with pytest.raises(ConfigError, match="evaluation.dataset"):
+    with pytest.raises(UserError, match="evaluation.dataset"):
         next(seeded_configs(args))
 
 

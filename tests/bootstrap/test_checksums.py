@@ -10,7 +10,7 @@ import pytest
 from bootstrap.checksums import check_rounds, complete_round
 from bootstrap.run_folder import RoundFolder, RunFolder
 from bootstrap.samples import write_samples
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import link_file, read_json
 
 
@@ -46,19 +46,19 @@ def test_untouched_rounds_pass(run: RunFolder) -> None:
 )
 def test_one_flipped_bit_is_found_and_the_file_named(run: RunFolder, name: str) -> None:
     flip_a_bit(run.round(0).path / name)
-    with pytest.raises(ConfigError, match=rf"round_00/{name} is corrupt: .* remove round_00 and the rounds after it"):
+    with pytest.raises(UserError, match=rf"round_00/{name} is corrupt: .* remove round_00 and the rounds after it"):
         check_rounds(run)
 
 
 def test_a_missing_file_is_named(run: RunFolder) -> None:
     run.round(1).weights.unlink()
-    with pytest.raises(ConfigError, match=r"round_01/weights/best.pt is missing: .* restore it from a copy"):
+    with pytest.raises(UserError, match=r"round_01/weights/best.pt is missing: .* restore it from a copy"):
         check_rounds(run)
 
 
 def test_broken_checksums_are_named(run: RunFolder) -> None:
     run.round(1).checksums.write_text('{"samples.jsonl": ')
-    with pytest.raises(ConfigError, match=r"round_01/checksums.json is corrupt"):
+    with pytest.raises(UserError, match=r"round_01/checksums.json is corrupt"):
         check_rounds(run)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bootstrap.config import LoopConfig, check_files
 from diffugen.config.loader import validate
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 VALID: dict[str, Any] = {
     "name": "piano",
@@ -117,7 +117,7 @@ def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_rule_names_its_setting(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         validate(changed(**changes), LoopConfig)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
@@ -130,10 +130,10 @@ def write_dataset_yaml(folder: Path, split: str = "test", names: str = "{0: pian
 
 def test_missing_files_are_found_before_any_work(tmp_path: Path) -> None:
     config = validate(changed(evaluation__dataset="truth"), LoopConfig, folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"'detector.base_weights': .*base.safetensors does not exist"):
+    with pytest.raises(UserError, match=r"'detector.base_weights': .*base.safetensors does not exist"):
         check_files(config)
     (tmp_path / "base.safetensors").touch()
-    with pytest.raises(ConfigError, match=r"'evaluation.dataset': .*truth has no data.yaml"):
+    with pytest.raises(UserError, match=r"'evaluation.dataset': .*truth has no data.yaml"):
         check_files(config)
     write_dataset_yaml(tmp_path / "truth")
     check_files(config)
@@ -143,11 +143,11 @@ def test_the_evaluation_set_must_fit_the_run(tmp_path: Path) -> None:
     (tmp_path / "base.safetensors").touch()
     write_dataset_yaml(tmp_path / "other_split", split="val")
     config = validate(changed(evaluation__dataset="other_split"), LoopConfig, folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"'evaluation.split' is 'test', but .* has the splits train, val"):
+    with pytest.raises(UserError, match=r"'evaluation.split' is 'test', but .* has the splits train, val"):
         check_files(config)
     write_dataset_yaml(tmp_path / "other_names", names="{0: piano}")
     config = validate(changed(evaluation__dataset="other_names"), LoopConfig, folder=tmp_path)
-    with pytest.raises(ConfigError, match="has no class 'car'"):
+    with pytest.raises(UserError, match="has no class 'car'"):
         check_files(config)
 
 
@@ -163,10 +163,10 @@ def test_a_pool_has_a_prompt_per_caption_with_objects_in_the_order_of_its_words(
         ["red car", "car"],
     ]
     captions[1] = "a car and a red car"
-    with pytest.raises(ConfigError, match=r"'pool.captions.1' names .*same classes in one order"):
+    with pytest.raises(UserError, match=r"'pool.captions.1' names .*same classes in one order"):
         validate(changed(pool=POOL | {"captions": captions}), LoopConfig)
 
 
 def test_a_phrase_is_found_as_a_word_only() -> None:
-    with pytest.raises(ConfigError, match=r"'pool.captions.0' names no class"):
+    with pytest.raises(UserError, match=r"'pool.captions.0' names no class"):
         validate(changed(pool=POOL | {"captions": ["a photo of a scarf and workbenches"]}), LoopConfig)

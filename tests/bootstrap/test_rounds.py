@@ -25,7 +25,7 @@ from bootstrap.training_set import training_samples
 from diffugen.config.loader import validate
 from diffugen.config.settings import GenerateConfig
 from diffugen.datasets.folder import class_names_of, read_dataset
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
@@ -139,14 +139,14 @@ def test_prompts_are_checked_with_a_token_that_is_yet_to_be_learned(
 
 
 def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
-    with pytest.raises(ConfigError, match=r"'concept.placeholder_token': '<harp>' is in no prompt"):
+    with pytest.raises(UserError, match=r"'concept.placeholder_token': '<harp>' is in no prompt"):
         check_prompts(loop_config(), tiny_pipeline, [("<piano>",), ("<harp>",)])
 
 
 def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
     odd = '("a photo of a {rare}++ at night", "a road").blend(1, 1)'
     config = loop_config(templates=[{"text": odd}, {"text": "a photo of a {common} {time}"}])
-    with pytest.raises(ConfigError, match="uses more of compel than weights"):
+    with pytest.raises(UserError, match="uses more of compel than weights"):
         check_prompts(config, tiny_pipeline, [("<piano>",)])
 
 
@@ -271,7 +271,7 @@ def test_mask2former_checks_the_detector_in_the_classes_that_it_knows(
 def test_a_mask2former_that_cannot_check_is_an_error(
     mask2former: Path, settings: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"setting {sentence}"):
+    with pytest.raises(UserError, match=f"setting {sentence}"):
         mask2former_labeler(checked_by(mask2former, **settings))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bootstrap.run_folder import RunFolder, derive_seed
 from diffugen.config.loader import Strict
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import link_file, link_tree, read_json, write_json
 
 
@@ -37,7 +37,7 @@ def test_a_changed_config_is_refused_once_there_are_results(tmp_path: Path) -> N
     run.check_resumable(Settings(seed=1))  # nothing is lost yet
     run.round(0).path.mkdir(parents=True)
     run.check_resumable(Settings())
-    with pytest.raises(ConfigError, match=r"setting 'inner.rate' changed from 0.1 to 0.2 .*--out"):
+    with pytest.raises(UserError, match=r"setting 'inner.rate' changed from 0.1 to 0.2 .*--out"):
         run.check_resumable(Settings(inner=Inner(rate=0.2)))
 
 
@@ -51,7 +51,7 @@ def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> Non
     (tmp_path / "weights").unlink()  # nothing is recorded anew but the config
     run.write_config(longer, weights=tmp_path / "weights")
     assert read_json(run.config)["config"]["rounds"]["num_rounds"] == 5
-    with pytest.raises(ConfigError, match="setting 'rounds.num_images' changed from 100 to 50"):
+    with pytest.raises(UserError, match="setting 'rounds.num_images' changed from 100 to 50"):
         run.check_resumable(Settings(rounds=Length(num_images=50)))
 
 

@@ -12,7 +12,7 @@ import pytest
 from bootstrap.run_folder import RoundFolder
 from bootstrap.samples import read_samples, write_samples
 from bootstrap.training_set import balance_classes, choose_validation
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 def test_samples_survive_the_round_trip(tmp_path: Path, make_samples: Callable) -> None:
@@ -85,7 +85,7 @@ def test_a_large_share_leaves_something_to_train_on(tmp_path: Path, make_samples
 
 def test_too_few_kept_images_are_an_error_with_a_remedy(tmp_path: Path, make_samples: Callable) -> None:
     samples = make_samples(tmp_path, [[0], [0], [1]], rejected={0: "too_few:piano"})
-    with pytest.raises(ConfigError, match=r"kept 1 of 3 images with a rare object.*rounds.filter.min_score"):
+    with pytest.raises(UserError, match=r"kept 1 of 3 images with a rare object.*rounds.filter.min_score"):
         choose_validation(samples, [0], 0.2, seed=0)
 
 

@@ -23,7 +23,7 @@ from bootstrap.samples import SampleRecord, read_samples, write_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary
 from diffugen.config.loader import validate
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.generation import batches as generate
 from diffugen.generation.inpainting import repaint_region
@@ -281,12 +281,12 @@ def test_only_training_images_from_noise_are_varied(
 def test_prompts_of_variations_are_checked_before_any_work(tmp_path: Path, pipe: Any) -> None:
     check_prompts(loop_config(tmp_path, REDRAWN, REPAINTED), pipe)
     odd = REPAINTED | {"prompts": {"templates": [{"text": '("a {object}++ at night", "a road").blend(1, 1)'}]}}
-    with pytest.raises(ConfigError, match="uses more of compel than weights"):
+    with pytest.raises(UserError, match="uses more of compel than weights"):
         check_prompts(loop_config(tmp_path, odd), pipe)
 
 
 def test_what_can_never_be_repainted_is_an_error(tmp_path: Path, pipe: Any) -> None:
     replaced = {"kind": "inpaint", "replace": {"piano": ["car"]}, "only": ["car"]}
     new = {"templates": [{"text": "a {new}"}], "objects": {"new": {"car": ["red car"]}}}
-    with pytest.raises(ConfigError, match=r"'rounds.variations.0.task': no object .* may be repainted"):
+    with pytest.raises(UserError, match=r"'rounds.variations.0.task': no object .* may be repainted"):
         check_prompts(loop_config(tmp_path, REPAINTED | {"task": replaced, "prompts": new}), pipe)

@@ -1,7 +1,7 @@
 import pytest
 
 from diffugen.class_maps import class_index, mapped_classes, parse_class_map
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 MODEL = {0: "truck", 1: "van", 4: "tree", 7: "car"}
 
@@ -30,7 +30,7 @@ def test_class_ids_are_mapped(
     ],
 )
 def test_maps_must_fit_both_sides(class_map: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         class_index(MODEL, ["car", "tree"], class_map)
 
 
@@ -40,12 +40,12 @@ def test_maps_are_written_as_equations() -> None:
 
 @pytest.mark.parametrize("entry", ["truck", "truck=", "=car"])
 def test_broken_equations_are_named(entry: str) -> None:
-    with pytest.raises(ConfigError, match=f"--map '{entry}' is not of the form"):
+    with pytest.raises(UserError, match=f"--map '{entry}' is not of the form"):
         parse_class_map([entry])
 
 
 def test_a_model_class_becomes_one_class() -> None:
-    with pytest.raises(ConfigError, match="gives the class 'truck' twice"):
+    with pytest.raises(UserError, match="gives the class 'truck' twice"):
         parse_class_map(["truck=car", "truck=bus"])
 
 
@@ -63,5 +63,5 @@ def test_the_datasets_classes(wanted: list[str] | None, class_map: dict[str, str
 
 
 def test_a_class_that_nothing_leads_to_is_named() -> None:
-    with pytest.raises(ConfigError, match="w.pt does not know 'truck'"):
+    with pytest.raises(UserError, match="w.pt does not know 'truck'"):
         mapped_classes(MODEL, ["truck"], {"truck": "vehicle"}, "w.pt")

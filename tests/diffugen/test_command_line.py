@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diffugen.command_line import run_command
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 def failing(error: BaseException) -> Callable[[], None]:
@@ -29,7 +29,7 @@ def test_the_commands_own_code_is_returned(returned: int | None, code: int) -> N
 
 
 def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(failing(ConfigError("bad\nthing;  fix it")), "train_loop") == 2
+    assert run_command(failing(UserError("bad\nthing;  fix it")), "train_loop") == 2
     assert capsys.readouterr().err == "train_loop: error: bad thing; fix it\n"
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import atomic_path, is_full_disk, locked, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 
@@ -138,7 +138,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     assert holder.stdin and holder.stdout
     try:
         assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(ConfigError, match=f"is in use by process {holder.pid}"), locked(folder):
+        with pytest.raises(UserError, match=f"is in use by process {holder.pid}"), locked(folder):
             pytest.fail("two processes hold the lock")
     finally:
         holder.kill()  # even then the lock is free

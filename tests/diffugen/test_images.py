@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.images import draw_instances, index_map, list_images, read_image, write_png
 from diffugen.instances import Instances
 
@@ -58,9 +58,9 @@ def test_broken_images_are_named(tmp_path: Path, photo: np.ndarray) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     for name in ("cut.jpg", "text.png", "empty.png"):
-        with pytest.raises(ConfigError, match=f"{name} cannot be read .*; replace or remove it"):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*; replace or remove it"):
             read_image(tmp_path / name)
-    with pytest.raises(ConfigError, match="gone.png does not exist"):
+    with pytest.raises(UserError, match="gone.png does not exist"):
         read_image(tmp_path / "gone.png")
 
 
@@ -71,9 +71,9 @@ def test_folders_are_listed_by_name(tmp_path: Path) -> None:
 
 
 def test_folders_without_images_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no images"):
+    with pytest.raises(UserError, match="has no images"):
         list_images(tmp_path)
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "gone")
 
 

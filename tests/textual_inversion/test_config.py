@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from diffugen.config.loader import Strict, validate
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig, ConceptRunConfig, Concepts
 
 
@@ -39,7 +39,7 @@ def test_photos_are_beside_the_config_file(tmp_path) -> None:
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         validate({**REQUIRED, **settings}, ConceptConfig)
 
 
@@ -53,9 +53,9 @@ def test_one_concept_or_several_or_none() -> None:
     assert tokens([REQUIRED, other]) == ["<grand-piano>", "<harp>"] and tokens(None) == []
     allowed = Several.model_json_schema()["properties"]["concept"]["anyOf"]
     assert {choice.get("type", "object") for choice in allowed} == {"object", "array", "null"}
-    with pytest.raises(ConfigError, match=r"'concept\.steps' is 0"):
+    with pytest.raises(UserError, match=r"'concept\.steps' is 0"):
         tokens({**REQUIRED, "steps": 0})
-    with pytest.raises(ConfigError, match=r"'concept\.1\.stepz'; did you mean 'steps'"):
+    with pytest.raises(UserError, match=r"'concept\.1\.stepz'; did you mean 'steps'"):
         tokens([REQUIRED, {**other, "stepz": 3}])
-    with pytest.raises(ConfigError, match="concept"):
+    with pytest.raises(UserError, match="concept"):
         validate({"model": {"path": "someone/model"}, "concept": None}, ConceptRunConfig)

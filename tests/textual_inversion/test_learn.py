@@ -14,7 +14,7 @@ from PIL import Image
 import textual_inversion.learn
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import read_embedding
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
 from textual_inversion.learn import check_concept, learn_concept
 from textual_inversion.module import ConceptModule
@@ -180,9 +180,9 @@ def test_a_finished_concept_returns_at_once(
     path = learn_concept(config, tiny_model, out, progress=False)
     monkeypatch.setattr(textual_inversion.learn, "load_pipeline", lambda _: pytest.fail("loaded the model"))
     assert learn_concept(config, tiny_model, out) == path
-    with pytest.raises(ConfigError, match=r"setting 'concept\.steps' changed from 2 to 3 since .* give another folder"):
+    with pytest.raises(UserError, match=r"setting 'concept\.steps' changed from 2 to 3 since .* give another folder"):
         learn_concept(config.model_copy(update={"steps": 3}), tiny_model, out)
-    with pytest.raises(ConfigError, match=r"concept\.seed"):
+    with pytest.raises(UserError, match=r"concept\.seed"):
         learn_concept(config.model_copy(update={"seed": 5}), tiny_model, out)
 
 
@@ -195,7 +195,7 @@ def test_seeds_differ(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> 
 
 def test_mistakes_leave_nothing_behind(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
     config = make_concept(initializer_word="\u2603")
-    with pytest.raises(ConfigError, match="initializer_word"):
+    with pytest.raises(UserError, match="initializer_word"):
         learn_concept(config, tiny_model, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
@@ -205,9 +205,9 @@ def test_check_concept(make_concept, photo_folder: Path, tiny_pipeline) -> None:
     check_concept(config)
     check_concept(config, tiny_pipeline)
     (photo_folder / "cut.png").write_bytes((photo_folder / "0.png").read_bytes()[:900])
-    with pytest.raises(ConfigError, match=r"cut\.png"):
+    with pytest.raises(UserError, match=r"cut\.png"):
         check_concept(config)
     for file in photo_folder.iterdir():
         file.unlink()
-    with pytest.raises(ConfigError, match=r"concept\.photos"):
+    with pytest.raises(UserError, match=r"concept\.photos"):
         check_concept(config)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
 from textual_inversion.module import ConceptModule, check_prediction_type
 from textual_inversion.photos import find_photos, load_photo
@@ -81,5 +81,5 @@ def test_the_loss_counts_where_the_weights_are(build) -> None:
 
 def test_an_unknown_prediction_type_is_refused(tiny_pipeline) -> None:
     tiny_pipeline.scheduler.register_to_config(prediction_type="flow")
-    with pytest.raises(ConfigError, match=r"model\.path.*'flow'"):
+    with pytest.raises(UserError, match=r"model\.path.*'flow'"):
         check_prediction_type(tiny_pipeline)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.photos import captions_of, digest, find_photos, load_photo, read_caption
 
 
@@ -59,16 +59,16 @@ def test_unreadable_photos_are_named(tmp_path: Path, photo_folder: Path) -> None
     (tmp_path / "text.jpg").write_text("hello")
     (tmp_path / "empty.webp").touch()
     for name in ("cut.png", "text.jpg", "empty.webp"):
-        with pytest.raises(ConfigError, match=rf"concept\.photos: .*{name}"):
+        with pytest.raises(UserError, match=rf"concept\.photos: .*{name}"):
             load_photo(tmp_path / name)
 
 
 def test_folders_without_photos_are_named(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     (tmp_path / ".hidden.png").touch()
-    with pytest.raises(ConfigError, match=r"concept\.photos .* has no photos"):
+    with pytest.raises(UserError, match=r"concept\.photos .* has no photos"):
         find_photos(tmp_path)
-    with pytest.raises(ConfigError, match=r"concept\.photos .* is not a folder"):
+    with pytest.raises(UserError, match=r"concept\.photos .* is not a folder"):
         find_photos(tmp_path / "missing")
 
 
@@ -104,11 +104,11 @@ def test_captions_stand_beside_their_photos(photo_folder: Path, caplog: pytest.L
 @pytest.mark.parametrize("text", ["a red piano", "a {} and a {}", "a {}\nby night", "", "a {colour} {}"])
 def test_captions_without_one_object_are_named(photo_folder: Path, text: str) -> None:
     (photo_folder / "0.txt").write_text(text)
-    with pytest.raises(ConfigError, match=r"caption '.*0\.txt' must be one line with exactly one {}"):
+    with pytest.raises(UserError, match=r"caption '.*0\.txt' must be one line with exactly one {}"):
         read_caption(photo_folder / "0.png", "<piano>")
 
 
 def test_captions_that_are_not_text_are_named(photo_folder: Path) -> None:
     (photo_folder / "0.txt").write_bytes(b"\xff\xfe\x00{}")
-    with pytest.raises(ConfigError, match=r"caption '.*0\.txt' cannot be read"):
+    with pytest.raises(UserError, match=r"caption '.*0\.txt' cannot be read"):
         read_caption(photo_folder / "0.png", "<piano>")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.placeholder import add_placeholder, check_tokens, initializer_ids, limit_norm, merge_placeholder
 
 
@@ -55,14 +55,14 @@ def test_merging_leaves_the_other_rows_bit_identical(tiny_pipeline, make_concept
     ],
 )
 def test_words_are_checked(tiny_pipeline, make_concept, settings, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         check_tokens(make_concept(**settings), tiny_pipeline)
 
 
 def test_a_known_token_is_refused(tiny_pipeline, make_concept) -> None:
     tiny_pipeline.tokenizer.add_tokens(["<grand-piano>_1"])
     check_tokens(make_concept(), tiny_pipeline)
-    with pytest.raises(ConfigError, match=r"<grand-piano>_1.* already"):
+    with pytest.raises(UserError, match=r"<grand-piano>_1.* already"):
         check_tokens(make_concept(num_vectors=2), tiny_pipeline)
 
 

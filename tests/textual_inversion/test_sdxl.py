@@ -9,7 +9,7 @@ from tiny_models import TEXT_WIDTH, TEXT_WIDTH_2, build_sdxl_pipeline
 
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.learn import learn_concept
 
 
@@ -58,5 +58,5 @@ def test_both_text_encoders_learn(tmp_path: Path, make_concept, sdxl: ModelConfi
     torch.testing.assert_close(*embeds)
     torch.testing.assert_close(*pooled)
 
-    with pytest.raises(ConfigError, match=r"is for two text encoders \(clip_l and clip_g\).* has one text encoder"):
+    with pytest.raises(UserError, match=r"is for two text encoders \(clip_l and clip_g\).* has one text encoder"):
         load_pipeline(tiny_model.model_copy(update={"embeddings": (path,)}))

@@ -14,7 +14,7 @@ import textual_inversion.learn
 from diffugen.config.loader import validate
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import load_embedding, read_embedding
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from textual_inversion.config import OBJECT_TEMPLATES, STYLE_TEMPLATES, ConceptRunConfig, Concepts
 from textual_inversion.data import ConceptDraws
 from textual_inversion.learn import are_learned, check_concept, learn_concept, learn_concepts
@@ -107,7 +107,7 @@ def test_processes_train_together(
 
 def test_more_devices_than_there_are(make_concept, tiny_model: ModelConfig, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("diffugen.diffusion.pipelines.pick_device", lambda _: torch.device("mps"))
-    with pytest.raises(ConfigError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
+    with pytest.raises(UserError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
         learn_concept(make_concept(num_devices=3), tiny_model, tmp_path / "out", progress=False)
 
 
@@ -145,7 +145,7 @@ def test_early_stop_survives_an_interrupt(
 
 
 def test_a_photo_must_be_left_to_learn_from(make_concept) -> None:
-    with pytest.raises(ConfigError, match=r"early_stop\.num_photos is 3 of 3 photos"):
+    with pytest.raises(UserError, match=r"early_stop\.num_photos is 3 of 3 photos"):
         check_concept(make_concept(early_stop={"num_photos": 3}))
 
 
@@ -161,7 +161,7 @@ def test_captions_of_photos_are_trained_on(
 
 def test_a_caption_that_would_be_cut_is_named(photo_folder: Path, make_concept, tiny_pipeline) -> None:
     (photo_folder / "1.txt").write_text("a {}" + " and a car" * 40)
-    with pytest.raises(ConfigError, match=r"and a car.* takes \d+ tokens of at most 77"):
+    with pytest.raises(UserError, match=r"and a car.* takes \d+ tokens of at most 77"):
         check_concept(make_concept(), tiny_pipeline)
 
 
@@ -220,9 +220,9 @@ def test_several_concepts_are_learned_each_by_itself(tmp_path: Path, make_concep
 
 
 def test_mistakes_among_several_concepts_are_named(make_concept) -> None:
-    with pytest.raises(ConfigError, match=r"'concept': .*'<harp>' is learned twice"):
+    with pytest.raises(UserError, match=r"'concept': .*'<harp>' is learned twice"):
         several(make_concept, ["<harp>", "<harp>"])
-    with pytest.raises(ConfigError, match=r"'concept': several concepts have a lora"):
+    with pytest.raises(UserError, match=r"'concept': several concepts have a lora"):
         several(make_concept, ["<harp>", "<lute>"], lora={})
 
 

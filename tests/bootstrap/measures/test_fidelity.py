@@ -11,7 +11,7 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from bootstrap.measures.fidelity import check_inception, fid_and_kid
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ class Harmful:
 def test_a_file_that_could_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("harmful.pt").write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(ConfigError, match=r"'evaluation.inception_weights': harmful.pt is no readable file of tensors"):
+    with pytest.raises(UserError, match=r"'evaluation.inception_weights': harmful.pt is no readable file of tensors"):
         check_inception(Path("harmful.pt"))
     assert not Path("harm.txt").exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing.pt is no readable file of tensors"):
+    with pytest.raises(UserError, match="nothing.pt is no readable file of tensors"):
         check_inception(tmp_path / "nothing.pt")

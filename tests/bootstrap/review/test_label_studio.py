@@ -16,7 +16,7 @@ from round_samples import CLASSES, SIZE_HW
 
 from bootstrap.review.label_studio import from_task, labelling_config, to_task
 from bootstrap.samples import SampleRecord
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 
@@ -88,7 +88,7 @@ def test_the_newest_annotation_counts(sample: SampleRecord) -> None:
 def test_what_cannot_be_read_is_named(sample: SampleRecord, change: dict, sentence: str) -> None:
     task = annotated(to_task(sample, CLASSES))
     task["annotations"][0]["result"][0] |= change
-    with pytest.raises(ConfigError, match=rf"annotation of r00_000000 .*{sentence}"):
+    with pytest.raises(UserError, match=rf"annotation of r00_000000 .*{sentence}"):
         from_task(task, CLASSES, SIZE_HW)
 
 

@@ -14,7 +14,7 @@ from bootstrap.corrections import latest_samples, with_corrections
 from bootstrap.review.__main__ import export_review, import_review, main
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import read_samples, write_samples
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_jsonl
 
 
@@ -112,10 +112,10 @@ def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
 )
 def test_a_wrong_file_is_one_sentence(run: RunFolder, tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "export.json").write_text(content)
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         import_review(run, tmp_path / "export.json")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run folder"):
+    with pytest.raises(UserError, match="no run folder"):
         export_review(RunFolder(tmp_path), tmp_path / "tasks.json")

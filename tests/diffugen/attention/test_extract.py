@@ -17,7 +17,7 @@ from diffugen.attention.heatmaps import ImageAttention
 from diffugen.attention.hooks import attention_layers, split_heads
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.diffusion.pipelines import as_task
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=2)
@@ -188,7 +188,7 @@ def test_the_rest_is_the_other_content_words(tiny_pipeline: Any) -> None:
 
 def test_bad_prompts_fail_before_anything_is_generated(tiny_pipeline: Any) -> None:
     steps: list[int] = []
-    with pytest.raises(ConfigError, match="'tent' is not in the prompt"):
+    with pytest.raises(UserError, match="'tent' is not in the prompt"):
         bad = [PROMPTS[0], prompt_of("a car", "tent")]
         generate_with_attention(tiny_pipeline, bad, [1, 2], SETTINGS, on_step=steps.append)
     assert steps == []
@@ -221,7 +221,7 @@ def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
         assert (image[~mask] == old[~mask]).all()
         assert (image[mask] != old[mask]).any(-1).mean() > 0.9
         assert [heatmap.values.shape for heatmap in attention.heatmaps] == [(8, 12)] * len(prompt.objects)
-    with pytest.raises(ConfigError, match="60x96 pixels: make both sides multiples of 8"):
+    with pytest.raises(UserError, match="60x96 pixels: make both sides multiples of 8"):
         generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, images=[images[0][:60]])
 
 
@@ -303,7 +303,7 @@ def test_reading_does_not_depend_on_the_sampler_but_on_the_timesteps(tiny_pipeli
     np.testing.assert_array_equal(read(), first)
     assert np.abs(read(timesteps=(900,)) - first).max() > 1e-4
     assert np.abs(read(seed=1) - first).max() > 1e-5
-    with pytest.raises(ConfigError, match=r"timesteps \[1000\] must be one or more numbers from 0 to 999"):
+    with pytest.raises(UserError, match=r"timesteps \[1000\] must be one or more numbers from 0 to 999"):
         read(timesteps=(1000,))
 
 
@@ -313,7 +313,7 @@ def test_tasks_share_the_models(tiny_pipeline: Any) -> None:
         other = as_task(tiny_pipeline, task)
         assert other.unet is tiny_pipeline.unet and other.vae is tiny_pipeline.vae
         assert type(as_task(other, "txt2img")) is type(tiny_pipeline)
-    with pytest.raises(ConfigError, match="task 'video' is not known"):
+    with pytest.raises(UserError, match="task 'video' is not known"):
         as_task(tiny_pipeline, "video")
 
 

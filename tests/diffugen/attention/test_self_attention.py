@@ -14,7 +14,7 @@ from diffugen.attention.extract import generate_with_attention
 from diffugen.attention.hooks import attention_layers
 from diffugen.attention.self_attention import AffinityCapture
 from diffugen.config.settings import GenerateConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=2)
@@ -55,7 +55,7 @@ def test_the_image_stays_and_the_maps_are_of_the_conditional_half(tiny_pipeline:
 
 def test_affinity_is_bounded(tiny_pipeline: Any) -> None:
     settings = SETTINGS.model_copy(update={"height": 512, "width": 400, "self_attention_factor": 1})
-    with pytest.raises(ConfigError, match="self_attention_factor 1 makes maps of 64x50 pixels, more than 2304"):
+    with pytest.raises(UserError, match="self_attention_factor 1 makes maps of 64x50 pixels, more than 2304"):
         generate_with_attention(tiny_pipeline, PROMPTS, [1, 2], settings)
 
 

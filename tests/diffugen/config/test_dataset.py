@@ -8,7 +8,7 @@ import pytest
 
 from diffugen.config.dataset import DatasetConfig, Img2ImgConfig, InpaintConfig
 from diffugen.config.loader import validate
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 OBJECTS = {"common": {"car": ["car"], "tent": ["tent"]}}
 
@@ -110,7 +110,7 @@ IMG2IMG, INPAINT = {"kind": "img2img", "source": "s"}, {"kind": "inpaint", "sour
     ],
 )
 def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         validate(values, DatasetConfig)
 
 
@@ -129,5 +129,5 @@ def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) 
 )
 def test_nothing_is_weighted_where_every_combination_comes(change: dict[str, Any], message: str) -> None:
     values = {"objects": {"x": {"car": ["car"]}}, "mode": "cartesian", **change}
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         validate({"model": {"path": "m"}, "prompts": values}, DatasetConfig)

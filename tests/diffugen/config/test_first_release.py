@@ -18,7 +18,7 @@ from diffugen.config.jobs import load_jobs
 from diffugen.datasets.folder import class_names_of, write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.generation.generate_dataset import make_plan
 from diffugen.generation.record import prompt_json
@@ -228,7 +228,7 @@ def test_outputs_of_one_file_go_beside_each_other(here: Path) -> None:
     ],
 )
 def test_mistakes_are_named(here: Path, tasks: Any, changes: Any, options: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         load_jobs(write(here, *tasks, **changes), **options)
 
 

@@ -13,7 +13,7 @@ from diffugen.config.dataset import DatasetConfig
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, Strict, load_config, validate
 from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 
 class Part(Strict):
@@ -110,7 +110,7 @@ def test_the_resolved_config_loads_to_itself(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         load_config(write(tmp_path, values), Whole)
 
 
@@ -126,22 +126,22 @@ def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[s
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         load_config(write(tmp_path, text), Whole)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.json does not exist; give the path of a JSON config"):
+    with pytest.raises(UserError, match="none.json does not exist; give the path of a JSON config"):
         load_config(tmp_path / "none.json", Whole)
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load_config(tmp_path, Whole)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(ConfigError, match="binary.json is not valid JSON"):
+    with pytest.raises(UserError, match="binary.json is not valid JSON"):
         load_config(tmp_path / "binary.json", Whole)
 
 
 def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, {"name": ["x" * 5000]}), Whole)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
@@ -185,7 +185,7 @@ def test_the_last_override_wins_and_null_is_null(tmp_path: Path) -> None:
 )
 def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
     path = write(tmp_path, {"name": "x", "parts": [{"width": 5}]})
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         load_config(path, Whole, [override])
     assert message in str(caught.value)
 
@@ -302,13 +302,13 @@ def test_configs_cannot_be_changed() -> None:
     ],
 )
 def test_rules_of_prompts(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         validate(prompts(**change), PromptsConfig)
 
 
 def test_rules_of_prompts_give_the_whole_path_in_a_larger_config() -> None:
     values = dataset(prompts=prompts(attributes={"place": {"here": -1}}))
-    with pytest.raises(ConfigError, match="^setting 'prompts.attributes.place.here' has weight"):
+    with pytest.raises(UserError, match="^setting 'prompts.attributes.place.here' has weight"):
         validate(values, DatasetConfig)
 
 
@@ -320,7 +320,7 @@ def test_rules_of_prompts_give_the_whole_path_in_a_larger_config() -> None:
     ],
 )
 def test_classes_and_prompts_must_agree(classes: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         validate(dataset(classes=classes), DatasetConfig)
 
 

@@ -11,7 +11,7 @@ import pytest
 from diffugen.datasets.export import FORMATS, export_dataset
 from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 SIZE_HW = (37, 53)
@@ -136,7 +136,7 @@ def test_near_duplicates_are_dropped_across_splits(tmp_path: Path, capsys: pytes
 
 
 def test_what_cannot_be_exported_is_told_in_a_sentence(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is the dataset itself"):
+    with pytest.raises(UserError, match="is the dataset itself"):
         export_dataset(source, source)
-    with pytest.raises(ConfigError, match="has no class 'dog'; its classes are grand-piano, car"):
+    with pytest.raises(UserError, match="has no class 'dog'; its classes are grand-piano, car"):
         export_dataset(source, tmp_path / "a", class_names=["dog"])

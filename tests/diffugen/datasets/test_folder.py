@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 
 from diffugen.datasets.folder import Sample, class_names_of, read_dataset, splits_of, write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.images import read_image, write_image
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import Prompt
@@ -176,19 +176,19 @@ def test_a_foreign_dataset_is_read(tmp_path: Path) -> None:
 def test_broken_datasets_are_told_in_a_sentence(
     tmp_path: Path, data_yaml: str, label: str | None, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         list(read_dataset(foreign(tmp_path, data_yaml, label), "val"))
 
 
 def test_missing_and_corrupt_files_are_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no data\.yaml"):
+    with pytest.raises(UserError, match=r"no data\.yaml"):
         list(read_dataset(tmp_path, "val"))
-    with pytest.raises(ConfigError, match="not a COCO instance file"):
+    with pytest.raises(UserError, match="not a COCO instance file"):
         list(read_dataset(tmp_path / "x.json", ""))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG but not really")
-    with pytest.raises(ConfigError, match="not a readable image"):
+    with pytest.raises(UserError, match="not a readable image"):
         read_image(tmp_path / "broken.png")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_image(tmp_path / "absent.png")
 
 
@@ -198,7 +198,7 @@ def test_a_coco_entry_of_another_size_is_refused(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     write_image(tmp_path / "d/images/val/c.png", np.zeros((40, 24, 3), np.uint8))
     path.write_text(json.dumps(document))
-    with pytest.raises(ConfigError, match=r"is \(40, 24\), but its label in .* says \(24, 40\)"):
+    with pytest.raises(UserError, match=r"is \(40, 24\), but its label in .* says \(24, 40\)"):
         list(read_dataset(tmp_path / "d", "val"))
 
 

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from diffugen.datasets import imagefolder
 from diffugen.datasets.folder import class_names_of, read_dataset, read_items, splits_of
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 SIZE_HW = (31, 47)
@@ -96,15 +96,15 @@ def test_a_model_and_a_parent_may_be_plain_names() -> None:
 
 
 def test_broken_folders_are_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no split 'test'; it has train, val"):
+    with pytest.raises(UserError, match="no split 'test'; it has train, val"):
         list(read_dataset(folder, "test"))
     metadata = folder / "val" / "metadata.jsonl"
     row = json.loads(metadata.read_text())
     metadata.write_text(json.dumps({**row, "objects": {"bbox": []}}) + "\n")
-    with pytest.raises(ConfigError, match="'a.png' has no objects that can be read"):
+    with pytest.raises(UserError, match="'a.png' has no objects that can be read"):
         list(read_dataset(folder, "val"))
     metadata.write_text("{\n")
-    with pytest.raises(ConfigError, match="not valid JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         list(read_dataset(folder, "val"))
     with pytest.raises(ValueError, match="'a' comes twice in the split 'train'"):
         imagefolder.write(tmp_path / "e", [ITEMS[0], ITEMS[0]], NAMES)

@@ -7,7 +7,7 @@ from PIL import Image
 from diffugen.datasets import voc
 from diffugen.datasets.folder import class_names_of, read_dataset, splits_of
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 SIZE_HW = (31, 47)
@@ -78,9 +78,9 @@ def test_many_components_are_all_kept() -> None:
 
 def test_more_than_a_png_holds_is_refused() -> None:
     masks = np.zeros((255, *SIZE_HW), bool)
-    with pytest.raises(ConfigError, match="255 classes or objects do not fit"):
+    with pytest.raises(UserError, match="255 classes or objects do not fit"):
         voc.to_masks(Instances.from_masks(masks, [0] * 255))
-    with pytest.raises(ConfigError, match="256 classes or objects do not fit"):
+    with pytest.raises(UserError, match="256 classes or objects do not fit"):
         voc.to_masks(Instances.from_masks(masks[:1], [255]))
 
 
@@ -131,13 +131,13 @@ def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, path: str, conten
     (tmp_path / "d" / path).unlink()
     if content is not None:
         (tmp_path / "d" / path).write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         list(read_dataset(tmp_path / "d", "train"))
 
 
 def test_missing_splits_and_items_are_named(tmp_path: Path) -> None:
     voc.write(tmp_path / "d", [item("a", "train", some_instances())], NAMES)
-    with pytest.raises(ConfigError, match="no split 'test'; it has train"):
+    with pytest.raises(UserError, match="no split 'test'; it has train"):
         list(read_dataset(tmp_path / "d", "test"))
     with pytest.raises(ValueError, match="no items"):
         voc.write(tmp_path / "e", [], NAMES)

@@ -22,7 +22,7 @@ from diffugen.detector.model import (
     trained_imgsz,
 )
 from diffugen.detector.training import finetune
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 SIZE_HW = (48, 64)
@@ -188,7 +188,7 @@ def test_classes_that_nobody_asked_for_are_dropped(tuned: Path) -> None:
     ],
 )
 def test_class_maps_must_fit_both_sides(tuned: Path, class_map: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         predict(load_detector(tuned), [], class_names=["car"], class_map=class_map)
 
 
@@ -254,21 +254,21 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.save({"model": Evil()}, tmp_path / "evil.pt")
     (tmp_path / "evil2.pt").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pt", "evil2.pt"):
-        with pytest.raises(ConfigError, match="not a checkpoint that loads safely"):
+        with pytest.raises(UserError, match="not a checkpoint that loads safely"):
             load_detector(tmp_path / name)
     assert not (tmp_path / "PWNED").exists()
 
 
 def test_weights_that_cannot_be_used_are_told_in_a_sentence(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="do not exist"):
+    with pytest.raises(UserError, match="do not exist"):
         load_detector(tmp_path / "yolov8n-seg.pt")  # which ultralytics would fetch
     (tmp_path / "w.bin").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"must be a file of type \.pt or \.safetensors"):
+    with pytest.raises(UserError, match=r"must be a file of type \.pt or \.safetensors"):
         load_detector(tmp_path / "w.bin")
     (tmp_path / "w.safetensors").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="no safetensors file"):
+    with pytest.raises(UserError, match="no safetensors file"):
         load_detector(tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=r"data\.yaml"):
+    with pytest.raises(UserError, match=r"data\.yaml"):
         finetune(base, tmp_path / "data.yaml", tmp_path / "o.pt", CONFIG, seed=0, workdir=tmp_path)
 
 

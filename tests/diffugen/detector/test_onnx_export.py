@@ -10,7 +10,7 @@ import pytest
 from diffugen.cli.main import main
 from diffugen.detector.model import load_detector, predict, trained_imgsz
 from diffugen.detector.onnx_export import export_onnx
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.toyworld import render
 from diffugen.toyworld.scene import sample_scene
 
@@ -46,12 +46,12 @@ def test_the_command_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_onnx_cannot_be_exported_again(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="are ONNX already; copy the file"):
+    with pytest.raises(UserError, match="are ONNX already; copy the file"):
         export_onnx(exported, tmp_path / "again.onnx")
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    with pytest.raises(ConfigError, match=r"broken.onnx are no ONNX file of a detector"):
+    with pytest.raises(UserError, match=r"broken.onnx are no ONNX file of a detector"):
         load_detector(broken)

@@ -18,7 +18,7 @@ from diffugen.datasets.item import DatasetItem
 from diffugen.detector import model as detector
 from diffugen.detector.model import import_ultralytics, load_detector, new_detector, save_detector
 from diffugen.detector.training import finetune, gpus, training_options
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 
 
@@ -49,7 +49,7 @@ def test_gpus_that_cannot_be_used_are_named(
     settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         gpus(validate(settings, DetectorConfig))
 
 

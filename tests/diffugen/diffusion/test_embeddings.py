@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffugen.diffusion.embeddings import read_embedding, write_embedding
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 
 ROWS = torch.arange(15, dtype=torch.float32).reshape(3, 5)
 
@@ -76,7 +76,7 @@ class Evil:
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
 def test_code_in_a_file_is_refused(tmp_path: Path, write) -> None:
     write({"<grand-piano>": Evil(tmp_path / "ran")}, tmp_path / "evil.pt")
-    with pytest.raises(ConfigError, match=r"evil\.pt"):
+    with pytest.raises(UserError, match=r"evil\.pt"):
         read_embedding(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -102,5 +102,5 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: object, message
         (tmp_path / name).write_bytes(content)
     elif content is not None:
         torch.save(content, tmp_path / name)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         read_embedding(tmp_path / name)

@@ -17,7 +17,7 @@ from tiny_models import TEXT_WIDTH
 from diffugen.attention.extract import generate_with_attention
 from diffugen.config.settings import GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline, pick_device
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 
@@ -47,7 +47,7 @@ def test_a_single_file_makes_the_same_image(tiny_pipeline: Any, tiny_pipeline_di
 
 def test_a_single_file_of_something_else(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ConfigError, match=r"other.safetensors' cannot be loaded"):
+    with pytest.raises(UserError, match=r"other.safetensors' cannot be loaded"):
         load_pipeline(config_of(tmp_path / "other.safetensors", config=str(tiny_pipeline_dir)))
 
 
@@ -86,13 +86,13 @@ def test_embeddings_are_loaded(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
 
 def test_an_embedding_of_another_model_is_refused(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     save_file({"<one>": torch.ones(2, 768)}, tmp_path / "one.safetensors")
-    with pytest.raises(ConfigError, match=f"'<one>' .* has 768 dimensions, .* has {TEXT_WIDTH}"):
+    with pytest.raises(UserError, match=f"'<one>' .* has 768 dimensions, .* has {TEXT_WIDTH}"):
         load_pipeline(config_of(tiny_pipeline_dir, embeddings=(tmp_path / "one.safetensors",)))
 
 
 def test_a_token_that_exists_is_refused(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     save_file({"<one>": torch.ones(1, TEXT_WIDTH)}, tmp_path / "one.safetensors")
-    with pytest.raises(ConfigError, match=r"'<one>' .* already known"):
+    with pytest.raises(UserError, match=r"'<one>' .* already known"):
         load_pipeline(config_of(tiny_pipeline_dir, embeddings=(tmp_path / "one.safetensors",) * 2))
 
 
@@ -107,31 +107,31 @@ def test_a_lora_is_loaded(tiny_pipeline: Any, tiny_pipeline_dir: Path, tmp_path:
     StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
     pipe = load_pipeline(config_of(tiny_pipeline_dir, lora=tmp_path / "pytorch_lora_weights.safetensors"))
     assert len(pipe.get_active_adapters()) == 1
-    with pytest.raises(ConfigError, match=r"model.lora .*missing.safetensors' is not an existing"):
+    with pytest.raises(UserError, match=r"model.lora .*missing.safetensors' is not an existing"):
         load_pipeline(config_of(tiny_pipeline_dir, lora=tmp_path / "missing.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere", "a/b/c", "model.safetensors"])
 def test_a_path_that_does_not_exist(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"model.path .* does not exist; give a pipeline folder"):
+    with pytest.raises(UserError, match=r"model.path .* does not exist; give a pipeline folder"):
         load_pipeline(config_of(name))
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
     """Tests are offline."""
-    with pytest.raises(ConfigError, match=r"model.path 'no-such-owner/no-such-model' cannot be loaded") as caught:
+    with pytest.raises(UserError, match=r"model.path 'no-such-owner/no-such-model' cannot be loaded") as caught:
         load_pipeline(config_of("no-such-owner/no-such-model"))
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no model_index.json"):
+    with pytest.raises(UserError, match=r"has no model_index.json"):
         load_pipeline(config_of(tmp_path))
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ConfigError, match=r"model.path .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"model.path .* cannot be loaded"):
         load_pipeline(config_of(tmp_path / "model.safetensors"))
 
 
@@ -149,7 +149,7 @@ def test_nothing_is_unpickled(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     fired = tmp_path / "fired"
     checkpoint = tmp_path / "model.ckpt"
     checkpoint.write_bytes(pickle.dumps(Trap(fired)))
-    with pytest.raises(ConfigError, match="pickled checkpoint"):
+    with pytest.raises(UserError, match="pickled checkpoint"):
         load_pipeline(config_of(checkpoint))
     folder = tmp_path / "pipeline"
     shutil.copytree(tiny_pipeline_dir, folder)
@@ -163,7 +163,7 @@ def test_nothing_is_unpickled(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
         weights.unlink()
         trap = folder / part / ("pytorch_model.bin" if part == "text_encoder" else f"{name}.bin")
         trap.write_bytes(checkpoint.read_bytes())
-        with pytest.raises(ConfigError, match=r"model.path .* cannot be loaded"):
+        with pytest.raises(UserError, match=r"model.path .* cannot be loaded"):
             load_pipeline(config_of(folder))
         weights.write_bytes(backup)
     assert not fired.exists()
@@ -172,9 +172,9 @@ def test_nothing_is_unpickled(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
 def test_missing_devices_are_named() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(ConfigError, match=r"model.device 'cuda:99' is not on this machine"):
+    with pytest.raises(UserError, match=r"model.device 'cuda:99' is not on this machine"):
         pick_device("cuda:99")
-    with pytest.raises(ConfigError, match=r"model.device 'gpu' is not a device"):
+    with pytest.raises(UserError, match=r"model.device 'gpu' is not a device"):
         pick_device("gpu")
-    with pytest.raises(ConfigError, match="cpu_offload is on"):
+    with pytest.raises(UserError, match="cpu_offload is on"):
         load_pipeline(config_of("anything", cpu_offload=True))

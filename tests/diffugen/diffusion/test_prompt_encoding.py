@@ -12,7 +12,7 @@ from tiny_models import TEXT_WIDTH
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.diffusion.prompt_encoding import encode_prompts, needs_compel, parse_weights
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=2)
@@ -43,7 +43,7 @@ def test_weights_are_parsed(text: str, expected: list[tuple[str, float]]) -> Non
 
 @pytest.mark.parametrize("text", ['("a car", "a tent").and() car++', '("a car++ at night", "a tent").blend(1, 1)'])
 def test_compels_other_operators_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="weights"):
+    with pytest.raises(UserError, match="weights"):
         parse_weights(text)
 
 

@@ -19,7 +19,7 @@ from diffugen.diffusion.tokens import (
     phrase_token_indices,
     prompt_tokens,
 )
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 
@@ -58,27 +58,27 @@ def test_a_word_is_not_found_inside_another(tokenizer: Any) -> None:
     positions = phrase_token_indices(tokenizer, text, "sky")
     ids = tokenizer(text).input_ids
     assert tokenizer.convert_ids_to_tokens([ids[index] for index in positions]) == ["sky</w>"]
-    with pytest.raises(ConfigError, match="'scraper' is not in the prompt"):
+    with pytest.raises(UserError, match="'scraper' is not in the prompt"):
         phrase_token_indices(tokenizer, text, "scraper")
-    with pytest.raises(ConfigError, match="'sky' is not in the prompt"):
+    with pytest.raises(UserError, match="'sky' is not in the prompt"):
         phrase_token_indices(tokenizer, "a skyscraper", "sky")
 
 
 def test_a_placeholder_is_not_its_words(tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match="'piano' is not in the prompt"):
+    with pytest.raises(UserError, match="'piano' is not in the prompt"):
         phrase_token_indices(tokenizer, "a <grand-piano>", "piano")
 
 
 def test_occurrences_are_kept_apart(tokenizer: Any) -> None:
     text = "a car and a car"
     assert [phrase_token_indices(tokenizer, text, "car", index) for index in (0, 1)] == [[2], [5]]
-    with pytest.raises(ConfigError, match="only 2 times"):
+    with pytest.raises(UserError, match="only 2 times"):
         phrase_token_indices(tokenizer, text, "car", 2)
 
 
 @pytest.mark.parametrize("phrase", ["", "  "])
 def test_an_empty_phrase_is_in_no_prompt(tokenizer: Any, phrase: str) -> None:
-    with pytest.raises(ConfigError, match="is not in the prompt"):
+    with pytest.raises(UserError, match="is not in the prompt"):
         phrase_token_indices(tokenizer, "a car", phrase)
 
 
@@ -100,7 +100,7 @@ def test_objects_get_tokens_of_their_own(tokenizer: Any, text: str, phrases: tup
 
 
 def test_an_object_listed_more_often_than_said_is_an_error(tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match="no separate words"):
+    with pytest.raises(UserError, match="no separate words"):
         object_token_indices(tokenizer, prompt_of("a red car", "red car", "car"))
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_cut(tiny_pipeline: Any) -> None:
     assert phrase_token_indices(tokenizer, "car " * 75 + "tent", "tent") == [78]
     assert phrase_token_indices(tokenizer, "car " * 150 + "tent", "tent") == [155]
     assert phrase_token_indices(tokenizer, "car " * 74 + "skyscraper", "skyscraper")[0] == 78  # words stay whole
-    with pytest.raises(ConfigError, match="'tent' is not in the prompt 'a car'"):
+    with pytest.raises(UserError, match="'tent' is not in the prompt 'a car'"):
         check_prompt(tiny_pipeline, prompt_of("a car", "tent"))
 
 
@@ -153,7 +153,7 @@ def test_a_class_prompt_is_the_phrases_and_the_other_content_words() -> None:
 
 def test_a_class_prompt_needs_no_phrase_in_the_prompt(tiny_pipeline: Any) -> None:
     check_prompt(tiny_pipeline, prompt_of("a car", "tent"), "class_prompt")
-    with pytest.raises(ConfigError, match="has no words"):
+    with pytest.raises(UserError, match="has no words"):
         check_prompt(tiny_pipeline, prompt_of("a car", " "), "class_prompt")
 
 

@@ -6,7 +6,7 @@ import pytest
 from diffugen.datasets.folder import write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import load_detector, new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector, evaluate_groups
 from diffugen.evaluation.metrics import average_precision, box_iou, label_quality
 from diffugen.instances import Instances
@@ -143,7 +143,7 @@ def test_evaluating_a_detector(tmp_path: Path) -> None:
     table = evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", NAMES[:2], imgsz=64, device="cpu")
     assert set(table) == {"mean", "piano", "car"}
     assert table["piano"]["mask_map50"] < 0.1 and table["car"]["mask_map50"] is None  # untrained; no car in truth
-    with pytest.raises(ConfigError, match="'dog' is not labelled"):
+    with pytest.raises(UserError, match="'dog' is not labelled"):
         evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", ["dog"], imgsz=64, device="cpu")
 
 

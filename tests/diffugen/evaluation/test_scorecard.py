@@ -13,7 +13,7 @@ from diffugen.cli.main import main
 from diffugen.datasets.folder import write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
 from diffugen.files import read_json
@@ -75,15 +75,15 @@ def test_images_without_labels_are_counted_not_compared(tmp_path: Path) -> None:
 
 def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
     truth = write(tmp_path / "truth", TRUTH, "test")
-    with pytest.raises(ConfigError, match="has none of the images of"):
+    with pytest.raises(UserError, match="has none of the images of"):
         score_labels(write(tmp_path / "x", {"x": TRUTH["a"]}, "test"), truth)
-    with pytest.raises(ConfigError, match="have no class in common"):
+    with pytest.raises(UserError, match="have no class in common"):
         score_labels(write(tmp_path / "y", {"a": TRUTH["a"]}, "test", ["dog", "cat"]), truth)
-    with pytest.raises(ConfigError, match=r"truth has no class 'tent'"):
+    with pytest.raises(UserError, match=r"truth has no class 'tent'"):
         score_labels(truth, truth, class_names=["tent"])
     small = np.zeros((20, 50, 3), np.uint8)
     write_dataset(tmp_path / "z", [DatasetItem("a", small, Instances.empty((20, 50)), "test")], NAMES)
-    with pytest.raises(ConfigError, match=r"image 'a' is \(20, 50\) in .*, but \(30, 50\) in"):
+    with pytest.raises(UserError, match=r"image 'a' is \(20, 50\) in .*, but \(30, 50\) in"):
         score_labels(tmp_path / "z", truth)
 
 
@@ -114,13 +114,13 @@ def test_classes_are_mapped_many_to_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_detector(new_detector(["truck", "van", "tree"]), tmp_path / "w.safetensors")
     truth = write(tmp_path / "truth", TRUTH, "test")
-    with pytest.raises(ConfigError, match="no class in common; give a class map"):
+    with pytest.raises(UserError, match="no class in common; give a class map"):
         score_detector(tmp_path / "w.safetensors", truth, device="cpu")
     options = {"class_map": {"truck": "car", "van": "car"}, "imgsz": 64, "device": "cpu", "score_threshold": 0.0}
     scores = score_detector(tmp_path / "w.safetensors", truth, **options)
     assert scores["classes"] == ["car"]
     assert scores["labels"]["num_pred"] > 0 and scores["labels"]["num_truth"] == 1
-    with pytest.raises(ConfigError, match="the model has no class 'ship'"):
+    with pytest.raises(UserError, match="the model has no class 'ship'"):
         score_detector(tmp_path / "w.safetensors", truth, class_map={"ship": "car"})
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from diffugen.config.settings import GenerateConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.generation import batches as generate
 from diffugen.generation.batches import generate_batches, load_generated
@@ -114,16 +114,16 @@ def test_other_samples_in_the_folder_are_an_error(pipe: Any, finished: Path) -> 
         ({"guidance_scale": 4.0}, "setting 'provenance.guidance_scale' changed from"),
         ({"prompts": PROMPTS[:2]}, "which is not wanted any more"),
     ):
-        with pytest.raises(ConfigError, match=f"holds other samples .*{difference}.*; choose another"):
+        with pytest.raises(UserError, match=f"holds other samples .*{difference}.*; choose another"):
             run(pipe, finished, **changes)
     assert contents(finished) == before
 
 
 def test_all_prompts_are_checked_before_anything_is_generated(pipe: Any, tmp_path: Path) -> None:
     bad = Prompt("a red car", (ObjectPhrase("bus", "bus"),))
-    with pytest.raises(ConfigError, match="'bus'"):
+    with pytest.raises(UserError, match="'bus'"):
         run(pipe, tmp_path / "a", [*PROMPTS[:2], bad])
-    with pytest.raises(ConfigError, match="write only word"):
+    with pytest.raises(UserError, match="write only word"):
         run(pipe, tmp_path / "b", [PROMPTS[0], Prompt('("a road++ at night", "a tent").blend(1, 1)')])
     assert list(tmp_path.iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_batches_are_halved_when_memory_runs_out(
 
 def test_one_image_that_does_not_fit_is_an_error(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_memory(monkeypatch, 0)
-    with pytest.raises(ConfigError, match="one image does not fit into the GPU's memory; lower generate.height"):
+    with pytest.raises(UserError, match="one image does not fit into the GPU's memory; lower generate.height"):
         run(pipe, tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     (tmp_path / "photos" / "tent.png").unlink()
     assert read(tmp_path / "out") == [record]  # done is done
     assert contents(tmp_path / "out") == before
-    with pytest.raises(ConfigError, match="has no images"):
+    with pytest.raises(UserError, match="has no images"):
         read(tmp_path / "other")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffugen.config.settings import GenerateConfig, ModelConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.generation.estimate import Trial, disk_bytes, estimate, is_here, memory_bytes, run_trial
 from diffugen.generation.sources import SourceImage
 from diffugen.generation.variations import Variation
@@ -82,7 +82,7 @@ def test_estimates_of_a_model_that_is_here(tiny_pipeline_dir: Path) -> None:
 
 
 def test_prompts_that_do_not_fit_are_found_before_anything_runs(tiny_pipeline_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="'bus' is not in the prompt"):
+    with pytest.raises(UserError, match="'bus' is not in the prompt"):
         estimate(
             ModelConfig(path=str(tiny_pipeline_dir), device="cpu"),
             SETTINGS,

@@ -17,7 +17,7 @@ from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import as_task, load_pipeline
 from diffugen.diffusion.prompt_encoding import encode_prompts, parse_weights
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=2, guidance_scale=4)
@@ -159,11 +159,11 @@ def test_a_folder_and_embeddings_of_both_encoders_load(folder: Path, tmp_path: P
 
 def test_embeddings_that_do_not_fit_are_refused(pipe: Any, folder: Path, tmp_path: Path) -> None:
     save_file({"<harp>": torch.ones(2, TEXT_WIDTH)}, tmp_path / "one.safetensors")
-    with pytest.raises(ConfigError, match="clip_l and clip_g"):
+    with pytest.raises(UserError, match="clip_l and clip_g"):
         load_pipeline(ModelConfig(path=str(folder), device="cpu", embeddings=(tmp_path / "one.safetensors",)))
     wide = {"clip_l": torch.ones(2, TEXT_WIDTH), "clip_g": torch.ones(2, TEXT_WIDTH)}
     save_file(wide, tmp_path / "wide.safetensors")
-    with pytest.raises(ConfigError, match=f"has {TEXT_WIDTH} dimensions, .* has {TEXT_WIDTH_2}"):
+    with pytest.raises(UserError, match=f"has {TEXT_WIDTH} dimensions, .* has {TEXT_WIDTH_2}"):
         load_pipeline(ModelConfig(path=str(folder), device="cpu", embeddings=(tmp_path / "wide.safetensors",)))
 
 

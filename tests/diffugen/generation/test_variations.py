@@ -14,7 +14,7 @@ from diffugen.config.loader import validate
 from diffugen.config.settings import PromptsConfig
 from diffugen.datasets.folder import write_dataset
 from diffugen.datasets.item import DatasetItem
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.generation.record import prompt_json
 from diffugen.generation.sources import SourceImage, read_sources
 from diffugen.generation.variations import Variation, cover, label_inpainted, plan_variations
@@ -87,7 +87,7 @@ def test_templates_may_say_everything_themselves() -> None:
 
 
 def test_a_photo_has_no_prompt_to_tell_of() -> None:
-    with pytest.raises(ConfigError, match=r"tells of the prompt of photo.png, but nobody knows it; write what"):
+    with pytest.raises(UserError, match=r"tells of the prompt of photo.png, but nobody knows it; write what"):
         plan([source("photo")], img2img(), prompts("{source} at night"))
 
 
@@ -167,7 +167,7 @@ def test_an_object_is_kept_with_another_texture() -> None:
 
 def test_what_cannot_be_repainted_is_not_varied() -> None:
     assert plan([source("a", BY_DAY, instances(0))], inpaint(only=["tent"]), BUS, num_images=3) == []
-    with pytest.raises(ConfigError, match=r"'task.source': a.png is not labelled, so there is no object to repaint"):
+    with pytest.raises(UserError, match=r"'task.source': a.png is not labelled, so there is no object to repaint"):
         plan([source("a", BY_DAY)], inpaint(), BUS)
 
 
@@ -238,8 +238,8 @@ def test_photos_are_read_by_name(tmp_path: Path) -> None:
 
 
 def test_sources_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'task.source': .*gone does not exist; .* --set task.source=runs/first"):
+    with pytest.raises(UserError, match=r"'task.source': .*gone does not exist; .* --set task.source=runs/first"):
         read_sources(tmp_path / "gone")
     (tmp_path / "data.yaml").write_text("names: [car]\n")
-    with pytest.raises(ConfigError, match=r"has no coco/train.json; `diffugen export .*` writes one"):
+    with pytest.raises(UserError, match=r"has no coco/train.json; `diffugen export .*` writes one"):
         read_sources(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.labelers.detector import DetectorLabeler
 
@@ -42,7 +42,7 @@ def test_without_class_names_the_detectors_own_are_taken(weights: Path) -> None:
 
 
 def test_a_missing_detector_and_a_wrong_map_are_named(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.safetensors"):
+    with pytest.raises(UserError, match=r"missing\.safetensors"):
         DetectorLabeler(tmp_path / "missing.safetensors", CLASSES)
-    with pytest.raises(ConfigError, match="the model has no class 'ship'"):
+    with pytest.raises(UserError, match="the model has no class 'ship'"):
         DetectorLabeler(weights, class_map={"ship": "car"})

@@ -10,7 +10,7 @@ import torch
 from tiny_models import build_mask2former
 from transformers import Mask2FormerImageProcessor, SwinConfig
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.evaluation.metrics import label_quality
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
@@ -150,17 +150,17 @@ def test_the_network_sees_multiples_of_its_stride(
 
 
 def test_what_is_no_mask2former_is_told_in_a_sentence(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Mask2Former .*gone cannot be loaded"):
+    with pytest.raises(UserError, match="Mask2Former .*gone cannot be loaded"):
         Mask2FormerLabeler(tmp_path / "gone")
     SwinConfig().save_pretrained(tmp_path / "swin")
-    with pytest.raises(ConfigError, match="is a model of the kind 'swin'; give a Mask2Former"):
+    with pytest.raises(UserError, match="is a model of the kind 'swin'; give a Mask2Former"):
         Mask2FormerLabeler(tmp_path / "swin")
-    with pytest.raises(ConfigError, match="the model has no class 'ship'"):
+    with pytest.raises(UserError, match="the model has no class 'ship'"):
         Mask2FormerLabeler(model, class_map={"ship": "car"})
 
 
 def test_pickled_weights_are_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         Mask2FormerLabeler(tmp_path)

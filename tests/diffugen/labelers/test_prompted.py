@@ -10,7 +10,7 @@ import pytest
 
 from diffugen.config.dataset import LabelModelConfig
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.labelers.prompted import PromptedLabeler, load_label_model
@@ -50,7 +50,7 @@ def test_a_class_that_the_network_cannot_find_is_named(tmp_path: Path) -> None:
     labeler = load_label_model(config, ["suv", "piano"], ["suv"], "cpu")
     [instances] = labeler.label([LabelInput(IMAGE)])
     assert len(instances) == 0
-    with pytest.raises(ConfigError, match="no class 'piano', but prompts ask for 'piano'; .*car, bus.*by attention"):
+    with pytest.raises(UserError, match="no class 'piano', but prompts ask for 'piano'; .*car, bus.*by attention"):
         load_label_model(config, ["suv", "piano"], ["suv", "piano"], "cpu")
-    with pytest.raises(ConfigError, match="gone.pt do not exist"):
+    with pytest.raises(UserError, match="gone.pt do not exist"):
         load_label_model(LabelModelConfig(weights="gone.pt"), ["car"], ["car"], "cpu")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt, plain_words
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
 from diffugen.prompts.templates import largest_remainder
@@ -79,7 +79,7 @@ def test_seeds_of_a_range_lie_in_it(few: int, many: int, low: int, seed: int) ->
 
 
 def test_a_range_with_too_few_seeds_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"'seed_range' \[5, 7\] has 3 seeds, but 4 images need one each; widen it"):
+    with pytest.raises(UserError, match=r"'seed_range' \[5, 7\] has 3 seeds, but 4 images need one each; widen it"):
         sample_seeds(4, 0, (5, 7))
 
 

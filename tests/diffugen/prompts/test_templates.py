@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffugen.config.loader import validate
 from diffugen.config.settings import PromptsConfig
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.templates import combinations, draw_per_class, num_combinations, sample_prompts
 
@@ -215,7 +215,7 @@ def test_cartesian_goes_on_in_whole_passes(num: int, seed: int) -> None:
 def test_too_many_combinations_are_an_error() -> None:
     many = [str(number) for number in range(1001)]
     config = cartesian(prompts_config({"a {rare} {a} {b}": 1}, {"rare": RARE}, {"a": many, "b": many}))
-    with pytest.raises(ConfigError, match='"cartesian", which here gives 1002001 combinations; shorten the lists'):
+    with pytest.raises(UserError, match='"cartesian", which here gives 1002001 combinations; shorten the lists'):
         sample_prompts(config, 3, seed=0)
 
 
@@ -242,7 +242,7 @@ def test_counts_per_class_follow_the_templates_weights() -> None:
 
 def test_counts_that_the_templates_cannot_meet_are_an_error() -> None:
     config = prompts_config({"a {rare} and a {common}": 1}, {"rare": RARE, "common": COMMON})
-    with pytest.raises(ConfigError, match=r"after 6 images no template can ask for what is left \(3 of piano\)"):
+    with pytest.raises(UserError, match=r"after 6 images no template can ask for what is left \(3 of piano\)"):
         draw_per_class(config, {"piano": 9, "car": 2, "tent": 2, "bus": 2}, seed=0)
 
 
@@ -261,7 +261,7 @@ def test_a_template_may_have_its_own_negative() -> None:
 
 def test_slots_that_tell_of_a_source_need_one() -> None:
     config = prompts_config({"{source} at night": 1})
-    with pytest.raises(ConfigError, match=r"'prompts.templates.0.text' has the slot \{source\}, which tells"):
+    with pytest.raises(UserError, match=r"'prompts.templates.0.text' has the slot \{source\}, which tells"):
         sample_prompts(config, 1, seed=0)
     own = prompts_config({"{source} {source_time}": 1}, {}, {"source": ["a road"], "source_time": ["at noon"]})
     assert sample_prompts(own, 1, seed=0)[0].text == "a road at noon"

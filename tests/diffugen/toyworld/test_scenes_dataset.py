@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffugen.datasets.folder import class_names_of, read_dataset
-from diffugen.errors import ConfigError
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.toyworld import render
 from diffugen.toyworld.scene import sample_scene
@@ -69,7 +69,7 @@ def test_distractors_go_unlabelled(tmp_path: Path) -> None:
 )
 def test_settings_out_of_range_are_told(tmp_path: Path, settings: dict, message: str) -> None:
     arguments = {"num": 2, "seed": 1, "class_names": ["car"], **settings}
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         write_scenes(tmp_path / "d", progress=False, **arguments)
 
 
