@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffugen.attention.cross_attention import DAAM_FACTORS, AttentionCapture
-from diffugen.attention.heatmaps import Heatmap, ImageAttention
+from diffugen.attention.heatmaps import ImageAttention
 from diffugen.attention.presence import with_presence
 from diffugen.attention.recorder import Watch, watch
 from diffugen.batching import map_groups
@@ -22,8 +21,6 @@ from diffugen.diffusion.prompt_batches import groups_alike, text_inputs
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
-
-__all__ = ["DAAM_FACTORS", "AttentionCapture", "Heatmap", "ImageAttention", "generate_with_attention", "read_attention"]
 
 
 def generate_with_attention(

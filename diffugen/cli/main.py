@@ -16,8 +16,6 @@ from diffugen.cli.options import add_command, image_size
 from diffugen.cli.predict import add_predict
 from diffugen.command_line import run_command
 
-__all__ = ["build_parser", "main", "run_command"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console command; `argv` defaults to the process's arguments."""

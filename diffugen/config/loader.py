@@ -20,8 +20,6 @@ from pydantic import (
 from diffugen.config.errors import SettingError, sentence
 from diffugen.errors import UserError
 
-__all__ = ["ConfigPath", "SettingError", "Strict", "UserError", "load_config", "validate"]
-
 
 class Strict(BaseModel):
     """Base of all configs: immutable, unknown keys refused, numbers finite."""

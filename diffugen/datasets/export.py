@@ -15,8 +15,6 @@ from diffugen.datasets.item import DatasetItem
 from diffugen.datasets.near_duplicates import SeenImages
 from diffugen.errors import UserError
 
-FORMATS = ("yolo", "voc", "imagefolder")
-
 
 def export_dataset(
     source: Path,
@@ -37,7 +35,7 @@ def export_dataset(
         images: of a COCO JSON file: the folder of its images.
         split: of a COCO JSON file.
         class_names: only these classes, in this order; None: all.
-        layout: one of `FORMATS`; "yolo" has COCO's JSON files too.
+        layout: "yolo", "voc" or "imagefolder"; "yolo" has COCO's JSON files too.
         masks: how COCO's files tell masks.
         drop_duplicates: leave out images that look like an earlier one (see `near_duplicates`, whose
             `max_distance` it is); None: keep all.

@@ -14,7 +14,6 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,59 +27,8 @@ from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_json
 from diffugen.images import read_image, stores_as_it_is
 from diffugen.instances import Instances
-from diffugen.prompts.prompt import Prompt
-
-__all__ = [
-    "DatasetItem",
-    "Sample",
-    "class_names_of",
-    "is_dataset",
-    "own_splits",
-    "read_dataset",
-    "read_items",
-    "renumbered",
-    "splits_of",
-    "write_dataset",
-]
 
 _Labelled = tuple[Path, Instances | Callable[[tuple[int, int]], Instances], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A generated image and what became of it.
-
-    Attributes:
-        id: unique within a run.
-        image: uint8 [H, W, 3] RGB.
-        prompt: what it was generated from.
-        seed: of its own generator.
-        task: "txt2img", "img2img" or "inpaint".
-        instances: its labels.
-        kept: whether it goes into the dataset.
-        reason: why not; empty if kept.
-        labeler: who labelled it.
-        provenance: model, revision, parent image and the like.
-    """
-
-    id: str
-    image: np.ndarray
-    prompt: Prompt
-    seed: int
-    task: str
-    instances: Instances
-    kept: bool
-    reason: str
-    labeler: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.image.dtype != np.uint8 or self.image.shape != (*self.instances.size_hw, 3):
-            raise ValueError(
-                f"image is {self.image.dtype} {self.image.shape}, not uint8 {(*self.instances.size_hw, 3)}"
-            )
-        if self.kept == bool(self.reason):
-            raise ValueError(f"reason={self.reason!r} with kept={self.kept}; a sample is kept or has a reason")
 
 
 def write_dataset(

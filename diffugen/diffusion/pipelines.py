@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
@@ -28,8 +28,6 @@ from safetensors import SafetensorError, safe_open
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import load_embedding
 from diffugen.errors import UserError
-
-Task = Literal["txt2img", "img2img", "inpaint"]
 
 _TASKS = {
     "txt2img": AutoPipelineForText2Image,

@@ -21,40 +21,19 @@ FUNCTION_WORDS = frozenset(
 """Words that hold a prompt together but show nothing themselves."""
 
 
-def phrase_token_indices(tokenizer: Any, text: str, phrase: str, occurrence: int = 0) -> list[int]:
-    """Positions of a phrase's tokens in the encoded prompt.
-
-    The words are compared as token sequences that begin and end with whole words, so "sky" is not found in
-    "skyscraper", and "<piano>" is found whatever the number of its vectors.
-
-    Args:
-        tokenizer: a CLIP tokenizer, with the placeholders of learned concepts added.
-        text: the prompt as the user wrote it; placeholders of several vectors are expanded here, weights left out.
-        phrase: consecutive words of it; letter case and weights do not matter.
-        occurrence: which one, counted from 0, where the phrase stands in the prompt several times.
-
-    Returns:
-        Rising positions among the tokens that the UNet attends to, the start token being position 0.
-
-    Raises:
-        UserError: the phrase (or that occurrence) is not in the prompt.
-    """
-    tokens = prompt_tokens(tokenizer, text)
-    matches = list(_matches(tokenizer, tokens, phrase))
-    if occurrence >= len(matches):
-        raise _missing_phrase(text, phrase, len(matches))
-    return _positions(tokenizer, text, [matches[occurrence]])[0]
-
-
 def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     """Positions of the tokens of every object phrase of a prompt; no token belongs to two of them.
+
+    The words are compared as token sequences that begin and end with whole words, so "sky" is not found in
+    "skyscraper", and "<piano>" is found whatever the number of its vectors. Letter case and weights do not matter.
 
     Objects are looked for in the order of the text, each after the one before it, so that in "a car beside a
     red car" the phrases "car" and "red car", and in "a car and a car" the two "car"s, get their own words.
     Objects that are not listed in that order are looked for anywhere, the longest first.
 
     Returns:
-        One list of rising positions per entry of `prompt.objects`, see `phrase_token_indices`.
+        One list of rising positions per entry of `prompt.objects`, among the tokens that the UNet attends to, the
+        start token being position 0.
 
     Raises:
         UserError: a phrase is not in the prompt as often as it is listed.
@@ -63,7 +42,7 @@ def object_token_indices(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     candidates = [list(_matches(tokenizer, tokens, phrase.text)) for phrase in prompt.objects]
     for phrase, matches in zip(prompt.objects, candidates, strict=True):
         if not matches:
-            raise _missing_phrase(prompt.text, phrase.text, 0)
+            raise _missing_phrase(prompt.text, phrase.text)
     spans = _spans_in_order(candidates) or _spans_longest_first(candidates)
     if spans is None:
         phrases = [phrase.text for phrase in prompt.objects]
@@ -193,9 +172,8 @@ def _has_content(word: str) -> bool:
     return word not in FUNCTION_WORDS and any(letter.isalnum() for letter in word)
 
 
-def _missing_phrase(text: str, phrase: str, count: int) -> UserError:
-    found = f"only {count} time{'s' if count > 1 else ''}" if count else "not"
+def _missing_phrase(text: str, phrase: str) -> UserError:
     return UserError(
-        f"object phrase {phrase!r} is {found} in the prompt {text!r}; "
+        f"object phrase {phrase!r} is not in the prompt {text!r}; "
         "write its words into the template exactly as they are listed"
     )

@@ -18,16 +18,6 @@ from diffugen.masks.matching import match_instances
 _MAX_DETECTIONS = 100  # per image, as COCO counts
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of xyxy boxes [n, 4] with [m, 4]: float32 [n, m], 0 for empty ones."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = (high - low).clip(0).prod(axis=2)
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None] - intersection
-    return (intersection / np.where(union > 0, union, 1)).astype(np.float32)
-
-
 def label_quality(
     pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str] | None = None
 ) -> dict[str, Any]:

@@ -108,13 +108,6 @@ def generate_batches(
     return wanted
 
 
-def load_generated(out: Path) -> list[GeneratedRecord]:
-    """The records of all finished batches in a folder, by id."""
-    parts = sorted((Path(out) / "parts").glob("batch_*.jsonl"))
-    records = [GeneratedRecord.from_json(value, Path(out)) for part in parts for value in read_jsonl(part)]
-    return sorted(records, key=lambda record: record.id)
-
-
 def _plan(
     prompts: Sequence[Prompt], seeds: Sequence[int], starts: Sequence[Start | None], model: dict[str, Any], out: Path
 ) -> list[GeneratedRecord]:

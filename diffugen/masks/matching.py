@@ -26,24 +26,10 @@ class MatchResult:
     Attributes:
         pairs: int64 [k, 2], indices (predicted, true), every instance at most once, by falling IoU.
         ious: float32 [k], the pairs' mask IoU.
-        num_pred: number of predicted instances.
-        num_truth: number of true instances.
     """
 
     pairs: np.ndarray
     ious: np.ndarray
-    num_pred: int
-    num_truth: int
-
-    @property
-    def unmatched_pred(self) -> np.ndarray:
-        """Indices of the predicted instances without a partner."""
-        return np.setdiff1d(np.arange(self.num_pred), self.pairs[:, 0])
-
-    @property
-    def unmatched_truth(self) -> np.ndarray:
-        """Indices of the true instances without a partner."""
-        return np.setdiff1d(np.arange(self.num_truth), self.pairs[:, 1])
 
 
 def match_instances(
@@ -70,4 +56,4 @@ def match_instances(
             used_pred.add(i)
             used_truth.add(j)
     index = np.array(pairs, np.int64).reshape(-1, 2)
-    return MatchResult(index, ious[index[:, 0], index[:, 1]], len(pred), len(truth))
+    return MatchResult(index, ious[index[:, 0], index[:, 1]])

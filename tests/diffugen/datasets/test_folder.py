@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from diffugen.datasets.folder import Sample, class_names_of, read_dataset, splits_of, write_dataset
+from diffugen.datasets.folder import class_names_of, read_dataset, splits_of, write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
 from diffugen.images import read_image, write_image
 from diffugen.instances import Instances
-from diffugen.prompts.prompt import Prompt
 
 SIZE_HW = (24, 40)
 NAMES = ["grand-piano", "car"]
@@ -200,19 +199,3 @@ def test_a_coco_entry_of_another_size_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(UserError, match=r"is \(40, 24\), but its label in .* says \(24, 40\)"):
         list(read_dataset(tmp_path / "d", "val"))
-
-
-def test_a_sample_is_kept_or_has_a_reason() -> None:
-    fields = {
-        "id": "a",
-        "image": ITEMS[0].image,
-        "prompt": Prompt("a car"),
-        "seed": 1,
-        "task": "txt2img",
-        "labeler": "attention",
-    }
-    Sample(**fields, instances=ITEMS[0].instances, kept=False, reason="no instance")
-    with pytest.raises(ValueError, match="kept or has a reason"):
-        Sample(**fields, instances=ITEMS[0].instances, kept=False, reason="")
-    with pytest.raises(ValueError, match="not uint8"):
-        Sample(**fields | {"image": ITEMS[0].image[:5]}, instances=ITEMS[0].instances, kept=True, reason="")

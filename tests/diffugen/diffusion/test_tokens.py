@@ -16,7 +16,6 @@ from diffugen.diffusion.tokens import (
     class_prompt,
     content_token_indices,
     object_token_indices,
-    phrase_token_indices,
     prompt_tokens,
 )
 from diffugen.errors import UserError
@@ -32,6 +31,10 @@ def tokenizer() -> CLIPTokenizer:
 
 def prompt_of(text: str, *phrases: str) -> Prompt:
     return Prompt(text, tuple(ObjectPhrase(phrase, phrase) for phrase in phrases))
+
+
+def positions_of(tokenizer: Any, text: str, phrase: str) -> list[int]:
+    return object_token_indices(tokenizer, prompt_of(text, phrase))[0]
 
 
 @pytest.mark.parametrize(
@@ -50,36 +53,36 @@ def prompt_of(text: str, *phrases: str) -> Prompt:
     ],
 )
 def test_positions_count_the_start_token(tokenizer: Any, text: str, phrase: str, expected: list[int]) -> None:
-    assert phrase_token_indices(tokenizer, text, phrase) == expected
+    assert positions_of(tokenizer, text, phrase) == expected
 
 
 def test_a_word_is_not_found_inside_another(tokenizer: Any) -> None:
     text = "a skyscraper under a sky"
-    positions = phrase_token_indices(tokenizer, text, "sky")
+    positions = positions_of(tokenizer, text, "sky")
     ids = tokenizer(text).input_ids
     assert tokenizer.convert_ids_to_tokens([ids[index] for index in positions]) == ["sky</w>"]
     with pytest.raises(UserError, match="'scraper' is not in the prompt"):
-        phrase_token_indices(tokenizer, text, "scraper")
+        positions_of(tokenizer, text, "scraper")
     with pytest.raises(UserError, match="'sky' is not in the prompt"):
-        phrase_token_indices(tokenizer, "a skyscraper", "sky")
+        positions_of(tokenizer, "a skyscraper", "sky")
 
 
 def test_a_placeholder_is_not_its_words(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="'piano' is not in the prompt"):
-        phrase_token_indices(tokenizer, "a <grand-piano>", "piano")
+        positions_of(tokenizer, "a <grand-piano>", "piano")
 
 
 def test_occurrences_are_kept_apart(tokenizer: Any) -> None:
     text = "a car and a car"
-    assert [phrase_token_indices(tokenizer, text, "car", index) for index in (0, 1)] == [[2], [5]]
-    with pytest.raises(UserError, match="only 2 times"):
-        phrase_token_indices(tokenizer, text, "car", 2)
+    assert object_token_indices(tokenizer, prompt_of(text, "car", "car")) == [[2], [5]]
+    with pytest.raises(UserError, match="no separate words"):
+        object_token_indices(tokenizer, prompt_of(text, "car", "car", "car"))
 
 
 @pytest.mark.parametrize("phrase", ["", "  "])
 def test_an_empty_phrase_is_in_no_prompt(tokenizer: Any, phrase: str) -> None:
     with pytest.raises(UserError, match="is not in the prompt"):
-        phrase_token_indices(tokenizer, "a car", phrase)
+        positions_of(tokenizer, "a car", phrase)
 
 
 @pytest.mark.parametrize(
@@ -115,16 +118,16 @@ def test_nothing_is_cut(tiny_pipeline: Any) -> None:
     """A long prompt goes on in further chunks, each with a start and an end token of its own."""
     check_prompt(tiny_pipeline, prompt_of("car " * 75 + "tent", "tent"))
     tokenizer = tiny_pipeline.tokenizer
-    assert phrase_token_indices(tokenizer, "car " * 74 + "tent", "tent") == [75]
-    assert phrase_token_indices(tokenizer, "car " * 75 + "tent", "tent") == [78]
-    assert phrase_token_indices(tokenizer, "car " * 150 + "tent", "tent") == [155]
-    assert phrase_token_indices(tokenizer, "car " * 74 + "skyscraper", "skyscraper")[0] == 78  # words stay whole
+    assert positions_of(tokenizer, "car " * 74 + "tent", "tent") == [75]
+    assert positions_of(tokenizer, "car " * 75 + "tent", "tent") == [78]
+    assert positions_of(tokenizer, "car " * 150 + "tent", "tent") == [155]
+    assert positions_of(tokenizer, "car " * 74 + "skyscraper", "skyscraper")[0] == 78  # words stay whole
     with pytest.raises(UserError, match="'tent' is not in the prompt 'a car'"):
         check_prompt(tiny_pipeline, prompt_of("a car", "tent"))
 
 
 def test_the_vectors_of_a_placeholder_count(tokenizer: Any) -> None:
-    assert phrase_token_indices(tokenizer, "<grand-piano> " * 25 + "car", "car") == [78]
+    assert positions_of(tokenizer, "<grand-piano> " * 25 + "car", "car") == [78]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_the_vectors_of_a_placeholder_count(tokenizer: Any) -> None:
     ],
 )
 def test_weights_are_no_words(tokenizer: Any, text: str, phrase: str, expected: list[int]) -> None:
-    assert phrase_token_indices(tokenizer, text, phrase) == expected
+    assert positions_of(tokenizer, text, phrase) == expected
 
 
 def test_a_class_prompt_is_the_phrases_and_the_other_content_words() -> None:
@@ -162,10 +165,10 @@ def test_on_clips_own_vocabulary() -> None:
     folder = Path(os.environ["DIFFUGEN_TEST_DATA"]) / "clip_tokenizer"
     clip = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
     clip.add_tokens(["<grand-piano>", "<grand-piano>_1"])
-    assert phrase_token_indices(clip, "a photo of a skyscraper under the sky", "sky") == [10]
-    assert phrase_token_indices(clip, "A <grand-piano>, beside a Car!", "car") == [7]
-    assert phrase_token_indices(clip, "an art fair, a heart and some art", "art", 1) == [9]
-    assert phrase_token_indices(clip, "a zamboni's driver", "zamboni") == [2, 3]
+    assert positions_of(clip, "a photo of a skyscraper under the sky", "sky") == [10]
+    assert positions_of(clip, "A <grand-piano>, beside a Car!", "car") == [7]
+    assert object_token_indices(clip, prompt_of("an art fair, a heart and some art", "art", "art"))[1] == [9]
+    assert positions_of(clip, "a zamboni's driver", "zamboni") == [2, 3]
 
 
 def test_content_words_are_those_outside_the_phrases_that_show_something(tokenizer: Any) -> None:

@@ -17,8 +17,9 @@ from diffugen.config.settings import GenerateConfig
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.generation import batches as generate
-from diffugen.generation.batches import generate_batches, load_generated
+from diffugen.generation.batches import generate_batches
 from diffugen.generation.photos import read_photos
+from diffugen.generation.record import GeneratedRecord
 from diffugen.images import write_png
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -40,6 +41,12 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
+def written(out: Path) -> list[GeneratedRecord]:
+    """The records of all finished batches in a folder."""
+    parts = sorted((out / "parts").glob("batch_*.jsonl"))
+    return [GeneratedRecord.from_json(value, out) for part in parts for value in read_jsonl(part)]
+
+
 @pytest.fixture(scope="module")
 def pipe(make_tiny_pipeline: Any) -> Any:
     return make_tiny_pipeline()
@@ -54,7 +61,7 @@ def finished(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_sample_has_its_files_and_record(finished: Path) -> None:
-    records = load_generated(finished)
+    records = written(finished)
     assert [record.id for record in records] == ["000000", "000001", "000002"]
     assert [record.prompt for record in records] == PROMPTS
     assert [record.seed for record in records] == SEEDS
@@ -77,7 +84,7 @@ def test_records_name_files_relative_to_the_folder(finished: Path) -> None:
 
 
 def test_what_is_returned_is_what_is_loaded(pipe: Any, finished: Path) -> None:
-    assert run(pipe, finished) == load_generated(finished)
+    assert run(pipe, finished) == written(finished)
 
 
 def test_a_finished_run_generates_nothing(pipe: Any, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +165,9 @@ def test_batches_are_halved_when_memory_runs_out(
     tried = limit_memory(monkeypatch, 1)
     records = run(pipe, tmp_path, batch_size=3)
     assert tried == [SEEDS, [11], [12], [2**32 - 1]]
-    assert [record.id for record in load_generated(tmp_path)] == ["000000", "000001", "000002"]
+    assert [record.id for record in written(tmp_path)] == ["000000", "000001", "000002"]
     assert "GPU memory ran out with 3 images at a time; going on with 1" in caplog.text
-    for record, whole in zip(records, load_generated(finished), strict=True):
+    for record, whole in zip(records, written(finished), strict=True):
         difference = record.image().astype(int) - whole.image()
         assert np.abs(difference).max() <= 1  # the same sample, in a batch of another size
 
@@ -178,7 +185,7 @@ def test_a_disk_error_leaves_no_half_batch(pipe: Any, tmp_path: Path, monkeypatc
     monkeypatch.setattr(generate, "write_png", full)
     with pytest.raises(OSError, match="full"):
         run(pipe, tmp_path, PROMPTS[1:2])
-    assert load_generated(tmp_path) == []
+    assert written(tmp_path) == []
 
 
 def test_provenance_is_recorded_as_json_would_tell_it(pipe: Any, tmp_path: Path) -> None:
@@ -191,7 +198,7 @@ def test_provenance_is_recorded_as_json_would_tell_it(pipe: Any, tmp_path: Path)
 
 
 def test_heatmap_files_are_never_unpickled(finished: Path, tmp_path: Path) -> None:
-    record = load_generated(finished)[0]
+    record = written(finished)[0]
     evil = tmp_path / "evil.npz"
     np.savez(evil, values=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
