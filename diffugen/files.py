@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -19,23 +20,40 @@ from diffugen.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed.
 
-    Works for a file or a whole folder that the block writes there; a folder already at `path` is replaced.
+    Works for a file or a whole folder that the block writes there. A folder already at `path` is renamed aside, to
+    `.<name>.old`, until the new one is in its place; what a kill in between leaves aside is put back.
 
     Raises:
         OSError: the disk is full; the error names `path`, and what was written so far is gone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
+    temporary, aside = _beside(path, f".tmp{path.suffix}"), _beside(path, ".old")
     _remove(temporary)  # the leftover of a killed run
+    _put_back(aside, path)
     try:
         with full_disk_named(path):
             yield temporary
-            if temporary.is_dir():
-                _remove(path)  # rename cannot replace a folder that has something in it
+            if temporary.is_dir() and path.is_dir() and not path.is_symlink():
+                path.rename(aside)  # a folder that has something in it cannot be replaced by rename
             os.replace(temporary, path)
     finally:
         _remove(temporary)
+        _put_back(aside, path)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name beside a path that no file system finds too long (they allow 255 bytes)."""
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) + len(ending) < 255 else hashlib.sha256(encoded).hexdigest()
+    return path.with_name(f".{name}{ending[:64]}")
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    """Undo half of a folder's replacement; clear up after a whole one."""
+    if aside.is_dir() and not path.exists():
+        aside.rename(path)
+    _remove(aside)
 
 
 @contextmanager

@@ -71,6 +71,45 @@ def test_the_leftover_of_a_killed_run_is_in_nobodys_way(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
+def test_a_folder_is_there_until_the_new_one_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename that fails, or a kill between the two renames, leaves the old folder."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old").write_text("old")
+
+    def fail(source: Any, target: Any) -> None:
+        assert not (tmp_path / "data").exists()
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="broken"):
+        patch.setattr("os.replace", fail)
+        with atomic_path(tmp_path / "data") as temporary:
+            temporary.mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]
+
+    (tmp_path / "data").rename(tmp_path / ".data.old")  # as a kill leaves it
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "data"):
+        raise RuntimeError
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]
+
+
+def test_a_file_never_gives_way_to_a_folder_nor_a_folder_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(NotADirectoryError), atomic_path(tmp_path / "thesis") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "thesis").read_text() == "mine"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old").write_text("old")
+    with pytest.raises(IsADirectoryError), atomic_path(tmp_path / "data") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "data" / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 251 + ".png", "é" * 127])
+def test_names_may_be_as_long_as_a_file_system_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "long")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
     """Image writers choose the format by it."""
     with atomic_path(tmp_path / "a.png") as temporary:
