@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from diffugen.errors import UserError
-from diffugen.instances import Instances
+
+if TYPE_CHECKING:
+    from diffugen.instances import Instances
 
 _NUM_SHOWN = 10  # class names in a message; COCO has 80
 
@@ -84,6 +86,8 @@ def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequen
     if len(instances) and instances.class_ids.max() >= len(old_names):
         raise UserError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
     index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
+    import numpy as np  # the command line reads class maps, and should start at once
+
     kept = instances.subset(np.array([class_id in index for class_id in instances.class_ids], bool))
     class_ids = np.array([index[class_id] for class_id in kept.class_ids], np.int64)
-    return Instances(kept.masks, kept.xyxy, class_ids, kept.scores)
+    return replace(kept, class_ids=class_ids)

@@ -12,7 +12,6 @@ import pytest
 from round_samples import make_instances
 from tiny_models import build_mask2former
 
-from bootstrap import rounds
 from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
 from bootstrap.labelers import mask2former_labeler, round_labelers
 from bootstrap.measures.round import flatten, summarise_samples
@@ -245,7 +244,9 @@ def test_mask2former_checks_the_detector_in_the_classes_that_it_knows(
 ) -> None:
     run, config = RunFolder(tmp_path / "run"), checked_by(mask2former, class_map={"truck": "car"})
     complete_round(run, 0, True, make_samples)
-    monkeypatch.setattr(rounds, "detector_labeler", lambda *_: AttentionLabeler(config.classes, config.label))
+    monkeypatch.setattr(
+        "bootstrap.labelers.detector_labeler", lambda *_: AttentionLabeler(config.classes, config.label)
+    )
     assert list(round_labelers(config, run, with_detector=False)) == ["attention"]
     labelers = round_labelers(config, run, with_detector=True)
     assert list(labelers) == ["attention", "detector", "mask2former"]

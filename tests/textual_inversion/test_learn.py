@@ -143,7 +143,7 @@ def test_stopped_after_the_last_step_it_only_finishes(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from diffugen.config import load_config
+from diffugen.config.loader import load_config
 from textual_inversion.config import ConceptRunConfig
 from textual_inversion.module import ConceptModule
 from textual_inversion.learn import learn_concept

@@ -106,7 +106,7 @@ def test_processes_train_together(
 
 
 def test_more_devices_than_there_are(make_concept, tiny_model: ModelConfig, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("diffugen.diffusion.pipelines.pick_device", lambda _: torch.device("mps"))
+    monkeypatch.setattr("textual_inversion.trainer.pick_device", lambda _: torch.device("mps"))
     with pytest.raises(UserError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
         learn_concept(make_concept(num_devices=3), tiny_model, tmp_path / "out", progress=False)
 

@@ -103,7 +103,7 @@ def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatc
     weights[0, [3, 4]], weights[1, 7] = 0.5, 1.0
     expected = torch.stack([full[0, :, [3, 4]].mean(-1), full[1, :, 7]])[:, None]
     for limit in (2**24, 2000):  # the second takes the pixels in chunks
-        monkeypatch.setattr("diffugen.attention.hooks.MAX_LOGITS", limit)
+        monkeypatch.setattr("diffugen.attention.cross_attention.MAX_LOGITS", limit)
         torch.testing.assert_close(phrase_attention(layer, query, key, weights), expected)
     fused = _fused(layer, *split_heads(layer, query, key), weights)  # a GPU's way
     torch.testing.assert_close(fused, expected)

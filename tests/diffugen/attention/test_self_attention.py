@@ -32,7 +32,7 @@ def test_equal_to_what_the_layers_compute(tiny_pipeline: Any, monkeypatch: pytes
             return seen[-1]
 
         monkeypatch.setattr(layer, "get_attention_scores", spy)
-    monkeypatch.setattr("diffugen.attention.hooks.MAX_LOGITS", 1000)  # in several chunks
+    monkeypatch.setattr("diffugen.attention.self_attention.MAX_LOGITS", 1000)  # in several chunks
     with AffinityCapture(unet, 2, (10, 14), factor=2) as capture, torch.no_grad():
         unet(torch.randn(2, 4, 10, 14), 100, torch.randn(2, 77, TEXT_WIDTH))
     coarse = [scores.unflatten(0, (2, -1)).mean(1) for scores in seen if scores.shape[-1] == 35]

@@ -115,7 +115,7 @@ def test_generate_stopped_by_a_signal_names_the_command_that_goes_on(
         write_png(path, pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffugen.images.write_png", stopping_write)
+        patch.setattr("diffugen.generation.batches.write_png", stopping_write)
         assert main(arguments) == code
     told = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
     assert capsys.readouterr().err.splitlines()[-1] == told

@@ -287,7 +287,7 @@ def test_a_supervised_config_of_theirs_runs_to_its_end(
     masks = np.zeros((2, 64, 96), bool)
     masks[0, 8:40, 8:48] = masks[1, 30:60, 60:90] = True
     found = Instances.from_masks(masks, [1, 0])
-    monkeypatch.setattr("diffugen.detector.model.predict", lambda model, images, **_: [found for _ in images])
+    monkeypatch.setattr("diffugen.labelers.detector.predict", lambda model, images, **_: [found for _ in images])
     changes = {"unsupervised": False, "txt2img__object_names": ["tent"], "txt2img__image_count": 2}
     options = [f"model.path={tiny_pipeline_dir}", "model.device=cpu", "label_model.weights=seg.safetensors"]
     arguments = [word for option in options for word in ("--set", option)]

@@ -89,8 +89,9 @@ def test_the_process_keeps_its_threads(dataset: Path, base: Path, tmp_path: Path
     program = f"""
 import torch, numpy as np, os
 from pathlib import Path
-from diffugen.config import DetectorConfig
-from diffugen.detector import finetune, load_detector, predict
+from diffugen.config.settings import DetectorConfig
+from diffugen.detector.model import load_detector, predict
+from diffugen.detector.training import finetune
 torch.set_num_threads(3)
 config = DetectorConfig(imgsz=64, epochs=1, batch_size=4, device="cpu")
 weights = finetune(Path({str(base)!r}), Path({str(dataset / "data.yaml")!r}), Path({str(tmp_path / "t.pt")!r}), config,
@@ -290,8 +291,8 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.create_connection = refuse
 from PIL import Image, UnidentifiedImageError
 
-from diffugen.config import DetectorConfig
-from diffugen.detector import finetune
+from diffugen.config.settings import DetectorConfig
+from diffugen.detector.training import finetune
 config = DetectorConfig(imgsz=64, epochs=1, batch_size=8, device="cpu")
 base, data = Path({str(base)!r}), Path({str(dataset / "data.yaml")!r})
 finetune(base, data, Path("out.pt"), config, seed=0, workdir=Path("w"), progress=False)

@@ -120,7 +120,7 @@ def test_weighted_and_long_prompts_do_not_change_others(pipe: Any) -> None:
 
 def test_without_weights_compel_gives_the_same_image(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = generate_with_attention(pipe, PROMPTS, [1, 2], SETTINGS)
-    monkeypatch.setattr("diffugen.diffusion.prompt_encoding.needs_compel", lambda pipe, text: True)
+    monkeypatch.setattr("diffugen.diffusion.prompt_batches.needs_compel", lambda pipe, text: True)
     for (image, _), (expected, _) in zip(generate_with_attention(pipe, PROMPTS, [1, 2], SETTINGS), plain, strict=True):
         assert np.abs(image.astype(int) - expected).max() <= 1
 
