@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,14 @@ from safetensors.torch import save
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index
 from diffugen.detector.runtime import device_name, prepare_environment
+from diffugen.detector.safety import (
+    check_architecture,
+    check_finite,
+    check_network,
+    check_refuses_pickles,
+    plain_name,
+    under_plain_name,
+)
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
@@ -33,12 +42,17 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "diffugen-detector-1"
 _MAX_DETECTIONS = 100  # per image, as COCO counts
+_MAX_CLASSES, _MAX_IMGSZ = 10_000, 8192  # what a file may ask for
 _LOADABLE = (".pt", ".safetensors", ".onnx")
 
 
 @functools.cache
 def import_ultralytics() -> Any:
-    """The ultralytics module, its environment and settings prepared."""
+    """The ultralytics module, its environment and settings prepared, its safe loading tried.
+
+    Raises:
+        UserError: it would run code from checkpoints.
+    """
     prepare_environment()
     pillow_open = Image.open
     import ultralytics
@@ -53,11 +67,17 @@ def import_ultralytics() -> Any:
     wanted = dict.fromkeys(("sync", "vscode_msg", "openvino_msg", *trackers), False)
     if any(SETTINGS.get(key) for key in wanted):
         SETTINGS.update({key: value for key, value in wanted.items() if key in SETTINGS})
+    check_refuses_pickles(ultralytics)
     return ultralytics
 
 
 def new_detector(class_names: Sequence[str], architecture: str = "yolov8n-seg.yaml") -> YOLO:
-    """An untrained segmenter; `architecture` is a model file in ultralytics, such as yolov8s-seg.yaml."""
+    """An untrained segmenter; `architecture` is one of `ARCHITECTURES`, such as yolov8s-seg.yaml.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    check_architecture(architecture, "a detector")
     ultralytics = import_ultralytics()
     from ultralytics.nn.tasks import SegmentationModel
 
@@ -93,31 +113,59 @@ def _network(yolo: YOLO) -> torch.nn.Module:
 
 
 def _load_checkpoint(weights: Path) -> YOLO:
+    ultralytics = import_ultralytics()
     try:
-        return import_ultralytics().YOLO(str(weights))
+        with under_plain_name(weights) as link:
+            yolo = ultralytics.YOLO(str(link))
     except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
         logger.debug("loading %s failed", weights, exc_info=True)
         raise UserError(
             f"detector weights {weights} are not a checkpoint that loads safely ({type(error).__name__}); "
             "give an ultralytics segmentation checkpoint"
         ) from None
+    yolo.ckpt_path = yolo.model_name = yolo.overrides["model"] = yolo.model.pt_path = str(weights)
+    if yolo.task == "segment":
+        check_network(yolo.model, f"detector weights {weights}")
+    return yolo
 
 
 def _load_safetensors(weights: Path) -> YOLO:
+    place = f"detector weights {weights}"
     try:
         with safe_open(str(weights), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"detector weights {weights} are no safetensors file ({error})") from None
+        raise UserError(f"{place} are no safetensors file ({error}); give a detector's file") from None
     if metadata.get("format") != _FORMAT:
-        raise UserError(f"detector weights {weights} were not written by save_detector; give a detector's file")
-    yolo = new_detector(json.loads(metadata["names"]), metadata["architecture"])
+        raise UserError(f"{place} were not written by save_detector; give a detector's file")
+    names, imgsz = _described(metadata, place)
+    yolo = new_detector(names, check_architecture(metadata.get("architecture"), place))
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    _network(yolo).load_state_dict(state)
-    yolo.model.args = {**dict(yolo.model.args), "imgsz": int(metadata.get("imgsz", 640))}
+    try:
+        _network(yolo).load_state_dict(state)
+    except RuntimeError:
+        raise UserError(
+            f"{place} do not fit their own description ({metadata['architecture']}, {len(names)} classes); "
+            "give the file as it was written"
+        ) from None
+    check_finite(state, place)
+    yolo.model.args = {**dict(yolo.model.args), "imgsz": imgsz}
     yolo.ckpt = {"model": yolo.model}  # tells ultralytics' train() that there are weights to start from
     return yolo
+
+
+def _described(metadata: Mapping[str, str], place: str) -> tuple[list[str], int]:
+    """The class names and the image size of a detector's file."""
+    try:
+        names, imgsz = json.loads(metadata["names"]), int(metadata.get("imgsz", 640))
+    except (KeyError, ValueError, RecursionError):
+        names, imgsz = None, 0
+    if not isinstance(names, list) or not 0 < len(names) <= _MAX_CLASSES or not all(isinstance(n, str) for n in names):
+        raise UserError(f"{place} have no list of class names in their metadata; give the file as it was written")
+    if not 0 < imgsz <= _MAX_IMGSZ:
+        raise UserError(f"{place} name no image size from 1 to {_MAX_IMGSZ} pixels; give the file as it was written")
+    return names, imgsz
 
 
 def _load_onnx(weights: Path) -> YOLO:
@@ -125,19 +173,32 @@ def _load_onnx(weights: Path) -> YOLO:
         import onnxruntime
     except ImportError:
         raise UserError(f"detector weights {weights} need the package onnxruntime; install 'diffugen[onnx]'") from None
+    ultralytics = import_ultralytics()
+    folder = tempfile.TemporaryDirectory(prefix="diffugen-")
+    link = plain_name(weights, Path(folder.name))
     try:
-        session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(link), providers=["CPUExecutionProvider"])
         told = session.get_modelmeta().custom_metadata_map
         task, size_hw = told["task"], json.loads(told["imgsz"])
+        yolo = ultralytics.YOLO(str(link), task=task)
+        yolo.overrides["imgsz"] = _onnx_imgsz(size_hw)
+        if task == "segment":
+            yolo.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, device="cpu", verbose=False, save=False)
     except Exception as error:  # onnxruntime's errors are no closed list either
         logger.debug("loading %s failed", weights, exc_info=True)
         raise UserError(
             f"detector weights {weights} are no ONNX file of a detector ({type(error).__name__}); "
             "give one that `diffugen export-model` wrote"
         ) from None
-    yolo = import_ultralytics().YOLO(str(weights), task=task)
-    yolo.overrides["imgsz"] = max(size_hw)
+    yolo.folder_of_link = folder  # goes when the detector does
     return yolo
+
+
+def _onnx_imgsz(size_hw: Any) -> int:
+    height, width = (int(side) for side in size_hw)
+    if not 0 < max(height, width) <= _MAX_IMGSZ:
+        raise ValueError(f"image size {size_hw}")
+    return max(height, width)
 
 
 def save_detector(yolo: YOLO, path: Path, architecture: str = "yolov8n-seg.yaml") -> None:
