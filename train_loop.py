@@ -1,7 +1,7 @@
-"""From a handful of photos to a detector: `python train_loop.py CONFIG [--out DIR] [--set key=value ...]`.
+"""From a handful of photos to a detector: `python train_loop.py CONFIG`, which is `diffugen loop CONFIG`.
 
-Learns the concept, then runs the rounds: generate, label, filter, fine-tune, promote. A run that was stopped
-goes on with the same command.
+Learns the concept, then runs the rounds: generate, label, filter, fine-tune, promote. A stopped run resumes with the
+same command.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pydantic import Field, model_validator
 
 from bootstrap.config import LoopConfig, check_files
 from bootstrap.run_folder import RunFolder, derive_seed
+from diffugen.cli.loop import add_loop_arguments
+from diffugen.cli.options import CONFIG_HINTS
+from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
@@ -36,12 +39,20 @@ class RunConfig(LoopConfig):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for a mistake of the user's, 130 or 143 when stopped."""
-    options = _parse(arguments)
+    parser = CommandParser(
+        prog="python train_loop.py",
+        description="Teach a diffusion model an object from a handful of photos, generate labelled images of "
+        "it, and fine-tune a detector on them in rounds. A stopped run resumes with the same command.",
+        hints=CONFIG_HINTS,
+    )
+    add_loop_arguments(parser)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: run_loop(options), "train_loop")
 
-    def command() -> None:
-        train_loop(load_run_config(options.config, options.set), options.out)
 
-    return run_command(command, "train_loop")
+def run_loop(options: argparse.Namespace) -> None:
+    """`diffugen loop`, `python train_loop.py`."""
+    train_loop(load_run_config(options.config, options.set), options.out)
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -127,19 +138,6 @@ def summary(rows: Sequence[dict[str, Any]], run: RunFolder) -> str:
     best = [row["round"] for row in rows if row["promoted"]][-1]
     files = {f"detector (round {best})": run.best, "its dataset": run.dataset, "report": run.report}
     return "\n".join(f"{name + ':':<22}{path}" for name, path in files.items())
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python train_loop.py",
-        description="Teach a diffusion model an object from a handful of photos, generate labelled images of "
-        "it, and fine-tune a detector on them in rounds. A stopped run goes on with the same command.",
-    )
-    parser.add_argument("config", type=Path, help="JSON config, such as configs/demo.json")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/<name of the config>)")
-    override = "override a setting, such as rounds.num_rounds=5"
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=override)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

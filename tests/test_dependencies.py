@@ -20,7 +20,8 @@ MAY_KNOW = {
 
 FLOORS = (
     "errors instances batching",
-    "files config masks",
+    "files registered masks",
+    "config",
     "images class_maps command_line prompts",
     "diffusion datasets detector",
     "attention evaluation",

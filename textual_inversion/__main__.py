@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffugen.cli.loop import add_learn_arguments
+from diffugen.cli.options import CONFIG_HINTS
+from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.loader import load_config
 from diffugen.files import locked
@@ -16,38 +19,28 @@ from textual_inversion.config import ConceptRunConfig
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for a mistake of the user's, 130 or 143 when stopped."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m textual_inversion",
         description="Teach a diffusion model an object from a handful of photos. The result is an embedding "
-        "file that a model config, or diffusers' load_textual_inversion, takes. A stopped run goes on with "
+        "file that a model config, or diffusers' load_textual_inversion, takes. A stopped run resumes with "
         "the same command.",
+        hints=CONFIG_HINTS,
     )
-    parser.add_argument(
-        "config",
-        type=Path,
-        help='JSON: {"model": {"path": ...}, "concept": {"photos": ..., ...}}; or a list of concepts',
-    )
-    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<name of the config>)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting: concept.steps=300",
-    )
+    add_learn_arguments(parser)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_command(lambda: run_learn(options), "textual_inversion")
 
-    def command() -> None:
-        config = load_config(options.config, ConceptRunConfig, options.set)
-        from textual_inversion.learn import learn_concepts  # seconds of imports; a typo should not have to wait
 
-        out = options.out or Path("runs") / options.config.stem
-        with locked(out):
-            learned = learn_concepts(config.concept, config.model, out)
-        print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")
+def run_learn(options: argparse.Namespace) -> None:
+    """`diffugen learn`, `python -m textual_inversion`."""
+    config = load_config(options.config, ConceptRunConfig, options.set)
+    from textual_inversion.learn import learn_concepts  # seconds of imports; a typo should not have to wait
 
-    return run_command(command, "textual_inversion")
+    logging.getLogger("textual_inversion").setLevel(logging.INFO)
+    out = options.out or Path("runs") / options.config.stem
+    with locked(out):
+        learned = learn_concepts(config.concept, config.model, out)
+    print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Samples that a person should look at: out to Label Studio, and corrected into the next round.
 
-python -m bootstrap.review export runs/piano --out tasks.json
-python -m bootstrap.review import runs/piano corrected.json
+diffugen review export runs/piano --out tasks.json
+diffugen review import runs/piano corrected.json
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bootstrap.corrections import latest_samples, read_corrections
 from bootstrap.review.label_studio import from_task, labelling_config, to_task
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import read_samples
+from diffugen.cli.parser import CommandParser
+from diffugen.cli.review import add_review_arguments
 from diffugen.command_line import run_command
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_text
-
-OUTCOMES = ("review", "reject", "keep")
 
 
 def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review",)) -> int:
@@ -84,30 +84,24 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bootstrap.review`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m bootstrap.review",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    out = commands.add_parser("export", help="write Label Studio tasks with pre-annotations")
-    out.add_argument("run", type=Path, help="run folder")
-    out.add_argument("--out", type=Path, required=True, metavar="FILE", help="tasks (.json); the XML goes beside it")
-    out.add_argument("--outcome", choices=OUTCOMES, action="append", help="which samples (default: review)")
-    back = commands.add_parser("import", help="take Label Studio's JSON export into the run's next round")
-    back.add_argument("run", type=Path, help="run folder")
-    back.add_argument("export", type=Path, help="the exported file")
+    add_review_arguments(parser)
     options = parser.parse_args(arguments)
+    return run_command(lambda: run_review(options), "review")
 
-    def command() -> None:
-        run = RunFolder(options.run)
-        if options.command == "export":
-            num = export_review(run, options.out, options.outcome or ("review",))
-            print(f"{num} tasks: {options.out}\nlabelling config: {options.out.with_suffix('.xml')}")
-        else:
-            print(f"{import_review(run, options.export)} samples corrected; the next round trains on them")
 
-    return run_command(command, "review")
+def run_review(options: argparse.Namespace) -> None:
+    """`diffugen review`, `python -m bootstrap.review`."""
+    run = RunFolder(options.run_folder)
+    if options.step == "export":
+        num = export_review(run, options.out, options.outcome or ("review",))
+        print(f"{num} tasks: {options.out}\nlabelling config: {options.out.with_suffix('.xml')}")
+    else:
+        print(f"{import_review(run, options.export)} samples corrected; the next round trains on them")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.class_maps import parse_class_map
-from diffugen.cli.options import _DATASET, _DETECTOR, _add_class_map, _add_detector_options, add_command, names
+from diffugen.cli.options import (
+    DATASET,
+    DETECTOR,
+    DETECTOR_HINTS,
+    add_class_map,
+    add_command,
+    add_detector_options,
+    dataset_path,
+    names,
+)
 from diffugen.errors import UserError
 
 
@@ -16,26 +24,31 @@ def add_evaluate(commands: Any) -> None:
     parser = add_command(
         commands,
         "evaluate",
-        "measure a detector, or labels, against a dataset with truth",
+        "measure a detector, or labels, against a dataset with ground truth",
         "Give either --weights (a trained detector) or --labels (a dataset of the same images, by name).\n"
         "Prints box and mask average precision, IoU, precision and recall, for each class.",
         "diffugen evaluate --weights runs/demo/best.pt --data runs/grand-piano-truth --json scores.json\n"
         "  diffugen evaluate --labels labelled --data truth --split val",
+        hints=DETECTOR_HINTS
+        | {"save-json": "write --json FILE", "plots": "leave it out", "source": "give the dataset by --data"},
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=_DETECTOR)
-    parser.add_argument("--labels", type=Path, metavar="DATASET", help=f"labels to judge: {_DATASET}, COCO JSON file")
-    parser.add_argument(
-        "--data", type=Path, metavar="DATASET", required=True, help=f"the truth: {_DATASET} or COCO JSON file"
-    )
+    parser.add_argument("--weights", "--model", type=Path, metavar="FILE", help=DETECTOR)
+    text = f"labels to measure: {DATASET} or COCO JSON file"
+    parser.add_argument("--labels", type=dataset_path, metavar="DATASET", help=text)
+    text = f"the ground truth: {DATASET} or COCO JSON file"
+    parser.add_argument("--data", type=dataset_path, metavar="DATASET", required=True, help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
-    parser.add_argument("--split", metavar="NAME", help="split of the truth (default: test, else val, else another)")
+    parser.add_argument(
+        "--split", metavar="NAME", help="split of the ground truth (default: test, else val, else another)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    _add_detector_options(parser, "0.25; labels: 0")
-    _add_class_map(parser)
+    add_detector_options(parser, "0.25; labels: 0")
+    add_class_map(parser)
     parser.set_defaults(run=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from diffugen.class_maps import parse_class_map
     from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
     from diffugen.files import write_json
 

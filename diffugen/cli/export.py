@@ -1,4 +1,4 @@
-"""`diffugen export`: a dataset in another format."""
+"""`diffugen export` and `diffugen export-model`: a dataset or a detector in another format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import _DATASET, add_command, fraction, names
+from diffugen.cli.options import DATASET, OUT_HINTS, add_command, dataset_path, fraction, image_size, names
 
 
 def add_export(commands: Any) -> None:
@@ -16,15 +16,25 @@ def add_export(commands: Any) -> None:
         "export",
         "convert a dataset from one format into another",
         "Reads folders in YOLO-seg's (data.yaml), PASCAL VOC's or Hugging Face's imagefolder layout, and COCO JSON\n"
-        "files. --format yolo writes two forms in one folder: data.yaml with labels/ for `yolo segment train`, and\n"
-        "coco/<split>.json for COCO's tools.",
+        "files. --format yolo and --format coco write the same folder: data.yaml with labels/ for\n"
+        "`yolo segment train`, and coco/<split>.json for COCO's tools.",
         "diffugen export instances_val.json --images val --out converted --masks polygon\n"
         "  diffugen export runs/demo/dataset --format imagefolder --out for-hugging-face",
+        hints=OUT_HINTS
+        | {
+            "source": "give the dataset without an option",
+            "data": "give the dataset without an option",
+            "model": "`diffugen export-model FILE --out FILE` converts a detector",
+            "weights": "`diffugen export-model FILE --out FILE` converts a detector",
+        },
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help=f"{_DATASET} or COCO JSON file")
+    parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"{DATASET} or COCO JSON file")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of the converted dataset")
     parser.add_argument(
-        "--format", choices=("yolo", "voc", "imagefolder"), default="yolo", help="of the written folder (default: yolo)"
+        "--format",
+        choices=("yolo", "coco", "voc", "imagefolder"),
+        default="yolo",
+        help="of the written folder (default: yolo, which has COCO's files too)",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a COCO file (default: train)")
@@ -53,7 +63,31 @@ def _export(arguments: argparse.Namespace) -> None:
         images=arguments.images,
         split=arguments.split,
         class_names=names(arguments.classes),
-        layout=arguments.format,
+        layout="yolo" if arguments.format == "coco" else arguments.format,  # one folder has both
         masks=arguments.masks,
         drop_duplicates=arguments.drop_duplicates,
     )
+
+
+def add_export_model(commands: Any) -> None:
+    """`diffugen export-model`."""
+    parser = add_command(
+        commands,
+        "export-model",
+        "write a trained detector as ONNX",
+        "`diffugen predict` and ultralytics read the file as they read the checkpoint. Other ONNX runtimes get\n"
+        "YOLOv8-seg's outputs, before non-maximum suppression. Needs `pip install 'diffugen[onnx]'`.",
+        "diffugen export-model runs/demo/best.pt --out best.onnx",
+        hints=OUT_HINTS | {"model": "give the file without an option", "weights": "give the file without an option"},
+    )
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="trained detector (.pt, .safetensors)")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the .onnx file")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the written file (default: onnx)")
+    parser.add_argument("--imgsz", type=image_size, metavar="PIXELS", help="size of its input (default: as trained)")
+    parser.set_defaults(run=_export_model)
+
+
+def _export_model(arguments: argparse.Namespace) -> None:
+    from diffugen.detector.onnx_export import export_onnx
+
+    print(f"detector: {export_onnx(arguments.weights, arguments.out, imgsz=arguments.imgsz)}")

@@ -6,25 +6,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import add_command
+from diffugen.cli.options import CONFIG_HINTS, add_command, add_set
 
 
-def _add_generate(commands: Any) -> None:
+def add_generate(commands: Any) -> None:
+    """`diffugen generate`."""
     parser = add_command(
         commands,
         "generate",
-        "generate images from prompt templates, or variations of images, and label them by cross-attention",
+        "generate labelled images once, without rounds or a detector",
+        "Generates images from prompt templates, or variations of images, and labels them by cross-attention.\n"
         "Writes OUT/dataset (YOLO-seg and COCO), OUT/samples.jsonl (a line per image: prompt, seed, labels,\n"
-        "whether it was kept and why not), OUT/images and OUT/heatmaps. Given again, it goes on.\n"
-        "Configs of DiffuGen's first release run as they are.",
+        "whether it was kept and why not), OUT/images and OUT/heatmaps. A stopped run resumes with the same\n"
+        "command. Configs of DiffuGen's first release run as they are.",
         "diffugen generate configs/generate.json --out runs/first --set num_images=100",
+        hints=CONFIG_HINTS,
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config; see `diffugen schema`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: generate.width=768"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, keep nothing")
+    add_set(parser, "generate.width=768 num_images=20")
+    parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, write nothing")
     parser.add_argument(
         "--task", choices=("txt2img", "img2img", "inpaint"), help="one task of a config of DiffuGen's first release"
     )

@@ -1,4 +1,4 @@
-"""The subcommands about labels: label, predict, evaluate, export."""
+"""`diffugen label`: photos or a dataset, labelled by a detector, Mask2Former or attention."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffugen.class_maps import mapped_classes, parse_class_map
 from diffugen.cli.options import (
-    _DATASET,
-    _DETECTOR,
-    _add_class_map,
-    _add_detector_options,
+    DATASET,
+    DETECTOR,
+    DETECTOR_HINTS,
+    add_class_map,
     add_command,
+    add_detector_options,
+    dataset_path,
     names,
 )
 from diffugen.errors import UserError
@@ -33,11 +34,16 @@ def add_label(commands: Any) -> None:
         "diffugen label photos --weights runs/demo/best.pt --out labelled\n"
         "  diffugen label photos --mask2former MODEL_FOLDER --map truck=car --map bus=car --out labelled\n"
         '  diffugen label photos --model MODEL_FOLDER --object "grand-piano=grand piano" --out labelled',
+        hints=DETECTOR_HINTS
+        | {
+            "source": "give the folder without an option",
+            "format": "the written folder has YOLO-seg and COCO; `diffugen export` converts it",
+        },
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help=f"folder of images, or {_DATASET}")
+    parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"folder of images, or {DATASET}")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {_DETECTOR}")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
     parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
     parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
     group = parser.add_argument_group("options of --model")
@@ -46,14 +52,12 @@ def add_label(commands: Any) -> None:
         "--object", action="append", default=[], metavar="CLASS=WORDS", help="what it looks for; repeatable"
     )
     group.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
-    _add_detector_options(parser, "0.25; Mask2Former: 0.5")
-    _add_class_map(parser)
+    add_detector_options(parser, "0.25; Mask2Former: 0.5")
+    add_class_map(parser)
     parser.set_defaults(run=_label)
 
 
 def _label(arguments: argparse.Namespace) -> None:
-    from diffugen.labelers.label_folder import label_images
-
     given = [value for value in (arguments.weights, arguments.mask2former, arguments.model) if value is not None]
     if len(given) != 1:
         raise UserError("label needs --weights (a detector), --mask2former or --model (a diffusion model); give one")
@@ -62,6 +66,10 @@ def _label(arguments: argparse.Namespace) -> None:
             "--classes and --map are for --weights and --mask2former; name the classes of --model in "
             "--object CLASS=WORDS"
         )
+    if arguments.model is not None and Path(arguments.model).suffix in (".pt", ".onnx"):
+        raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
+    from diffugen.labelers.label_folder import label_images
+
     labeler, class_names = _labeler(arguments)
     label_images(arguments.source, arguments.out, labeler, class_names, split=arguments.split)
 
@@ -74,6 +82,8 @@ def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
         prompt = caption_prompt(arguments.object, arguments.prompt)
         attention = PhotoAttentionLabeler(arguments.model, arguments.embeddings, prompt, arguments.device)
         return attention, attention.class_names
+    from diffugen.class_maps import parse_class_map
+
     options: dict[str, Any] = {"class_map": parse_class_map(arguments.map), "device": arguments.device}
     if arguments.score_threshold is not None:
         options["score_threshold"] = arguments.score_threshold
@@ -86,6 +96,8 @@ def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
 def _network_labeler(
     arguments: argparse.Namespace, wanted: list[str] | None, options: dict[str, Any]
 ) -> tuple[Labeler, list[str]]:
+    from diffugen.class_maps import mapped_classes
+
     if arguments.weights is not None:
         from diffugen.labelers.detector import DetectorLabeler
 

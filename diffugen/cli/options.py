@@ -1,24 +1,69 @@
-"""What the subcommands of `diffugen` share: how they explain themselves, and the types of their options."""
+"""What the subcommands of `diffugen` share: their parser, and the types of their options."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-_DETECTOR = "detector (.pt, .safetensors, .onnx)"
+from diffugen.cli.parser import CommandParser
 
-_DATASET = "dataset folder (YOLO-seg, VOC, imagefolder)"
+DETECTOR = "detector (.pt, .safetensors, .onnx)"
+
+DATASET = "dataset folder (YOLO-seg, VOC, imagefolder)"
+
+OUT_HINTS = dict.fromkeys(("project", "name", "save-dir", "output"), "give the output folder by --out DIR")
+
+CONFIG_HINTS = OUT_HINTS | {
+    "config": "give the config's path without an option",
+    "data": "give the config's path without an option",
+    "resume": "leave it out: the same command resumes a stopped run",
+    "seed": "write --set seed=1",
+    "model": "write --set model.path=MODEL",
+    "weights": "write --set detector.base_weights=FILE",
+    "device": "write --set model.device=cuda (of the diffusion model), detector.device=0 (of fine-tuning)",
+    "epochs": "write --set detector.epochs=50",
+    "imgsz": "write --set detector.imgsz=640",
+    "batch": "write --set generate.batch_size=8 (images), detector.batch_size=16 (fine-tuning)",
+    "conf": "write --set label.score_threshold=0.5 (labels by attention)",
+    "num-images": "write --set num_images=100, or in a loop rounds.num_images=100",
+    "num-rounds": "write --set rounds.num_rounds=5",
+    "steps": "write --set generate.num_inference_steps=30 (images), concept.steps=300 (a concept)",
+}
+"""What to write instead of an option that is a setting of the config."""
+
+DETECTOR_HINTS = OUT_HINTS | {
+    "max-det": "it is 100 per image, as COCO counts",
+    "half": "leave it out",
+    "batch": "leave it out",
+    "task": "leave it out: detectors here are segmentation models",
+}
 
 
-def add_command(commands: Any, name: str, summary: str, details: str, example: str) -> argparse.ArgumentParser:
-    """A subcommand whose help ends with an example."""
-    return commands.add_parser(
+def add_command(
+    commands: Any, name: str, summary: str, details: str, example: str, hints: Mapping[str, str] | None = None
+) -> CommandParser:
+    """Add a subcommand whose help ends with an example.
+
+    Args:
+        commands: from `add_subparsers` of a `CommandParser`.
+        name: of the subcommand.
+        summary: its line in the list of commands.
+        details: further text of its help.
+        example: command lines.
+        hints: see `CommandParser`.
+    """
+    parser: CommandParser = commands.add_parser(
         name,
-        help=summary,
         description=f"{summary[0].upper() + summary[1:]}.\n\n{details}",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        hints=hints,
+        summary=summary,
     )
+    parser.set_defaults(parser=parser)
+    return parser
 
 
 def image_size(text: str) -> int:
@@ -37,22 +82,55 @@ def fraction(text: str) -> float:
     return value
 
 
+def dataset_path(text: str) -> Path:
+    """A dataset's folder or COCO file; a data.yaml, as ultralytics takes it, stands for its folder."""
+    path = Path(text)
+    return path.parent if path.name in ("data.yaml", "data.yml") and path.is_file() else path
+
+
+def device(text: str) -> str:
+    """A device's name; a number, as ultralytics takes it, is that of a GPU."""
+    return f"cuda:{text}" if text.isdecimal() else text
+
+
 def names(text: str | None) -> list[str] | None:
     """Names between commas."""
     return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
 
 
-def _add_detector_options(parser: argparse.ArgumentParser, score_threshold: str) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+def add_set(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--set`, which changes settings of the config."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"change a setting: {example}; several at once or repeated. Paths are relative to the working folder",
+    )
+
+
+def add_detector_options(parser: argparse.ArgumentParser, score_threshold: str) -> None:
+    """Add how a detector (or another network) looks at images."""
+    parser.add_argument(
+        "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or 1, mps (default: auto)"
+    )
     group = parser.add_argument_group("options of the detector")
     group.add_argument("--classes", metavar="A,B", help="only these, in this order (default: all it knows)")
     group.add_argument(
-        "--score-threshold", type=fraction, metavar="S", help=f"drop lower scores (default: {score_threshold})"
+        "--conf",
+        "--score-threshold",
+        dest="score_threshold",
+        type=fraction,
+        metavar="S",
+        help=f"confidence threshold: lower scores are dropped (default: {score_threshold})",
     )
-    group.add_argument("--imgsz", type=image_size, metavar="PIXELS", help="size it looks at (default: as trained)")
+    group.add_argument(
+        "--imgsz", type=image_size, metavar="PIXELS", help="size that images are scaled to (default: as trained)"
+    )
 
 
-def _add_class_map(parser: argparse.ArgumentParser) -> None:
+def add_class_map(parser: argparse.ArgumentParser) -> None:
+    """Add `--map`."""
     parser.add_argument(
         "--map",
         action="append",

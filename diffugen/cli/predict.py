@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import _DETECTOR, _add_detector_options, add_command, names
+from diffugen.cli.options import DETECTOR, add_command, add_detector_options, names
 
 
 def add_predict(commands: Any) -> None:
@@ -20,9 +20,9 @@ def add_predict(commands: Any) -> None:
         "diffugen predict photos --weights runs/demo/best.pt --out found",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
-    parser.add_argument("--weights", type=Path, metavar="FILE", required=True, help=_DETECTOR)
+    parser.add_argument("--weights", type=Path, metavar="FILE", required=True, help=DETECTOR)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
-    _add_detector_options(parser, "0.25")
+    add_detector_options(parser, "0.25")
     parser.set_defaults(run=_predict)
 
 

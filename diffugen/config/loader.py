@@ -19,6 +19,7 @@ from pydantic import (
 
 from diffugen.config.errors import SettingError, sentence
 from diffugen.errors import UserError
+from diffugen.registered import CONFIGS, registered
 
 
 class Strict(BaseModel):
@@ -49,10 +50,28 @@ def _is_number_choice(option: Any) -> bool:
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     """Relative paths in a config file mean: beside that file."""
-    base = (info.context or {}).get("folder")
+    base = _base(value, info)
     if base is None or not isinstance(value, str | Path):
         return value
     return _beside(base, value)
+
+
+class _Typed(str):
+    """A text of the command line: as a path it is relative to the working folder, not to the config's."""
+
+
+def _base(value: Any, info: ValidationInfo) -> Path | None:
+    """The folder that a relative path is taken from."""
+    return Path.cwd() if isinstance(value, _Typed) else (info.context or {}).get("folder")
+
+
+def _typed(value: Any) -> Any:
+    """A JSON value of the command line, its texts marked as such."""
+    if isinstance(value, dict):
+        return {name: _typed(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    return _Typed(value) if isinstance(value, str) else value
 
 
 def _beside(folder: Path, path: str | Path) -> Path:
@@ -69,13 +88,13 @@ ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
 
 def _if_local(value: Any, info: ValidationInfo) -> Any:
     """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
-    folder = (info.context or {}).get("folder")
+    folder = _base(value, info)
     if not isinstance(value, str) or folder is None:
         return value
     # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
     local = os.path.exists(os.path.join(folder, value))
     local = local or value.startswith((".", "/", "~")) or value.endswith(".safetensors")
-    return str(_beside(folder, value)) if local else value
+    return str(_beside(folder, value)) if local else str(value)
 
 
 HubPath = Annotated[str, BeforeValidator(_if_local)]
@@ -91,7 +110,7 @@ def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = 
         path: the JSON file; relative `ConfigPath`s inside it are taken from its folder.
         schema: the config model.
         overrides: `dotted.key=value` strings (list items by their index); values are JSON where they parse as
-            JSON, else text; paths among them are relative to the config's folder too.
+            JSON, else text; paths among them are relative to the working folder.
 
     Raises:
         UserError: one sentence for the first thing that is wrong: its key path, the value, and for an
@@ -120,7 +139,32 @@ def validate(values: dict[str, Any], schema: type[AnyConfig], folder: Path | Non
     try:
         return schema.model_validate(values, context={"folder": folder})
     except ValidationError as error:
+        if command := _other_command(values, schema):
+            raise UserError(f"this config is one for another command; run `diffugen {command} CONFIG`") from None
         raise UserError(sentence(error, schema, values)) from None
+
+
+def _other_command(values: dict[str, Any], schema: type[Strict]) -> str | None:
+    """The command whose configs have these groups of settings, if that is not the one that reads `schema`."""
+    from diffugen.config.first_release import is_upstream
+
+    if not (own := _num_misplaced(values, schema)):
+        return None
+    schemas = {name: entry.load() for name, entry in registered(CONFIGS).items()}
+    if schema.__name__ not in [other.__name__ for other in schemas.values()]:  # a script's classes are of __main__
+        return None
+    if is_upstream(values):
+        return "generate"
+    misplaced = {name: _num_misplaced(values, other) for name, other in schemas.items()}
+    best = min(misplaced, key=lambda name: misplaced[name])
+    return best if misplaced[best] < own else None
+
+
+def _num_misplaced(values: dict[str, Any], schema: type[Strict]) -> int:
+    """How many groups of settings a schema does not know, or requires and does not get."""
+    fields = schema.model_fields
+    missing = sum(field.is_required() and name not in values for name, field in fields.items())
+    return missing + sum(name not in fields for name in values)
 
 
 def _read(path: Path) -> Any:
@@ -155,6 +199,7 @@ def apply_override(values: Any, override: str) -> None:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
+    value = _typed(value)
     *parents, last = key.split(".")
     for name in parents:
         values = values.setdefault(name, {}) if isinstance(values, dict) else values[_index(values, name, override)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -18,6 +20,8 @@ from diffugen.cli.main import main
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset
 from diffugen.files import locked, read_json, read_jsonl
 from diffugen.images import write_png
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -38,22 +42,82 @@ def config_path(tmp_path: Path, tiny_pipeline_dir: Path) -> Path:
     return path
 
 
-def test_help_is_quick_and_needs_no_manual() -> None:
+COMMANDS = (
+    "schema",
+    "loop",
+    "review",
+    "predict",
+    "evaluate",
+    "export-model",
+    "learn",
+    "generate",
+    "label",
+    "export",
+)
+
+
+def test_help_is_quick_and_lists_every_command() -> None:
     code = (
         "import sys; from diffugen.cli.main import build_parser; print(build_parser().format_help());"
-        "print(sorted({'torch', 'diffusers', 'ultralytics', 'cv2'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'cv2', 'pydantic', 'tqdm', 'importlib.metadata'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "[]"
-    for command in ("generate", "label", "predict", "evaluate", "export", "schema"):
-        assert command in printed
+    assert set(COMMANDS) <= {line.split()[0] for line in printed.splitlines() if line.startswith("  ")}
 
 
-@pytest.mark.parametrize("command", ["generate", "label", "predict", "evaluate", "export", "schema"])
+def test_a_mistake_in_a_config_is_told_without_waiting_for_torch() -> None:
+    code = (
+        "import sys; from diffugen.cli.main import main; main(['loop', 'configs/demo.json', '--set', 'seeds=1']);"
+        "print(sorted({'torch', 'diffusers', 'ultralytics'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.startswith("diffugen: error: unknown setting 'seeds'; did you mean 'seed'?")
+    assert done.stdout.splitlines() == ["[]"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     assert f"example:\n  diffugen {command}" in capsys.readouterr().out
+
+
+def test_the_module_is_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["diffugen", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("diffugen", run_name="__main__")
+    assert re.fullmatch(r"diffugen \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "diffugen COMMAND --help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lop", "x.json"], "unknown command 'lop'; did you mean 'loop'?"),
+        (["train", "x.json"], "did you mean 'loop'?"),
+        ([__file__], "is a file, not a command; for a config write `diffugen loop"),
+        (["loop", "x.json", "--sed", "1"], "unknown option '--sed'; did you mean --set?"),
+        (["loop", "x.json", "--epochs", "3"], "there is no option '--epochs'; write --set detector.epochs=50"),
+        (["loop", "x.json", "--resume"], "the same command resumes a stopped run"),
+        (
+            ["label", "photos", "--weights", "w.pt", "--out", "o", "conf=0.3"],
+            "'conf=0.3' is not an option; write --conf",
+        ),
+        (["review", "export"], "diffugen review export: error: the following arguments are required: RUN, --out"),
+    ],
+)
+def test_mistakes_in_the_command_line_are_one_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and "usage:" not in error
 
 
 def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,12 +221,13 @@ def test_generate_names_mistakes(config_path: Path, tmp_path: Path, capsys: pyte
 
 
 def test_generate_names_a_learned_token_that_is_in_no_prompt(
-    config_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
     from diffugen.diffusion.embeddings import write_embedding
 
+    monkeypatch.chdir(tmp_path)
     write_embedding(tmp_path / "learned.safetensors", "<grand-piano>", [torch.zeros(1, 32)])
     code = main(["generate", str(config_path), "--set", 'model.embeddings=["learned.safetensors"]', "--dry-run"])
     error = error_of(capsys, code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, Strict, load_config, validate
 from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
 from diffugen.errors import UserError
+
+ROOT = Path(__file__).parents[3]
 
 
 class Part(Strict):
@@ -345,3 +348,37 @@ def test_one_gpu_may_be_given_as_its_number() -> None:
     assert DetectorConfig(device=1) == DetectorConfig(device="1")  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         DetectorConfig(device=True)  # type: ignore[arg-type]
+
+
+def test_paths_of_overrides_are_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    path = write(tmp_path / "configs", dataset())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    overrides = ["model.path=here", 'model.embeddings=["a.safetensors", "~/b.safetensors"]']
+    model = load_config(path, DatasetConfig, overrides).model
+    assert model.path == str(tmp_path.resolve() / "here")
+    assert model.embeddings == (tmp_path.resolve() / "a.safetensors", Path.home() / "b.safetensors")
+    assert type(load_config(path, DatasetConfig, ["model.path=some/hub-id"]).model.path) is str
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "command"),
+    [
+        ("demo.json", "diffugen.config.dataset:DatasetConfig", "loop"),
+        ("demo.json", "textual_inversion.config:ConceptRunConfig", "loop"),
+        ("generate.json", "train_loop:RunConfig", "generate"),
+        ("generate.json", "textual_inversion.config:ConceptRunConfig", "generate"),
+        ("concept", "train_loop:RunConfig", "learn"),
+        ("concept", "diffugen.config.dataset:DatasetConfig", "learn"),
+        ("first", "train_loop:RunConfig", "generate"),
+    ],
+)
+def test_a_config_of_another_command_is_recognised(tmp_path: Path, name: str, schema: str, command: str) -> None:
+    own = {
+        "concept": {"model": {"path": "x"}, "concept": {"photos": "x", "placeholder_token": "<x>"}},
+        "first": {"dataset_name": "x", "txt2img": {"stable_diffusion_model": "x"}},
+    }
+    path = write(tmp_path, own[name]) if name in own else ROOT / "configs" / name
+    with pytest.raises(UserError, match=f"run `diffugen {command} CONFIG`"):
+        load_config(path, pkgutil.resolve_name(schema))
