@@ -20,7 +20,7 @@ MAY_KNOW = {
 
 FLOORS = (
     "errors instances batching",
-    "files registered masks",
+    "files registered masks model_files",
     "config",
     "images class_maps command_line prompts",
     "diffusion datasets detector",

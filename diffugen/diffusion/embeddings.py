@@ -42,8 +42,8 @@ def load_embedding(pipe: Any, path: Path) -> None:
     """Add the learned tokens of a file to a pipeline's tokenizers and text encoders.
 
     Raises:
-        UserError: as `read_embedding`; or the file is for another number of text encoders or of dimensions, or
-            a token is known already.
+        UserError: as `read_embedding`; or the file is for another number of text encoders or of dimensions, a token is
+            known already, or no prompt would be read with it.
     """
     parts = text_parts(pipe)
     for token, learned in read_embedding(path).items():
@@ -51,6 +51,7 @@ def load_embedding(pipe: Any, path: Path) -> None:
         for rows, (_, tokenizer, encoder) in zip(learned, parts, strict=True):
             value = rows[0] if len(rows) == 1 else rows
             pipe.load_textual_inversion({token: value}, token=token, tokenizer=tokenizer, text_encoder=encoder)
+            _check_read(path, token, rows, pipe, tokenizer, encoder)
         logger.info("learned token %s (%d vectors) from %s", token, len(learned[0]), path)
 
 
@@ -60,6 +61,8 @@ def _check_fit(path: Path, token: str, learned: Sequence[Tensor], parts: Sequenc
             f"model.embeddings: {token!r} in {path} is for {_count(learned)}, but this model has {_count(parts)}; "
             "give an embedding that was learned with this model"
         )
+    if not token.strip() or token != token.strip() or not token.isprintable():
+        raise UserError(f"model.embeddings: {path} names its token {token!r}; give it a word, such as '<piano>'")
     for rows, (_, tokenizer, encoder) in zip(learned, parts, strict=True):
         size = encoder.get_input_embeddings().weight.shape[1]
         if rows.shape[1] != size:
@@ -69,6 +72,17 @@ def _check_fit(path: Path, token: str, learned: Sequence[Tensor], parts: Sequenc
             )
         if token in tokenizer.get_vocab():
             raise UserError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
+
+
+def _check_read(path: Path, token: str, rows: Tensor, pipe: Any, tokenizer: Any, encoder: Any) -> None:
+    """Check that a prompt with the token reaches the rows that were learned; capitals and spaces can be in the way."""
+    ids = tokenizer(pipe.maybe_convert_prompt(token, tokenizer), add_special_tokens=False).input_ids
+    weight = encoder.get_input_embeddings().weight.detach()
+    if len(ids) != len(rows) or max(ids) >= len(weight) or not torch.equal(weight[ids].cpu(), rows.to(weight.dtype)):
+        raise UserError(
+            f"model.embeddings: the tokenizer of this model does not read {token!r} of {path} as one word, so the "
+            "embedding would change nothing; name the token in lower case, such as '<piano>'"
+        )
 
 
 def _count(encoders: Sequence[Any]) -> str:
@@ -170,4 +184,6 @@ def _rows(path: Path, token: str, value: Any) -> Tensor:
     rows = value.detach().to(torch.float32).reshape(-1, value.shape[-1])
     if rows.numel() == 0 or not torch.isfinite(rows).all():
         raise UserError(f"embedding file {path} has empty or non-finite values for {token!r}; learn the concept again")
+    if not rows.any():
+        raise UserError(f"embedding file {path} has nothing but zeros for {token!r}; learn the concept again")
     return rows

@@ -1,7 +1,11 @@
-"""Loading Stable Diffusion pipelines: from a folder, a single file or the hub, always without unpickling."""
+"""Loading Stable Diffusion pipelines: from a folder, a single file or the hub, always without unpickling.
+
+What a model's files name is checked before it is imported, see `model_index` and `diffugen.model_files`.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +26,19 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import load_embedding
+from diffugen.diffusion.lora import load_lora
+from diffugen.diffusion.model_index import check_model_index
+from diffugen.diffusion.model_parts import check_complete, check_parts
 from diffugen.errors import UserError
+from diffugen.files import is_full_disk
+from diffugen.model_files import check_model_folder, read_model_config
+
+logger = logging.getLogger(__name__)
 
 _TASKS = {
     "txt2img": AutoPipelineForText2Image,
@@ -42,25 +53,25 @@ def load_pipeline(config: ModelConfig) -> Any:
     """Load a text-to-image pipeline, its learned tokens and LoRA, onto its device, ready to run.
 
     All components get the configured dtype, whatever they were saved in. There is no safety checker, and the
-    pipeline's own progress bar is off. Weights are read from safetensors only, so no file can run code.
+    pipeline's own progress bar is off. Weights are read from safetensors only, classes are those of diffusers and
+    transformers, so no file can run code.
 
     Raises:
-        UserError: the model, an embedding or the LoRA does not exist or does not fit, or the device is
-            missing.
+        UserError: the model, an embedding or the LoRA does not exist, asks for code or does not fit, a part is missing,
+            or the device is.
     """
     device = pick_device(config.device)
     if config.cpu_offload and device.type == "cpu":
         raise UserError("model.cpu_offload is on, but model.device is 'cpu'; turn it off or choose a GPU")
     with _no_loading_bars():
         pipe = _load_file(config) if config.path.endswith(".safetensors") else _load_folder(config)
-    if not hasattr(pipe, "unet"):
-        raise UserError(f"model.path {config.path!r} is a {type(pipe).__name__}; give a Stable Diffusion 1, 2 or XL")
+    check_parts(pipe, config.path)
     if config.scheduler != "default":
         pipe.scheduler = _SCHEDULERS[config.scheduler].from_config(pipe.scheduler.config)
     for path in config.embeddings:
         load_embedding(pipe, path)
     if config.lora is not None:
-        _load_lora(pipe, config.lora)
+        load_lora(pipe, config.lora)
     _cast(pipe, getattr(torch, config.dtype))
     if config.vae_slicing:
         pipe.vae.enable_slicing()
@@ -111,16 +122,34 @@ def _has_mps() -> bool:
 def _load_folder(config: ModelConfig) -> Any:
     """A pipeline folder or hub id."""
     _check_source(config.path)
-    source = str(Path(config.path).expanduser()) if Path(config.path).expanduser().is_dir() else config.path
-    options: dict[str, Any] = {"revision": config.revision, "variant": config.variant}
-    try:
-        index = DiffusionPipeline.load_config(source, revision=config.revision)
-        if "safety_checker" in index:
+    with _readable(config.path):
+        options: dict[str, Any] = {"variant": config.variant, "use_safetensors": True}
+        folder = _local(config.path)
+        if folder is None:
+            index = DiffusionPipeline.load_config(config.path, revision=config.revision)
+            check_model_index(index, f"model.path {config.path!r}: model_index.json")  # before more of it is fetched
+            folder = Path(DiffusionPipeline.download(config.path, revision=config.revision, **options))
+        if "safety_checker" in _checked_index(folder, "model.path"):
             options |= {"safety_checker": None, "requires_safety_checker": False}
-        dtype = getattr(torch, config.dtype)
-        return AutoPipelineForText2Image.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise _unreadable(config.path, error) from None
+        pipe = AutoPipelineForText2Image.from_pretrained(str(folder), dtype=getattr(torch, config.dtype), **options)
+        check_complete(pipe, folder, config.path)
+    if _local(config.path) is None:
+        pipe.register_to_config(_name_or_path=config.path)
+    return pipe
+
+
+def _local(path: str) -> Path | None:
+    """The folder of that path, if it is one and no hub id."""
+    folder = Path(path).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _checked_index(folder: Path, setting: str) -> dict[str, Any]:
+    """The index of a pipeline's folder; it and all configs are checked."""
+    index = read_model_config(folder / "model_index.json", setting)
+    check_model_index(index, f"{setting}: {folder / 'model_index.json'}")
+    check_model_folder(folder, setting)
+    return index
 
 
 def _check_source(path: str) -> None:
@@ -146,20 +175,32 @@ def _load_file(config: ModelConfig) -> Any:
         raise UserError(
             f"model.path {config.path!r} does not exist; give a pipeline folder, a .safetensors file or a hub id"
         )
-    try:
+    with _readable(config.path):
         with safe_open(path, framework="pt") as weights:
             is_xl = any(key.startswith("conditioner.") for key in weights.keys())  # noqa: SIM118 (no mapping)
         pipeline_class = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
         options: dict[str, Any] = {} if is_xl else {"safety_checker": None}
         if config.config is not None:
-            local = Path(config.config).expanduser()
-            options["config"] = str(local) if local.is_dir() else config.config
+            options["config"] = str(_config_folder(config.config))
         pipe = pipeline_class.from_single_file(str(path), dtype=getattr(torch, config.dtype), **options)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, SingleFileComponentError) as error:
-        raise _unreadable(config.path, error) from None
     if not is_xl:
         pipe.register_to_config(requires_safety_checker=False)
     return pipe
+
+
+def _config_folder(path: str) -> Path:
+    """The folder that has the configs for a single file: one of the user's, or a hub's; checked."""
+    folder = _local(path)
+    if folder is None:
+        if not _HUB_ID.fullmatch(path):
+            raise UserError(
+                f"model.config {path!r} does not exist; give the folder of a diffusers pipeline or a hub id"
+            )
+        folder = Path(snapshot_download(path, allow_patterns=["*.json", "*/*.json", "*.txt", "*/*.txt"]))
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"model.config {path!r} has no model_index.json; give the folder of a diffusers pipeline")
+    _checked_index(folder, "model.config")
+    return folder
 
 
 def _cast(pipe: Any, dtype: torch.dtype) -> None:
@@ -169,23 +210,22 @@ def _cast(pipe: Any, dtype: torch.dtype) -> None:
             part.to(dtype)
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
-    reason = str(error).strip().split("\n")[0].rstrip(".")
-    return UserError(
-        f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give another "
-        "model, as by --set model.path=MODEL"
-    )
-
-
-def _load_lora(pipe: Any, path: Path) -> None:
-    path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise UserError(f"model.lora {str(path)!r} is not an existing .safetensors file; give one")
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Make one sentence of whatever diffusers, transformers and the hub say of a model that cannot be loaded."""
     try:
-        pipe.load_lora_weights(str(path.parent), weight_name=path.name, use_safetensors=True)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(f"model.lora {str(path)!r} does not fit this model ({reason}); choose another") from None
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # what a broken or hostile file makes of the loaders is no closed list
+        if is_full_disk(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        logger.debug("loading %s failed", path, exc_info=True)
+        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
+        raise UserError(
+            f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give "
+            "another model, as by --set model.path=MODEL"
+        ) from None
 
 
 @contextmanager

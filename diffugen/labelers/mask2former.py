@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.masks.matching import mask_iou
+from diffugen.model_files import check_model_config
+
+logger = logging.getLogger(__name__)
 
 _REPEAT_IOU = 0.8
 _STRIDE = 32  # the network's coarsest features; sides that it divides need no padding
@@ -147,25 +151,47 @@ def network_size(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int
 
 
 def _load(model: str | Path) -> tuple[Any, Any]:
-    from transformers import AutoConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
     try:
-        kind = AutoConfig.from_pretrained(model).model_type
-        network = (
-            Mask2FormerForUniversalSegmentation.from_pretrained(model, use_safetensors=True)
-            if (kind == "mask2former")
-            else None
+        values, _ = Mask2FormerConfig.get_config_dict(model)
+        _check_config(values, model)
+        network, loaded = Mask2FormerForUniversalSegmentation.from_pretrained(
+            model, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
+        try:
+            processor = Mask2FormerImageProcessor.from_pretrained(model)
+        except OSError:  # a bare model: the values that all published ones have
+            processor = Mask2FormerImageProcessor()
+    except UserError:
+        raise
+    except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
+        logger.debug("loading %s failed", model, exc_info=True)
+        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
         raise UserError(
-            f"Mask2Former {model} cannot be loaded ({first_line}); give a folder with config.json and "
+            f"Mask2Former {model} cannot be loaded ({reason}); give a folder with config.json and "
             "model.safetensors, or a hub id"
         ) from None
-    if network is None:
-        raise UserError(f"{model} is a model of the kind {kind!r}; give a Mask2Former")
-    try:
-        processor = Mask2FormerImageProcessor.from_pretrained(model)
-    except OSError:  # a bare model: the values that all published ones have
-        processor = Mask2FormerImageProcessor()
+    names = {name for name, _ in network.named_parameters()}
+    if missing := sorted(names & {*loaded["missing_keys"]}):
+        raise UserError(
+            f"Mask2Former {model} lacks {len(missing)} of its {len(names)} weights (first: {missing[0]}); fetch "
+            "model.safetensors again"
+        )
+    if not all(torch.isfinite(weight).all() for weight in network.parameters()):
+        raise UserError(f"Mask2Former {model} has weights that are no numbers; give another file")
     return network.eval(), processor
+
+
+def _check_config(values: Mapping[str, Any], model: str | Path) -> None:
+    """Check a config before anything is built of it: some backbones are fetched, and code may be asked for."""
+    if (kind := values.get("model_type")) != "mask2former":
+        raise UserError(f"{model} is a model of the kind {kind!r}; give a Mask2Former")
+    check_model_config(values, f"Mask2Former {model}: config.json")
+    backbone = values.get("backbone_config")
+    inner = backbone.get("model_type") if isinstance(backbone, Mapping) else None
+    if values.get("backbone") or values.get("use_timm_backbone") or (backbone is not None and inner != "swin"):
+        raise UserError(
+            f"Mask2Former {model} has the backbone {values.get('backbone') or inner!r}, which would be fetched or is "
+            "unknown; give a model with a Swin backbone in its own file"
+        )

@@ -2,12 +2,14 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import TEXT_WIDTH
 
-from diffugen.diffusion.embeddings import read_embedding, write_embedding
+from diffugen.diffusion.embeddings import load_embedding, read_embedding, write_embedding
 from diffugen.errors import UserError
 
 ROWS = torch.arange(15, dtype=torch.float32).reshape(3, 5)
@@ -104,3 +106,22 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: object, message
         torch.save(content, tmp_path / name)
     with pytest.raises(UserError, match=message):
         read_embedding(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("token", "rows", "sentence"),
+    [
+        ("<Piano>", 2, "does not read '<Piano>'"),
+        ("", 1, "names its token ''"),
+        (" ", 1, "names its token ' '"),
+        ("<a\n>", 1, "names its token"),
+        ("<piano>", 0, "nothing but zeros"),
+    ],
+)
+def test_one_that_no_prompt_would_read_is_refused(
+    token: str, rows: int, sentence: str, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    values = torch.ones(rows, TEXT_WIDTH) if rows else torch.zeros(1, TEXT_WIDTH)
+    save_file({token: values}, tmp_path / "one.safetensors")
+    with pytest.raises(UserError, match=sentence):
+        load_embedding(tiny_pipeline, tmp_path / "one.safetensors")

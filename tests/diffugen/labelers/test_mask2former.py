@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +167,38 @@ def test_pickled_weights_are_refused(model: Path, tmp_path: Path) -> None:
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be loaded"):
         Mask2FormerLabeler(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"backbone_config": None, "backbone": "resnet50", "use_timm_backbone": True}, "'resnet50', which would be"),
+        ({"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet50"}}, "'timm_backbone', which would"),
+        ({"backbone_config": {"model_type": "resnet"}}, "'resnet', which would be fetched"),
+        ({"auto_map": {"AutoConfig": "helper.Config"}}, "asks for auto_map"),
+        ({"attn_implementation": "somebody/kernel"}, "asks for attn_implementation"),
+        ({"num_queries": "many"}, "cannot be loaded"),
+        ({"feature_size": 48}, "cannot be loaded|lacks"),
+        ({"decoder_layers": 3}, "lacks"),
+    ],
+)
+def test_a_config_fetches_and_imports_nothing(
+    model: Path, tmp_path: Path, change: dict, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*place: object, **options: object) -> None:
+        pytest.fail(f"asks the network: {place}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    shutil.copytree(model, tmp_path / "changed")
+    path = tmp_path / "changed" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=sentence):
+        Mask2FormerLabeler(tmp_path / "changed", device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x10\0\0\0\0\0\0{", b"half"])
+def test_damaged_weights_are_one_sentence(model: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(model, tmp_path / "changed")
+    (tmp_path / "changed" / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Mask2FormerLabeler(tmp_path / "changed", device="cpu")

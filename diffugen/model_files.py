@@ -1,0 +1,62 @@
+"""What the config files of a downloaded model may ask for: numbers and names, never code of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffugen.errors import UserError
+
+_CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
+_CODE = ("auto_map", "custom_pipelines", "quantization_config", "use_kernels", "kernel_config")
+_ATTENTION = (None, "eager", "sdpa")  # others are packages, or kernels of a hub
+_MAX_BYTES = 10_000_000
+
+
+def check_model_folder(folder: Path, setting: str) -> None:
+    """Check all configs of a model folder and its parts, see `check_model_config`."""
+    for path in sorted(path for name in _CONFIGS for path in [folder / name, *folder.glob(f"*/{name}")]):
+        if path.is_file():
+            check_model_config(read_model_config(path, setting), f"{setting}: {path}")
+
+
+def read_model_config(path: Path, setting: str) -> dict[str, Any]:
+    """A config file of a model.
+
+    Raises:
+        UserError: it is no JSON object, or too large for one.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MAX_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{setting}: {path} is no config of a model; fetch the model again")
+    return values
+
+
+def check_model_config(values: Mapping[str, Any], place: str) -> None:
+    """Refuse a config that asks for code or kernels of its own, or a package to read its weights.
+
+    Raises:
+        UserError: the key, at `place`.
+    """
+    for key, value in _entries(values):
+        if value and (key in _CODE or ("attn_implementation" in key and value not in _ATTENTION)):
+            raise UserError(
+                f"{place} asks for {key}, which may import or fetch code; only plain models of diffusers and "
+                "transformers are loaded, give one of these"
+            )
+
+
+def _entries(values: Any) -> Iterator[tuple[str, Any]]:
+    """All keys of nested objects with their values."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield str(key), value
+            yield from _entries(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _entries(value)
