@@ -16,7 +16,7 @@ from diffugen.config.prompt_rules import check_classes
 from diffugen.config.settings import AttentionLabelConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
 from diffugen.datasets.folder import class_names_of, splits_of
 from diffugen.errors import UserError
-from diffugen.images import list_images
+from diffugen.images import list_images, read_image
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 Masks = Literal["consensus", "detector"]
@@ -269,7 +269,8 @@ def check_files(config: LoopConfig) -> None:
     if weights.suffix == ".onnx":
         raise UserError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
     if config.pool is not None:
-        list_images(config.pool.folder)
+        for path in list_images(config.pool.folder, what="setting 'pool.folder':"):
+            read_image(path, "setting 'pool.folder': image")
     if config.labelled is not None:
         _check_split("labelled", config.labelled.dataset, config.labelled.split)
     if evaluation is None:

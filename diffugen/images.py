@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from diffugen.decoding import HEIF_REMEDY, HEIF_SUFFIXES, decode, known_suffixes
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
+from diffugen.naming import text_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
 
-_COMMON_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_EXIF_ORIENTATION = 0x0112
+RECURSIVE_HINT = "which --recursive reads"
 
 # Okabe and Ito's palette, which colour-blind people can tell apart
 PALETTE = (
@@ -31,49 +33,123 @@ PALETTE = (
 )
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; hidden files and other kinds are passed over.
+def list_images(
+    folder: Path, *, recursive: bool = False, what: str = "image folder", captions: bool = False, hint: str = ""
+) -> list[Path]:
+    """The image files of a folder, by name, of every format that `read_image` reads.
+
+    What else the folder holds is told in one warning: other files by their suffixes, and sub-folders. Hidden files and
+    folders are passed over.
+
+    Args:
+        folder: of the images.
+        recursive: those of its sub-folders as well (of linked ones too; each folder is read once).
+        what: the setting or argument that named the folder, for messages.
+        captions: a text file `a.txt` beside `a.jpg` belongs to it.
+        hint: how to have sub-folders read, for the warning.
 
     Raises:
-        UserError: if it is not a folder or has no images.
+        UserError: if it is not a folder, cannot be read, or has no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"image folder {folder} does not exist; give a folder of photos")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    if not paths:
-        raise UserError(f"image folder {folder} has no images; put {', '.join(SUFFIXES)} files into it")
-    return paths
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{what} {folder} {state}; give a folder of images")
+    try:
+        images, others, folders = _scan(folder, recursive)
+    except OSError as error:
+        raise UserError(f"{what} {folder} cannot be read ({error.strerror}); change its permissions") from None
+    if captions:
+        texts = {path.with_suffix(".txt") for path in images}
+        others = [path for path in others if path not in texts]
+    left_out = _left_out(others, folders, hint)
+    if not images:
+        found = f" ({left_out})" if left_out else ""
+        raise UserError(f"{what} {folder} has no images{found}; put .jpg, .png or other image files into it")
+    if left_out:
+        _warn_once(f"{what} {folder}: {left_out}")
+    return images
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image as uint8 RGB [H, W, 3], turned as its camera says.
+def _scan(folder: Path, recursive: bool) -> tuple[list[Path], list[Path], list[Path]]:
+    """The images of a folder, its other files, and the sub-folders that are not read; sorted."""
+    images: list[Path] = []
+    others: list[Path] = []
+    unread: list[Path] = []
+    waiting, seen = [folder], {folder.resolve()}
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                if recursive and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    waiting.append(path)
+                elif not recursive:
+                    unread.append(path)
+            elif path.suffix.lower() in known_suffixes() and path.is_file():  # no pipe, device or dangling link
+                images.append(path)
+            else:
+                others.append(path)
+    return sorted(images), sorted(others), sorted(unread)
+
+
+def _left_out(others: Sequence[Path], folders: Sequence[Path], hint: str) -> str:
+    """What a folder holds that is not read: how much of each kind, and the names of some."""
+    kinds: dict[str, list[Path]] = {}
+    for path in others:
+        kind = (path.suffix.lower() or "without suffix") if path.is_file() else "no regular file"
+        kinds.setdefault(kind, []).append(path)
+    parts = [f"{len(paths)} {kind} ({_names(paths)})" for kind, paths in sorted(kinds.items())]
+    if any(kind in HEIF_SUFFIXES for kind in kinds):
+        parts.append(HEIF_REMEDY)
+    if folders:
+        parts.append(f"{len(folders)} sub-folders ({_names(folders)}){f', {hint}' if hint else ''}")
+    return f"left out {'; '.join(parts)}" if parts else ""
+
+
+def _names(paths: Sequence[Path], most: int = 3) -> str:
+    return ", ".join([text_of(path.name) for path in paths[:most]] + ["..."] * (len(paths) > most))
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn once in a process, however often a folder is listed."""
+    logger.warning("%s", message)
+
+
+def read_image(path: Path, what: str = "image") -> np.ndarray:
+    """An image file of any format as uint8 RGB [H, W, 3], upright; see `diffugen.decoding`.
 
     Raises:
-        UserError: if the file is missing, broken or not an image.
+        UserError: if the file is missing, broken or not an image; `what` it is comes first.
     """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"image {path} does not exist and cannot be read; give the path of an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"image {path} cannot be read (not a readable image: {_first_line(error)}); replace or remove it"
-        ) from None
+    return decode(path, what)
 
 
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file: its stem, or with its suffix where another file (a.jpg, a.png) has the same."""
-    stems = Counter(path.stem for path in paths)
-    return [path.stem if stems[path.stem] == 1 else path.name.replace(".", "_") for path in paths]
+def readable_images(
+    paths: Sequence[Path], read: Callable[[Path], np.ndarray] = read_image
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Each image that can be read, with its pixels; those that cannot are named in one warning at the end.
 
+    One damaged file should not stop the work on thousands.
 
-def stores_as_it_is(path: Path) -> bool:
-    """Whether everybody reads an image file's pixels as `read_image` does: a common format, not turned by its
-    metadata."""
-    with Image.open(path) as image:
-        return path.suffix.lower() in _COMMON_SUFFIXES and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    Raises:
+        UserError: none of them can be read; the reason of the first.
+    """
+    broken: list[UserError] = []
+    for path in paths:
+        try:
+            image = read(path)
+        except UserError as error:
+            broken.append(error)
+            continue
+        yield path, image
+    if broken and len(broken) == len(paths):
+        raise broken[0]
+    if broken:
+        more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
+        logger.warning("left out %d of %d images: %s%s", len(broken), len(paths), "; ".join(map(str, broken[:3])), more)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -115,7 +191,3 @@ def index_map(instances: Instances) -> np.ndarray:
     for index in np.argsort(instances.scores, kind="stable"):
         numbers[instances.masks[index]] = index + 1
     return numbers
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

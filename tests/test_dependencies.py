@@ -19,8 +19,8 @@ MAY_KNOW = {
 
 
 FLOORS = (
-    "errors instances batching",
-    "files registered masks model_files",
+    "errors instances batching naming",
+    "files registered masks model_files decoding",
     "config",
     "images class_maps command_line prompts",
     "diffusion datasets detector",

@@ -42,6 +42,7 @@ def add_label(commands: Any) -> None:
     )
     parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"folder of images, or {DATASET}")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
+    parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
     parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
@@ -71,7 +72,14 @@ def _label(arguments: argparse.Namespace) -> None:
     from diffugen.labelers.label_folder import label_images
 
     labeler, class_names = _labeler(arguments)
-    label_images(arguments.source, arguments.out, labeler, class_names, split=arguments.split)
+    label_images(
+        arguments.source,
+        arguments.out,
+        labeler,
+        class_names,
+        split=arguments.split,
+        recursive=arguments.recursive,
+    )
 
 
 def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:

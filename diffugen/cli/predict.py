@@ -22,6 +22,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
     parser.add_argument("--weights", type=Path, metavar="FILE", required=True, help=DETECTOR)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
+    parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     add_detector_options(parser, "0.25")
     parser.set_defaults(run=_predict)
 
@@ -37,4 +38,5 @@ def _predict(arguments: argparse.Namespace) -> None:
         score_threshold=0.25 if arguments.score_threshold is None else arguments.score_threshold,
         imgsz=arguments.imgsz,
         device=arguments.device,
+        recursive=arguments.recursive,
     )

@@ -23,9 +23,10 @@ import yaml  # type: ignore[import-untyped]
 from diffugen.class_maps import renumbered
 from diffugen.datasets import coco, imagefolder, voc, yolo
 from diffugen.datasets.item import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
+from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_json
-from diffugen.images import read_image, stores_as_it_is
+from diffugen.images import read_image
 from diffugen.instances import Instances
 
 _Labelled = tuple[Path, Instances | Callable[[tuple[int, int]], Instances], dict[str, Any]]

@@ -169,7 +169,7 @@ def _write_mask(path: Path, values: np.ndarray) -> None:
 
 def _read_mask(path: Path) -> np.ndarray:
     """uint8 [H, W]: palette indices, or grey values."""
-    with Image.open(path) as picture:
+    with Image.open(path, formats=["PNG"]) as picture:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"{path.name} has colours ({picture.mode}), not a palette or grey values")
         return np.asarray(picture)

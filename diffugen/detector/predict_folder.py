@@ -12,7 +12,8 @@ from tqdm import tqdm
 from diffugen.class_maps import mapped_classes
 from diffugen.detector.model import load_detector, predict
 from diffugen.files import write_json
-from diffugen.images import draw_instances, index_map, list_images, read_image, unique_names, write_png
+from diffugen.images import RECURSIVE_HINT, draw_instances, index_map, list_images, readable_images, write_png
+from diffugen.naming import text_of, unique_names
 
 
 def predict_folder(
@@ -24,14 +25,30 @@ def predict_folder(
     score_threshold: float = 0.25,
     imgsz: int | None = None,
     device: str = "auto",
+    recursive: bool = False,
 ) -> None:
-    """Find objects on a folder of images; write overlays/, masks/ and instances.json into `out`."""
-    paths = list_images(folder)
+    """Find objects on a folder of images; write overlays/, masks/ and instances.json into `out`.
+
+    Images that cannot be read are left out with a warning.
+
+    Args:
+        folder: of the images.
+        out: the written folder.
+        weights: as for `load_detector`.
+        class_names, score_threshold, imgsz, device: as for `predict`.
+        recursive: read the folder's sub-folders too.
+
+    Raises:
+        UserError: there is no image that can be read, or the weights are broken or lack a class.
+    """
+    paths = list_images(folder, recursive=recursive, hint=RECURSIVE_HINT)
+    files = [path.relative_to(folder) for path in paths]
+    output_names = dict(zip(paths, zip(files, unique_names(files), strict=True), strict=True))
     detector = load_detector(weights)
     names = mapped_classes(detector.names, class_names, {}, str(weights))
     images, counts = [], Counter[str]()
-    for path, name in zip(tqdm(paths, desc="predicting", unit="image"), unique_names(paths), strict=True):
-        image = read_image(path)
+    for path, image in readable_images(tqdm(paths, desc="predicting", unit="image")):
+        file, name = output_names[path]
         options: Any = {"score_threshold": score_threshold, "imgsz": imgsz, "device": device}
         instances = predict(detector, [image], class_names=names, **options)[0]
         write_png(out / "overlays" / f"{name}.png", draw_instances(image, instances, names))
@@ -39,8 +56,8 @@ def predict_folder(
         found = [names[class_id] for class_id in instances.class_ids]
         counts.update(found)
         boxes = instances.xyxy.round(2).tolist()
-        images.append({"file": path.name, "name": name, "classes": found, "xyxy": boxes, **instances.to_json()})
+        images.append({"file": text_of(file), "name": name, "classes": found, "xyxy": boxes, **instances.to_json()})
     write_json(out / "instances.json", {"class_names": names, "images": images})
     found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
-    print(f"{len(paths)} images, found: {found_text}")
+    print(f"{len(images)} images, found: {found_text}")
     print(f"overlays: {out / 'overlays'}\ninstances: {out / 'instances.json'}")

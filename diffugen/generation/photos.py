@@ -15,6 +15,7 @@ from diffugen.diffusion.denoising import at_most_native
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generation.record import GeneratedRecord
 from diffugen.images import list_images, read_image, write_png
+from diffugen.naming import text_of
 from diffugen.prompts.prompt import Prompt
 
 
@@ -58,7 +59,7 @@ def read_photos(
             prompt=prompts[0],
             seed=number,
             task="photo",
-            provenance={**provenance, "photo": path.name, "captions": [prompt.text for prompt in prompts]},
+            provenance={**provenance, "photo": text_of(path.name), "captions": [prompt.text for prompt in prompts]},
         )
         write_png(record.image_path, image)
         geometric_mean(readings).save(record.heatmap_path)

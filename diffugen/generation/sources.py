@@ -15,6 +15,7 @@ from diffugen.errors import UserError
 from diffugen.files import read_json
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
+from diffugen.naming import text_of
 from diffugen.prompts.prompt import Prompt, caption
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> list[S
                 f"setting 'task.source': {folder} does not exist; give a dataset folder or a folder of "
                 "photos, such as --set task.source=runs/first"
             )
-        return [SourceImage(path.name, "", path) for path in list_images(folder)]
+        return [SourceImage(text_of(path.name), "", path) for path in list_images(folder)]
     return _read_dataset(root, words or {})
 
 

@@ -13,29 +13,38 @@ from tqdm import tqdm
 
 from diffugen.datasets.folder import is_dataset, own_splits, read_items, write_dataset
 from diffugen.datasets.item import DatasetItem
+from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
-from diffugen.images import list_images, read_image, stores_as_it_is, unique_names
+from diffugen.images import RECURSIVE_HINT, list_images, readable_images
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
+from diffugen.naming import text_of, unique_names
 
 LABEL_BATCH = 16
 """Images in memory at a time."""
 
 
 def label_images(
-    source: Path, out: Path, labeler: Labeler, class_names: Sequence[str], *, split: str = "train"
+    source: Path,
+    out: Path,
+    labeler: Labeler,
+    class_names: Sequence[str],
+    *,
+    split: str = "train",
+    recursive: bool = False,
 ) -> None:
     """Label a folder of photos (all into `split`) or a dataset (its splits kept) and write the dataset.
 
     Images on which nothing is found stay in it, as images without objects. What is known of an image's origin
-    stays with it; who labelled it is noted.
+    stays with it; who labelled it is noted. Photos that cannot be read are left out with a warning. With `recursive`
+    the photos of sub-folders are labelled too.
     """
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is the folder of the images; choose another folder")
     counts: Counter[str] = Counter()
 
     def items() -> Iterator[DatasetItem]:
-        images = iter(tqdm(_images(source, split), desc="labelling", unit="image"))
+        images = iter(tqdm(_images(source, split, recursive), desc="labelling", unit="image"))
         while batch := list(islice(images, LABEL_BATCH)):
             found = labeler.label([LabelInput(image) for _, image in batch])
             for (item, _), instances in zip(batch, found, strict=True):
@@ -50,15 +59,17 @@ def label_images(
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
 
 
-def _images(source: Path, split: str) -> Iterator[tuple[DatasetItem, np.ndarray]]:
+def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[DatasetItem, np.ndarray]]:
     """Each image as an item, whose labels do not count, and its pixels."""
     if is_dataset(source):
         for part in own_splits(source):
             yield from read_items(source, part)
         return
-    paths = list_images(source)
-    for path, name in zip(paths, unique_names(paths), strict=True):
-        image = read_image(path)
+    paths = list_images(source, recursive=recursive, hint=RECURSIVE_HINT)
+    files = [path.relative_to(source) for path in paths]
+    output_names = dict(zip(paths, zip(files, unique_names(files), strict=True), strict=True))
+    for path, image in readable_images(paths):
+        file, name = output_names[path]
         stored = path if stores_as_it_is(path) else image
-        provenance = {"task": "photo", "parent": path.name}
+        provenance = {"task": "photo", "parent": text_of(file)}
         yield DatasetItem(name, stored, Instances.empty(image.shape[:2]), split, provenance), image

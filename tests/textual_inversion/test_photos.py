@@ -36,7 +36,7 @@ def test_transparency_is_over_white(tmp_path: Path, mode: str) -> None:
     ("pixels", "expected"),
     [
         (np.full((20, 30), 200, np.uint8), 200),
-        (np.full((20, 30), 200 * 256 + 7, np.uint16), 200),
+        (np.full((20, 30), 200 * 257, np.uint16), 200),
         (np.full((20, 30), True), 255),
     ],
     ids=["8 bits", "16 bits", "1 bit"],
@@ -66,9 +66,9 @@ def test_unreadable_photos_are_named(tmp_path: Path, photo_folder: Path) -> None
 def test_folders_without_photos_are_named(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     (tmp_path / ".hidden.png").touch()
-    with pytest.raises(UserError, match=r"concept\.photos .* has no photos"):
+    with pytest.raises(UserError, match=r"concept\.photos .* has no images"):
         find_photos(tmp_path)
-    with pytest.raises(UserError, match=r"concept\.photos .* is not a folder"):
+    with pytest.raises(UserError, match=r"concept\.photos .* does not exist"):
         find_photos(tmp_path / "missing")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,6 @@ from diffugen.cli.main import main
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset, read_items, splits_of, write_dataset
 from diffugen.datasets.item import DatasetItem
 from diffugen.files import read_json
-from diffugen.images import unique_names
 from diffugen.instances import Instances
 from diffugen.labelers.photo_attention import caption_prompt
 from diffugen.prompts.prompt import ObjectPhrase
@@ -99,8 +99,51 @@ def test_predict_names_mistakes(
     assert "has no images" in error_of(capsys, main(["predict", str(tmp_path / "empty"), *weights]))
     code = main(["predict", str(photos), *weights, "--classes", "car,dog"])
     assert "does not know 'dog'; its classes are car, tent, bus" in error_of(capsys, code)
+    for path in photos.iterdir():
+        path.write_text("no image")
+    assert "a.png cannot be read" in error_of(capsys, main(["predict", str(photos), *weights]))
+
+
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_a_broken_photo_among_others_is_left_out_with_a_word(
+    command: str, photos: Path, tmp_path: Path, found_by_detector: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    found_by_detector(box_instances(0))
     (photos / "c.png").write_text("no image")
-    assert "c.png cannot be read" in error_of(capsys, main(["predict", str(photos), *weights]))
+    (photos / "notes.txt").write_text("no image")
+    assert main([command, str(photos), "--weights", "best.pt", "--out", str(tmp_path / "found")]) == 0
+    assert "left out 1 of 4 images" in caplog.text and "c.png cannot be read" in caplog.text
+    assert "left out 1 .txt (notes.txt)" in caplog.text
+
+
+LONG = b"x" * 251 + b".png"
+ODD_NAMES = (b"a.jpg", b"a.png", b"a_png.webp", b"A.png", b"day/a.png", b"night/a.png", b"caf\xe9.png", LONG)
+
+
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_every_photo_has_an_output_of_its_own(
+    command: str, tmp_path: Path, found_by_detector: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found_by_detector(box_instances(0))
+    for number, name in enumerate(ODD_NAMES):
+        path = tmp_path / "photos" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(number)).save(path)
+    out = tmp_path / "out"
+    options = ["--weights", "best.pt", "--out", str(out), "--recursive"]
+    assert main([command, str(tmp_path / "photos"), *options]) == 0
+    if command == "predict":
+        written = read_json(out / "instances.json")["images"]
+        assert {image["file"] for image in written} >= {"day/a.png", "night/a.png", "caf\\xe9.png", "A.png"}
+        names = [image["name"] for image in written]
+        stems = [{path.stem for path in (out / folder).iterdir()} for folder in ("masks", "overlays")]
+    else:
+        items = [item for item, _ in read_items(out, "train")]
+        assert {item.provenance["parent"] for item in items} >= {"day/a.png", "night/a.png", "caf\\xe9.png", "A.png"}
+        names = [item.name for item in items]
+        stems = [{path.stem for path in (out / folder / "train").iterdir()} for folder in ("images", "labels")]
+    assert len({name.casefold() for name in names}) == len(ODD_NAMES)
+    assert stems == [set(names)] * 2
 
 
 def test_label_a_folder_by_a_detector(photos: Path, tmp_path: Path, found_by_detector: Any) -> None:
@@ -212,7 +255,3 @@ def test_a_split_that_stands_in_for_another_is_not_a_split(tmp_path: Path, datas
     assert own_splits(dataset) == ["train", "test"]
     write_dataset(tmp_path / "b", [DatasetItem("x", picture(0), box_instances(0), "val")], ["car"])
     assert own_splits(tmp_path / "b") == ["val"]
-
-
-def test_files_of_one_stem_get_names_of_their_own() -> None:
-    assert unique_names([Path("p/a.png"), Path("p/b.jpg"), Path("p/b.png")]) == ["a", "b_jpg", "b_png"]
