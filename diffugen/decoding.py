@@ -248,8 +248,8 @@ def _deep_as_rgb(values: np.ndarray, image: Image.Image) -> Image.Image:
     if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
         pixels = 255 - pixels  # white is zero; Pillow turns it round for 8 bits only
     clear = image.info.get("transparency")
-    if values.ndim == 2 and isinstance(clear, int):
-        pixels[values == clear] = 255
+    if isinstance(clear, int | tuple):  # a grey value or colour that stands for nothing
+        pixels[np.atleast_3d(values == np.array(clear)).all(axis=2)] = 255
     return Image.fromarray(pixels).convert("RGB")
 
 
@@ -262,7 +262,8 @@ def _deep_values(path: Path, image: Image.Image, raw: str) -> np.ndarray | None:
         return None
     # Pillow keeps the upper half of each value only; told of the other byte order, it keeps the lower half.
     upper = np.asarray(image)
-    with _opened(path) as again:
+    with _opened(path) as opened:
+        again: Any = opened
         again.tile = [_retold(tile, _OTHER_HALF[raw]) for tile in again.tile]
         again.load()
         lower = np.asarray(again)
@@ -282,7 +283,8 @@ _OTHER_HALF = {
 
 def _raw_mode(image: Image.Image) -> str:
     """How an image that is not loaded yet lies in its file, such as RGB;16B; "" where the format does not say."""
-    arguments: Any = image.tile[0].args if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    arguments: Any = tiles[0].args if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 

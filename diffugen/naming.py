@@ -30,9 +30,9 @@ def unique_names(paths: Sequence[PurePath | str]) -> list[str]:
     Args:
         paths: relative to the folder that they are listed from.
     """
-    paths = [PurePath(path) for path in paths]
-    forms = [_forms(path, repeat) for path, repeat in zip(paths, _repeats(paths), strict=True)]
-    levels = [0] * len(paths)
+    files = [PurePath(path) for path in paths]
+    forms = [_forms(path, repeat) for path, repeat in zip(files, _repeats(files), strict=True)]
+    levels = [0] * len(files)
     while True:
         names = [own[level] for own, level in zip(forms, levels, strict=True)]
         shared: dict[str, list[int]] = {}

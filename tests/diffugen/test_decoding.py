@@ -81,14 +81,23 @@ def test_clear_greys_and_palettes_are_white(tmp_path: Path) -> None:
     assert (read == np.where(grey() == 0, 255, grey())).all()
 
 
-def png(width: int, height: int, bits: int, colours: int, rows: bytes) -> bytes:
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_colour_that_stands_for_nothing_is_white(bits: int, tmp_path: Path) -> None:
+    rows = deep(np.array([[[255, 0, 255], [0, 0, 255]]], np.uint8), bits)
+    data = b"\0" + (rows.astype(np.uint8) if bits == 8 else rows.astype(">u2")).tobytes()
+    content = png(2, 1, bits, 2, data, clear=struct.pack(">HHH", 2**bits - 1, 0, 2**bits - 1))
+    assert decode(written(tmp_path, content)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def png(width: int, height: int, bits: int, colours: int, rows: bytes, clear: bytes = b"") -> bytes:
     """A PNG file by hand: of kinds that no library here writes, or with a size that is a lie."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    nothing = chunk(b"tRNS", clear) if clear else b""
+    return b"\x89PNG\r\n\x1a\n" + head + nothing + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_16_bit_grey_with_alpha(tmp_path: Path) -> None:
