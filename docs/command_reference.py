@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def page() -> str:
     """Markdown: a section per command, with its usage, its options and its example."""
     commands = list(leaves(command_parser()))
-    links = "\n".join(f"| [`{parser.prog}`](#{_anchor(parser)}) | {summary} |" for parser, summary in commands)
+    links = "\n".join(f"| [`{parser.prog}`](#{_anchor(parser)}) | {_cell(summary)} |" for parser, summary in commands)
     sections = "\n\n".join(_section(parser) for parser, _ in commands)
     return (
         "# Commands\n\n"
@@ -35,14 +35,14 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def leaves(parser: argparse.ArgumentParser, summary: str = "") -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """The parsers of all commands that do something, with their one-line summaries."""
+    """The parsers of all commands that do something, with what they do in a line."""
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not nested:
-        yield parser, summary
+        yield parser, summary or (parser.description or "").strip().partition("\n")[0].rstrip(".")
     for group in nested:
-        summaries = {choice.dest: choice.help or "" for choice in group._choices_actions}
+        summaries = {choice.dest: choice.help for choice in group._choices_actions}
         for name, child in group.choices.items():
-            yield from leaves(child, summaries.get(name, ""))
+            yield from leaves(child, summaries.get(name) or "")
 
 
 def _anchor(parser: argparse.ArgumentParser) -> str:
@@ -52,7 +52,8 @@ def _anchor(parser: argparse.ArgumentParser) -> str:
 def _section(parser: argparse.ArgumentParser) -> str:
     parts = [f"## {parser.prog} {{#{_anchor(parser)}}}", _prose(parser.description or "")]
     parts.append(f"```text\n{_usage(parser)}\n```")
-    if rows := [_row(action) for action in parser._actions if action.help is not argparse.SUPPRESS]:
+    shown = [action for action in parser._actions if action.help is not argparse.SUPPRESS and action.dest != "help"]
+    if rows := [_row(action) for action in shown]:
         parts.append("| option | meaning |\n|---|---|\n" + "\n".join(rows))
     if parser.epilog:
         parts.append(_epilog(parser.epilog))
@@ -61,7 +62,8 @@ def _section(parser: argparse.ArgumentParser) -> str:
 
 def _usage(parser: argparse.ArgumentParser) -> str:
     os.environ["COLUMNS"] = "100"  # argparse wraps to the terminal's width, which a page has not
-    return parser.format_usage().removeprefix("usage: ").strip()
+    lines = parser.format_usage().removeprefix("usage: ").replace(" [-h]", "", 1).strip().splitlines()
+    return "\n".join(lines[:1] + ["    " + line.strip() for line in lines[1:]])
 
 
 def _row(action: argparse.Action) -> str:

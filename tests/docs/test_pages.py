@@ -98,9 +98,11 @@ def test_settings_exist(page: Path) -> None:
 
 def overridden(words: list[str]) -> Iterator[str]:
     """The settings that a command line changes."""
-    for index, word in enumerate(words):
-        if word == "--set":
-            yield words[index + 1].partition("=")[0]
+    follows = False
+    for word in words:
+        follows = word == "--set" or (follows and not word.startswith("-"))
+        if follows and "=" in word:
+            yield word.partition("=")[0]
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name)
