@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRUTH := runs/grand-piano-truth
 
-.PHONY: demo test check lint types setup toyworld clean
+.PHONY: demo test check lint types docs setup clean
 
 setup: $(READY)
 
@@ -36,7 +36,11 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-check: lint types test
+# The site, in site/; fails on a broken link.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+check: lint types docs test
 
 clean:
-	rm -rf $(VENV) runs .training
+	rm -rf $(VENV) runs site .training

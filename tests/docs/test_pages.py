@@ -153,6 +153,12 @@ def test_messages_are_those_of_the_code() -> None:
     assert not [message for message in rows if message not in texts]
 
 
+def test_architecture_names_every_folder() -> None:
+    tree = re.findall(r"^ *([a-z_]+)/", text_of(ROOT / "docs" / "architecture.md"), re.MULTILINE)
+    folders = {init.parent.name for package in PACKAGES for init in (ROOT / package).rglob("__init__.py")}
+    assert folders and not folders - set(tree)
+
+
 def test_readme_is_short_and_pictures_are_small() -> None:
     assert len(text_of(ROOT / "README.md").split()) <= MAX_WORDS
     pictures = list((ROOT / "docs" / "img").iterdir())
