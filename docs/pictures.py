@@ -82,10 +82,11 @@ def best_samples(samples: Sequence[SampleRecord], rare: Sequence[str]) -> Iterat
     for sample in sorted(samples, key=lambda sample: -max(sample.encoded["scores"], default=0.0)):
         shown = [phrase.class_name for phrase in sample.source.prompt.objects]
         attributes = sample.source.prompt.attributes
-        if sample.kept and not sample.is_photo and len(shown) == 1 and shown[0] in rare:
-            if attributes.get("time") != "at night" and attributes.get("place") not in places:
-                places.add(attributes.get("place"))
-                yield sample
+        place = attributes.get("place")
+        shows_it = sample.kept and not sample.is_photo and len(shown) == 1 and shown[0] in rare
+        if shows_it and attributes.get("time") != "at night" and place not in places:
+            places.add(place)
+            yield sample
 
 
 def first_photos(concept: ConceptConfig, number: int) -> list[np.ndarray]:
