@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from bootstrap.prompts import round_prompts
-from bootstrap.run_folder import RoundFolder
-from bootstrap.samples import SampleRecord
-from bootstrap.stages import generate_round, label_round, read_pool
-from bootstrap.training_set import sample_items
+from bootstrap.context import round_context
+from bootstrap.labelers import round_labelers
+from bootstrap.run_folder import RunFolder
+from bootstrap.stages import generate, judge
+from bootstrap.training_set import kept_samples
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.files import read_json, write_json
-from diffugen.labelers.attention import AttentionLabeler
+from diffugen.sample import Sample
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, load_run_config
 
@@ -58,20 +58,17 @@ def seeded_configs(args: argparse.Namespace, *overrides: str) -> Iterator[RunCon
         yield config
 
 
-def first_round(config: RunConfig, pipe: Any, folder: RoundFolder) -> list[SampleRecord]:
+def first_round(config: RunConfig, pipe: Any, run: RunFolder) -> list[Sample]:
     """The images of a first round and the pool's photos, labelled by attention and judged; none for validation."""
-    generated = generate_round(pipe, round_prompts(config, 0), config.generate, folder, seed=config.seed)
-    if config.pool is not None:
-        generated = [*generated, *read_pool(pipe, config.pool, config.generate, folder, folder)]
-    labelers = {"attention": AttentionLabeler(config.classes, config.label)}
-    return label_round(generated, labelers, folder, class_names=config.classes, rounds=config.rounds, seed=config.seed)
+    context = round_context(config, run, run.round(0))
+    return judge(context, generate(context, pipe), round_labelers(config, run, with_detector=False))
 
 
 def samples_trained(
-    config: RunConfig, samples: Sequence[SampleRecord], out: Path, steps: int, photo_repeats: int = 1
+    config: RunConfig, samples: Sequence[Sample], out: Path, steps: int, photo_repeats: int = 1
 ) -> dict[str, float]:
     """`trained_scores` of the kept ones among samples."""
-    items = list(sample_items(samples, photo_repeats))
+    items = list(kept_samples(samples, photo_repeats))
     return trained_scores(config, lambda path: write_dataset(path, items, config.classes), len(items), steps, out)
 
 

@@ -49,8 +49,8 @@ def measure(config: RunConfig, num_photos: int, lora: bool, out: Path) -> dict[s
     with run.locked():
         run.check_resumable(config)
         if not (result := run.path / "row.json").is_file():
-            samples = first_round(config, prepare_pipeline(config, run), run.round(0))
-            kept = sum(sample.kept and sample.source.task != "photo" for sample in samples)
+            samples = first_round(config, prepare_pipeline(config, run), run)
+            kept = sum(sample.kept and not sample.is_photo for sample in samples)
             repeats = max(1, round(copies / num_photos))
             scores = samples_trained(config, samples, run.path / "detector", steps, repeats)
             write_json(result, {"concept": name, "seed": config.seed, "num_kept": kept, **scores})

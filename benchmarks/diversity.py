@@ -31,10 +31,10 @@ from comparison import (
 from bootstrap.labelers import detector_labeler
 from bootstrap.measures.round import measure_images
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord
 from bootstrap.stages import validation_agreement
 from diffugen.config.settings import PromptsConfig
 from diffugen.files import write_json
+from diffugen.sample import Sample
 from train_loop import RunConfig, prepare_pipeline
 
 LEVELS: dict[str, tuple[int | None, int | None]] = {
@@ -74,7 +74,7 @@ def measure_seed(config: RunConfig, run: RunFolder) -> list[dict[str, Any]]:
         rounds = {}
         for name, (num_templates, num_values) in LEVELS.items():
             level = config.model_copy(update={"prompts": narrowed(config.prompts, num_templates, num_values)})
-            rounds[name] = first_round(level, pipe, level_folder(run, name).round(0))
+            rounds[name] = first_round(level, pipe, level_folder(run, name))
         num_trained = min(sum(sample.kept for sample in samples) for samples in rounds.values())
         rows = []
         for name, samples in rounds.items():
@@ -85,7 +85,7 @@ def measure_seed(config: RunConfig, run: RunFolder) -> list[dict[str, Any]]:
 
 
 def measure_level(
-    config: RunConfig, samples: Sequence[SampleRecord], run: RunFolder, folder: RunFolder, num_trained: int
+    config: RunConfig, samples: Sequence[Sample], run: RunFolder, folder: RunFolder, num_trained: int
 ) -> dict[str, float | None]:
     """Prompts, labels and images of a level, and the detector trained on `num_trained` of its kept images."""
     kept = [sample for sample in samples if sample.kept]
@@ -93,7 +93,7 @@ def measure_level(
     blind = config.model_copy(update={"evaluation": None})  # else its images would be embedded for every level
     images = measure_images(samples, blind, photos=())
     return {
-        "num_prompts": len({sample.source.prompt.text for sample in samples}),
+        "num_prompts": len({sample.prompt.text for sample in samples}),
         "num_kept": len(kept),
         "label_iou": validation_agreement(kept, detector_labeler(run.path / "judge/best.pt", config))[0],
         "vendi_score": images["images/vendi_score"],

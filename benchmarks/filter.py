@@ -34,14 +34,13 @@ from bootstrap.disagreement import with_a_voice
 from bootstrap.judging import judge_images
 from bootstrap.labelers import label_images, round_labelers
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, read_samples
 from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
 from diffugen.evaluation.metrics import label_quality
 from diffugen.files import read_json, read_jsonl, write_json
-from diffugen.generation.record import GeneratedRecord
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
+from diffugen.sample import Sample, read_samples
 from diffugen.toyworld.scenes_dataset import write_scenes
 from train_loop import RunConfig, prepare_pipeline, train_loop
 
@@ -74,12 +73,12 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
     and of the masks that kept ones are given instead."""
     result = out / "rows.json"
     if not result.is_file():
-        records, truths = read_scenes(config, run, out, num)
-        labels = label_images(records, round_labelers(config, run, with_detector=True), "rendered scenes")
+        scenes, truths = read_scenes(config, run, out, num)
+        labels = label_images(scenes, round_labelers(config, run, with_detector=True), "rendered scenes")
         by_attention = [{"attention": encoded["attention"]} for encoded in labels]
         rows: list[dict[str, Any]] = []
         for judge, given in (("attention", by_attention), ("agreement", labels)):
-            samples = judge_images(records, given, 0, config.classes, config.rounds, config.seed)
+            samples = judge_images(scenes, given, config)
             rows += label_rows(judge, attended(samples, config.rounds.filter), truths)
         kept = [sample for sample in samples if sample.kept]
         own = {"images": "agreement: keep, their own masks", "share": len(kept) / len(samples)}
@@ -88,17 +87,15 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
     return read_json(result)
 
 
-def read_scenes(
-    config: RunConfig, run: RunFolder, out: Path, num: int
-) -> tuple[list[GeneratedRecord], dict[str, Instances]]:
-    """Rendered scenes with the attention of their captions, and the truth by their ids.
+def read_scenes(config: RunConfig, run: RunFolder, out: Path, num: int) -> tuple[list[Sample], dict[str, Instances]]:
+    """Rendered scenes with the attention of their captions, and the truth by their names.
 
     The captions are the renderer's, with the words of the run's prompts for the classes.
     """
     pipe, data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
     write_scenes(data, num, FIRST_SEED + config.seed, config.classes, rare=rare, rare_fraction=RARE_FRACTION)
     words = class_words(config.prompts)
-    records, truths = [], {}
+    scenes, truths = [], {}
     for (name, image, truth), row in zip(
         read_dataset(data, "test", config.classes), read_jsonl(data / "captions.jsonl"), strict=True
     ):
@@ -107,15 +104,16 @@ def read_scenes(
             text = text.replace(kind, words[kind])
         phrases = (phrase.replace(kind, words[kind]) for phrase, kind in zip(row["phrases"], row["kinds"], strict=True))
         prompt = Prompt(text, tuple(map(ObjectPhrase, phrases, row["kinds"])), template=text)
-        record = GeneratedRecord(name, data / f"images/test/{name}.png", out / f"heatmaps/{name}.npz", prompt, 0)
+        heatmap_path = out / f"heatmaps/{name}.npz"
         (attention,) = read_attention(pipe, [image], [prompt], config.generate)
-        attention.save(record.heatmap_path)
-        records.append(record)
-        truths[record.id] = truth
-    return records, truths
+        attention.save(heatmap_path)
+        image_path = data / f"images/test/{name}.png"
+        scenes.append(Sample(name, image_path, prompt, task="txt2img", heatmap_path=heatmap_path))
+        truths[name] = truth
+    return scenes, truths
 
 
-def label_rows(judge: str, samples: Sequence[SampleRecord], truths: dict[str, Instances]) -> list[dict[str, Any]]:
+def label_rows(judge: str, samples: Sequence[Sample], truths: dict[str, Instances]) -> list[dict[str, Any]]:
     """Quality of the labels of all samples, of each outcome and of each reason; "share" is that of the images."""
     groups = {f"{judge}: all": list(samples)}
     for sample in sorted(samples, key=lambda sample: (sample.outcome, sample.reason)):
@@ -124,7 +122,7 @@ def label_rows(judge: str, samples: Sequence[SampleRecord], truths: dict[str, In
             groups.setdefault(f"{judge}: {sample.outcome} ({sample.reason})", []).append(sample)
     rows = []
     for name, group in groups.items():
-        quality = label_quality((sample.instances, truths[sample.source.id]) for sample in group)
+        quality = label_quality((sample.instances, truths[sample.image_path.stem]) for sample in group)
         rows.append({"images": name, "share": len(group) / len(samples), **{key: quality[key] for key in QUALITY}})
     return rows
 
@@ -135,8 +133,8 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
     judged = [
         sample
         for folder in run.complete_rounds()
-        for sample in read_samples(folder)
-        if "detector" in sample.encoded_labels and sample.source.task != "photo"
+        for sample in read_samples(folder.samples)
+        if "detector" in sample.encoded_labels and not sample.is_photo
     ]
     kept = [sample for sample in judged if sample.kept]
     if not kept:
@@ -152,7 +150,7 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
     }
     rows = []
     for name, arm in arms.items():
-        samples = [replace(sample, outcome="keep", split="train") for sample in arm]
+        samples = [replace(sample, reason="", split="train") for sample in arm]
         scores = samples_trained(
             config, samples, out / name.replace(", ", "_").replace(" ", "_"), steps_of(len(kept), config)
         )
@@ -161,7 +159,7 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
     return rows
 
 
-def attended(samples: Sequence[SampleRecord], rules: FilterConfig) -> list[SampleRecord]:
+def attended(samples: Sequence[Sample], rules: FilterConfig) -> list[Sample]:
     """The samples with attention's labels, whoever labelled them."""
     labels = (with_a_voice({"attention": sample.labels("attention")}, rules) for sample in samples)
     return [

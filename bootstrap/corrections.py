@@ -7,24 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, one_per_photo, read_latest
+from bootstrap.samples import one_per_photo, read_latest
 from diffugen.files import read_json
+from diffugen.sample import Sample
 
 
-def with_corrections(samples: Sequence[SampleRecord], corrections: Mapping[str, Any]) -> list[SampleRecord]:
+def with_corrections(samples: Sequence[Sample], corrections: Mapping[str, Any]) -> list[Sample]:
     """Samples with the labels that a person gave them: these are kept, whatever the filter had said.
 
     The frozen validation split stays as it is, or checkpoints could not be compared.
     """
     return [
-        replace(sample, encoded=corrections[sample.name], labeler="person", outcome="keep", reason="", split="train")
+        replace(sample, encoded=corrections[sample.name], labeler="person", reason="", split="train")
         if sample.name in corrections and sample.split != "val"
         else sample
         for sample in samples
     ]
 
 
-def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[SampleRecord]:
+def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[Sample]:
     """The samples of all complete rounds by the latest word about each: a person's, else that of the latest complete
     round that judged it."""
     complete = run.complete_rounds()

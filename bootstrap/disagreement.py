@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,7 @@ from bootstrap.config import FilterConfig
 from diffugen.instances import Instances
 from diffugen.masks.matching import match_instances
 from diffugen.prompts.prompt import Prompt
-
-Outcome = Literal["keep", "reject", "review"]
+from diffugen.sample import Outcome
 
 MIN_PAIRS = 10
 """Pairs of a class that must have been seen before its threshold adapts."""

@@ -6,65 +6,61 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from bootstrap.config import FilterConfig, RoundsConfig
+from bootstrap.config import FilterConfig, LoopConfig
 from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious, with_a_voice
 from bootstrap.labelers import EncodedLabels
 from bootstrap.run_folder import derive_seed
-from bootstrap.samples import SampleRecord, make_sample
-from diffugen.generation.record import GeneratedRecord
+from bootstrap.samples import decided
 from diffugen.instances import Instances
 from diffugen.masks.consensus import consensus
 from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Sample
 
 
 def judge_images(
-    records: Sequence[GeneratedRecord],
+    samples: Sequence[Sample],
     labels: Sequence[EncodedLabels],
-    round_index: int,
-    class_names: Sequence[str],
-    rounds: RoundsConfig,
-    seed: int,
+    loop: LoopConfig,
     *,
     shown: Sequence[Prompt] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
-) -> list[SampleRecord]:
+) -> list[Sample]:
     """Decide about every image: by attention's scores, or by agreement where the detector labelled as well.
 
     Args:
-        records, labels: aligned; all images were labelled by the same labelers.
-        round_index, class_names: the round's.
-        rounds: the filter, and whose masks an image has that is kept by agreement; the share of these, photos apart,
-            that have attention's labels all the same, so that errors of the detector cannot feed on themselves there.
-        seed: the run's, of that share.
+        samples, labels: aligned; all images were labelled by the same labelers.
+        loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. A share of these, photos
+            apart, has attention's labels all the same, so that errors of the detector cannot feed on themselves there.
         shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
         known_classes: see `judge_by_agreement`.
     """
+    rounds, class_names = loop.rounds, loop.classes
     config = rounds.filter
     # An inpainted image's untouched objects are no news: their labels were judged with its parent.
-    fresh = [encoded for record, encoded in zip(records, labels, strict=True) if record.task != "inpaint"]
+    fresh = [encoded for sample, encoded in zip(samples, labels, strict=True) if sample.task != "inpaint"]
     min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
-    samples = []
-    prompts = [record.prompt for record in records] if shown is None else shown
-    for record, prompt, encoded in zip(records, prompts, labels, strict=True):
+    judged = []
+    prompts = [sample.prompt for sample in samples] if shown is None else shown
+    for sample, prompt, encoded in zip(samples, prompts, labels, strict=True):
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
         if "detector" not in found:
             verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         else:
             verdict = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
-            labeler, is_photo = "detector", record.task == "photo"
+            labeler, is_photo = "detector", sample.is_photo
             if config.by == "attention" and not is_photo:
                 by_score = judge_by_score(prompt, found["attention"], class_names, config)
                 verdict, labeler = replace(by_score, agreement=verdict.agreement), "attention"
-            elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, seed, round_index, record.id):
+            elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
                 verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
             elif verdict.kept and rounds.masks == "consensus":
                 voices = with_a_voice(found, config)
                 voices.pop("previous", None)  # it checks; its masks are those that the detector has outgrown
-                shared = consensus(record.image(), voices)
+                shared = consensus(sample.pixels(), voices)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"
-        samples.append(make_sample(record, round_index, verdict, labeler, encoded))
-    return samples
+        judged.append(decided(sample, verdict, labeler, encoded))
+    return judged
 
 
 def _agreement_by_class(
@@ -82,6 +78,6 @@ def _agreement_by_class(
     return seen
 
 
-def _drawn(fraction: float, seed: int, round_index: int, name: str) -> bool:
+def _drawn(fraction: float, seed: int, name: str) -> bool:
     """Whether this image is one of a fixed share; the same in every run."""
-    return derive_seed(seed, "attention", round_index, name) < fraction * 2**31
+    return derive_seed(seed, "attention", name) < fraction * 2**31

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,19 +13,19 @@ from bootstrap.config import LoopConfig
 from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.config.settings import DetectorConfig
 from diffugen.errors import UserError
-from diffugen.generation.record import GeneratedRecord
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
-from diffugen.labelers.base import Labeler, LabelInput
+from diffugen.labelers.base import Labeler, LabelInput, label_input
 from diffugen.labelers.detector import DetectorLabeler
 from diffugen.labelers.mask2former import Mask2FormerLabeler
+from diffugen.sample import EncodedInstances, Sample
 
 LABEL_BATCH = 16
 """Images in memory at a time."""
 
 
-EncodedLabels = dict[str, dict[str, Any]]
-"""By labeler, the JSON form of its instances: masks stay run-length encoded, so that thousands fit into memory."""
+EncodedLabels = dict[str, EncodedInstances]
+"""By labeler, the instances that it found."""
 
 
 @dataclass
@@ -46,24 +45,24 @@ class MirroredLabeler:
 
 
 def label_images(
-    records: Sequence[GeneratedRecord],
+    samples: Sequence[Sample],
     labelers: Mapping[str, Labeler],
     description: str,
-    made: Mapping[str, EncodedLabels] | None = None,
+    known: Mapping[str, EncodedLabels] | None = None,
 ) -> list[EncodedLabels]:
     """What every labeler sees in every image.
 
     Args:
-        records: the images.
+        samples: the images.
         labelers: by name.
         description: of the progress bar.
-        made: by record id, what labelers have said already; they are not asked again.
+        known: by sample name, labels that are there already; they are not computed again.
     """
-    labels = [dict((made or {}).get(record.id, {})) for record in records]
-    with tqdm(total=len(records), desc=description, unit="image") as progress:
-        for start in range(0, len(records), LABEL_BATCH):
-            numbers = range(start, min(start + LABEL_BATCH, len(records)))
-            inputs = {n: label_input(records[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}
+    labels = [dict((known or {}).get(sample.name, {})) for sample in samples]
+    with tqdm(total=len(samples), desc=description, unit="image") as progress:
+        for start in range(0, len(samples), LABEL_BATCH):
+            numbers = range(start, min(start + LABEL_BATCH, len(samples)))
+            inputs = {n: label_input(samples[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}
             for name, labeler in labelers.items():
                 asked = [number for number in inputs if name not in labels[number]]
                 found = labeler.label([inputs[number] for number in asked])
@@ -71,16 +70,6 @@ def label_images(
                     labels[number][name] = instances.to_json()
             progress.update(len(numbers))
     return labels
-
-
-def label_input(record: GeneratedRecord) -> LabelInput:
-    """What a labeler is given of a generated image."""
-    return LabelInput(record.image(), record.prompt, record.attention())
-
-
-def label_one(labeler: Labeler, record: GeneratedRecord) -> EncodedLabels:
-    """What a labeler sees in one image."""
-    return {labeler.name: labeler.label([label_input(record)])[0].to_json()}
 
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
@@ -111,7 +100,8 @@ def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
     )
 
 
-def _known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
+def known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
+    """By labeler, the classes that it can tell; a labeler that is not in it can tell all."""
     return {name: one.known_classes for name, one in labelers.items() if isinstance(one, Mask2FormerLabeler)}
 
 

@@ -44,6 +44,11 @@ class RoundFolder:
         return int(self.path.name.removeprefix("round_"))
 
     @property
+    def prefix(self) -> str:
+        """Of the names of the round's samples, which are unique within the run."""
+        return f"r{self.index:02d}_"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
 

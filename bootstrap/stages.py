@@ -1,220 +1,296 @@
-"""The stages of a round: generate, label, write the dataset, fine-tune, measure.
+"""The five stages of a round: generate, label, write the dataset, fine-tune, decide.
 
-Each is a function of explicit arguments that can be run on its own; none knows what the others decided.
-
-A stage whose result is there already returns it; a stage that was cut off is made again (generating goes on
-at the first unfinished batch).
+A stage whose result is there returns it; a stage that was cut off runs again (generating resumes at the first
+unfinished batch). Stages share files through the round's folder, and a `RoundContext`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bootstrap.config import PoolConfig, RoundsConfig
+from bootstrap.context import RoundContext
+from bootstrap.corrections import latest_samples, read_corrections, with_corrections
+from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, decide_promotion
 from bootstrap.disagreement import mean_agreement
 from bootstrap.judging import judge_images
-from bootstrap.labelers import EncodedLabels, _known_classes, first_device, label_images
-from bootstrap.run_folder import RoundFolder, derive_seed
-from bootstrap.samples import SampleRecord, read_samples, with_relabelled, write_samples
-from bootstrap.training_set import choose_validation, labelled_items, sample_items
-from bootstrap.variations import carry_labels, shown_prompt
-from diffugen.config.settings import DetectorConfig, GenerateConfig
+from bootstrap.labelers import (
+    EncodedLabels,
+    detector_labeler,
+    first_device,
+    known_classes,
+    label_images,
+    round_labelers,
+)
+from bootstrap.measures.round import flatten
+from bootstrap.prompts import round_prompts
+from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
+from bootstrap.samples import with_relabelled
+from bootstrap.training_set import (
+    choose_validation,
+    import_labelled,
+    kept_samples,
+    labelled_samples,
+    training_samples,
+)
+from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.metrics import label_quality
-from diffugen.files import link_file, write_jsonl
+from diffugen.files import link_file, read_json, write_json
 from diffugen.generation.batches import generate_batches
+from diffugen.generation.labelled import generate_labelled
 from diffugen.generation.photos import read_photos
-from diffugen.generation.record import GeneratedRecord
+from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.variations import Variation
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
+from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import Labeler
-from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Sample, read_samples, write_samples
 
 
-def generate_round(
-    pipe: Any,
-    prompts: Sequence[Prompt],
-    settings: GenerateConfig,
-    folder: RoundFolder,
-    *,
-    seed: int,
-    variations: Sequence[Variation] = (),
-    on_done: Callable[[GeneratedRecord], object] = lambda record: None,
-) -> list[GeneratedRecord]:
-    """Generate an image per prompt, then one per variation, with heatmaps.
+@dataclass(frozen=True)
+class Generated:
+    """The images of a round before anything is decided about them.
 
-    Each has its own seed, which follows from `seed`. Until the round is labelled, `on_done` is told of every image
-    that is there.
+    Attributes:
+        samples: the generated ones in the order of the plan, then the photos of the pool.
+        variations: by sample name, what variations were generated from.
+        labels: by sample name, attention's labels; of the generated ones, until the round is labelled.
     """
+
+    samples: list[Sample]
+    variations: Mapping[str, Variation]
+    labels: dict[str, EncodedLabels]
+
+
+def generate(context: RoundContext, pipe: Any) -> Generated:
+    """Generate the round's images with heatmaps, label them by attention meanwhile, and read the pool's photos."""
+    config, plan = context.config, plan_round(context, model_name(pipe))
+    labels: dict[str, EncodedLabels] = {}
+    if context.folder.samples.is_file():  # labelled already: nothing but lost files is generated
+        generate_batches(pipe, plan, config.generate)
+    else:
+        labeler = AttentionLabeler(config.classes, config.label)
+        found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
+        labels = {name: {labeler.name: encoded} for name, (encoded, _) in found.items()}
+    photos = [] if config.pool is None else read_pool(context, pipe)
+    return Generated([*plan.samples, *photos], plan.variations, labels)
+
+
+def plan_round(context: RoundContext, model: str) -> Plan:
+    """A round's images: one per prompt, then the variations. Each seed follows from the run's seed and its number."""
+    config, folder = context.config, context.folder
+    prompts = round_prompts(config, folder.index)
+    parents = samples_to_vary(context.run, folder) if config.rounds.variations and folder.index else []
+    variations = plan_round_variations(config, parents, folder.index)
     everything = [*prompts, *(variation.prompt for variation in variations)]
-    seeds = [derive_seed(seed, "image", folder.index, number) for number in range(len(everything))]
-    starts = [*[None] * len(prompts), *variations]
-    options: dict[str, Any] = {} if folder.samples.is_file() else {"on_done": on_done}
-    return generate_batches(pipe, everything, seeds, settings, folder.path, starts=starts, **options)
+    return plan_samples(
+        folder.path,
+        config.classes,
+        everything,
+        [derive_seed(config.seed, "image", folder.index, number) for number in range(len(everything))],
+        config.generate,
+        model=model,
+        variations=[*[None] * len(prompts), *variations],
+        prefix=folder.prefix,
+    )
 
 
-def read_pool(
-    pipe: Any, pool: PoolConfig, settings: GenerateConfig, first: RoundFolder, folder: RoundFolder
-) -> list[GeneratedRecord]:
+def read_pool(context: RoundContext, pipe: Any) -> list[Sample]:
     """The user's own photos with their attention, to be labelled and filtered like generated images.
 
     The first round reads them; later ones share its files.
     """
-    provenance = {"model": str(getattr(pipe, "name_or_path", ""))}
-    settings = settings.model_copy(update={"presence": pool.presence})
-    photos = read_photos(pipe, pool.folder, pool.prompts, settings, first.path, provenance=provenance)
-    return photos if folder == first else [_linked(photo, folder) for photo in photos]
+    pool, first, folder = context.config.pool, context.run.round(0), context.folder
+    assert pool is not None
+    settings = context.config.generate.model_copy(update={"presence": pool.presence})
+    photos = read_photos(pipe, pool.folder, pool.prompts, settings, first.path, model=model_name(pipe))
+    named = [replace(photo, name=f"{folder.prefix}{photo.name}") for photo in photos]
+    return named if folder == first else [_linked(photo, folder) for photo in named]
 
 
-def _linked(record: GeneratedRecord, folder: RoundFolder) -> GeneratedRecord:
-    image, heatmaps = (folder.path / path.parent.name / path.name for path in (record.image_path, record.heatmap_path))
-    for source, target in ((record.image_path, image), (record.heatmap_path, heatmaps)):
+def model_name(pipe: Any) -> str:
+    """What is recorded as a generated image's model."""
+    return str(getattr(pipe, "name_or_path", ""))
+
+
+def _linked(photo: Sample, folder: RoundFolder) -> Sample:
+    assert photo.heatmap_path is not None
+    image, heatmaps = (folder.path / path.parent.name / path.name for path in (photo.image_path, photo.heatmap_path))
+    for source, target in ((photo.image_path, image), (photo.heatmap_path, heatmaps)):
         if not target.is_file():
             link_file(source, target)
-    return replace(record, image_path=image, heatmap_path=heatmaps)
+    return replace(photo, image=image, heatmap_path=heatmaps)
 
 
-def label_round(
-    generated: Sequence[GeneratedRecord],
-    labelers: Mapping[str, Labeler],
-    folder: RoundFolder,
-    *,
-    class_names: Sequence[str],
-    rounds: RoundsConfig,
-    seed: int,
-    made: Mapping[str, EncodedLabels] | None = None,
-    variations: Mapping[str, Variation] | None = None,
-    min_area_fraction: float = 0.0,
-    validate_on: Sequence[int] | None = None,
-) -> list[SampleRecord]:
-    """Label generated images and decide which are kept; writes `samples.jsonl` and `masks/`.
+def label(context: RoundContext, generated: Generated) -> list[Sample]:
+    """Label the round's images and decide which are kept; re-label those of earlier rounds, see `relabels_earlier`.
 
-    Args:
-        generated: the round's images with their heatmaps.
-        labelers: "attention" alone, whose labels are kept by their score; or with "detector": then images are kept
-            where both and further labelers agree, all of them or photos only (`rounds.filter.by`).
-        folder: the round's folder.
-        class_names: names of the class ids.
-        rounds, seed: how images are judged, see `judge_images`.
-        made: by record id, labels that are there already.
-        variations: by record id, what variations were made of.
-        min_area_fraction: least share of the image that the repainted object of a variation covers.
-        validate_on: in round 0, the ids of the rare classes: a share of the kept samples becomes the validation split;
-            None: no sample does.
+    Writes masks/, `samples.jsonl` and `relabelled_<round>.jsonl`. In round 0 a share of the kept samples becomes the
+    validation split.
     """
+    config, folder = context.config, context.folder
+    labelers = round_labelers(config, context.run, with_detector=context.labeler == "detector")
     if folder.samples.is_file():
-        return read_samples(folder)
-    variations = variations or {}
-    labels = label_images(generated, labelers, f"round {folder.index}: labelling", made)
-    labels = carry_labels(labels, generated, variations, class_names, min_area_fraction)
-    samples = judge_images(
-        generated,
-        labels,
-        folder.index,
-        class_names,
-        rounds,
-        seed,
-        shown=[shown_prompt(record, variations) for record in generated],
-        known_classes=_known_classes(labelers),
-    )
-    if validate_on is not None:
-        samples = choose_validation(samples, validate_on, rounds.val_fraction, seed)
-    for sample in samples:
-        write_png(folder.masks / f"{sample.source.id}.png", index_map(sample.instances))
-    write_samples(folder, samples)  # last: it says that the stage is done
+        samples = read_samples(folder.samples)
+    else:
+        samples = judge(context, generated, labelers)
+        if folder.index == 0:
+            rare_ids = [config.classes.index(name) for name in config.rare_classes]
+            samples = choose_validation(samples, rare_ids, config.rounds.val_fraction, config.seed)
+        for sample in samples:
+            write_png(folder.masks / sample.image_path.name, index_map(sample.instances))
+        write_samples(folder.samples, samples)  # last: it says that the round is labelled
+    if relabels_earlier(context):
+        for earlier in context.run.complete_rounds():
+            relabel(context, earlier, labelers)
     return samples
 
 
-def relabel_earlier(
-    samples: Sequence[SampleRecord],
-    earlier: RoundFolder,
-    labelers: Mapping[str, Labeler],
-    folder: RoundFolder,
-    *,
-    class_names: Sequence[str],
-    rounds: RoundsConfig,
-    seed: int,
-) -> list[SampleRecord]:
-    """Judge an earlier round's samples by what this round's labelers know; writes `relabelled_<round>.jsonl`.
+def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, Labeler]) -> list[Sample]:
+    """Have every labeler label a round's images, and decide which are kept."""
+    description = f"round {context.index}: labelling"
+    labels = label_images(generated.samples, labelers, description, generated.labels)
+    shown = [shown_prompt(sample, generated.variations.get(sample.name)) for sample in generated.samples]
+    return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
 
-    Validation samples and variations stay as they are, and so do photos, which every round labels anyway. What
-    attention said is not asked again.
+
+def relabels_earlier(context: RoundContext) -> bool:
+    """Whether a round re-labels the images of earlier ones.
+
+    That is where the config wants it, all kept images are trained on and the detector's labels count: attention's do
+    not change.
+    """
+    rounds = context.config.rounds
+    wanted = rounds.relabel and rounds.train_on == "all_kept" and rounds.filter.by == "agreement"
+    return wanted and context.labeler == "detector"
+
+
+def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, Labeler]) -> None:
+    """Re-label an earlier round's samples by this round's labelers; writes `relabelled_<round>.jsonl`.
+
+    Validation samples and variations stay as they are, and so do photos, which every round labels anyway. Attention's
+    labels are reused.
+    """
+    path = context.folder.relabelled(earlier.index)
+    if path.is_file():
+        return
+    samples = [sample for sample in read_samples(earlier.samples) if sample.task == "txt2img" and sample.split != "val"]
+    known = {sample.name: {"attention": sample.encoded_labels["attention"]} for sample in samples}
+    description = f"round {context.index}: labels of round {earlier.index}"
+    labels = label_images(samples, labelers, description, known)
+    judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
+    write_samples(path, judged)
+
+
+def earlier_samples(context: RoundContext) -> list[Sample]:
+    """The samples of the rounds before this one with their current labels: a person's corrections, else this round's
+    where it re-labelled them, else the latest round's."""
+    corrections = read_corrections(context.run)
+    if not relabels_earlier(context):
+        return latest_samples(context.run, corrections)
+    found: list[Sample] = []
+    for earlier in context.run.complete_rounds():
+        samples = with_relabelled(read_samples(earlier.samples), earlier, context.folder)
+        found += with_corrections(samples, corrections)
+    return found
+
+
+def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path:
+    """Write the round's dataset: the validation split, what is trained on, and images that came with labels.
 
     Args:
-        samples: of the earlier round.
-        earlier: its folder.
-        labelers: this round's, "detector" among them.
-        folder: this round's.
-        class_names, rounds, seed: see `label_round`.
+        context: the round's.
+        samples: its own, labelled.
     """
-    if not folder.relabelled(earlier.index).is_file():
-        fresh = [sample for sample in samples if sample.source.task == "txt2img" and sample.split != "val"]
-        sources = [sample.source for sample in fresh]
-        made = {sample.source.id: {"attention": sample.encoded_labels["attention"]} for sample in fresh}
-        labels = label_images(sources, labelers, f"round {folder.index}: labels of round {earlier.index}", made)
-        judged = judge_images(
-            sources, labels, earlier.index, class_names, rounds, seed, known_classes=_known_classes(labelers)
-        )
-        write_jsonl(folder.relabelled(earlier.index), (sample.to_json() for sample in judged))
-    return with_relabelled(samples, earlier, folder)
-
-
-def write_round_dataset(
-    samples: Sequence[SampleRecord],
-    class_names: Sequence[str],
-    folder: RoundFolder,
-    *,
-    photo_repeats: int = 1,
-    labelled: Path | None = None,
-) -> Path:
-    """The dataset of the kept ones among samples of this round and others, each in its own split.
-
-    Args:
-        samples: of any rounds.
-        class_names: names of the class ids.
-        folder: the round's.
-        photo_repeats: how often each of the pool's photos counts.
-        labelled: a dataset of the same classes that joins the training images.
-    """
-    if not folder.dataset.is_dir():
-        given = labelled_items(labelled, class_names) if labelled is not None else ()
-        write_dataset(folder.dataset, chain(sample_items(samples, photo_repeats), given), class_names)
+    config, run, folder = context.config, context.run, context.folder
+    if folder.dataset.is_dir():
+        return folder.dataset
+    given: Iterable[Sample] = ()
+    if config.labelled is not None:
+        import_labelled(config.labelled, config.classes, run.labelled)
+        given = labelled_samples(run.labelled, config.classes)
+    chosen = [*validation_samples(run), *training_samples(config, samples, earlier_samples(context))]
+    repeats = config.pool.repeats if config.pool else 1
+    write_dataset(folder.dataset, chain(kept_samples(chosen, repeats), given), config.classes)
     return folder.dataset
 
 
-def finetune_round(base: Path, dataset: Path, folder: RoundFolder, config: DetectorConfig, *, seed: int) -> Path:
-    """Fine-tune the weights at `base` on a dataset; returns the path of the round's checkpoint."""
+def validation_samples(run: RunFolder) -> list[Sample]:
+    """The frozen validation split: a share of round 0's kept samples, with attention's labels."""
+    return [sample for sample in read_samples(run.round(0).samples) if sample.split == "val"]
+
+
+def fine_tune(context: RoundContext) -> Path:
+    """Fine-tune the promoted checkpoint, or the base weights, on the round's dataset; returns the new checkpoint."""
+    config, folder, best = context.config, context.folder, promoted_round(context.run)
     workdir = folder.path / "finetune"
     if not folder.weights.is_file():
-        finetune(base, dataset / "data.yaml", folder.weights, config, seed=seed, workdir=workdir)
+        from_base = best is None or config.rounds.start_from == "base"
+        base = config.detector.base_weights if from_base or best is None else best.weights
+        seed = derive_seed(config.seed, "detector", folder.index)
+        finetune(base, folder.dataset / "data.yaml", folder.weights, config.detector, seed=seed, workdir=workdir)
     shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it
     return folder.weights
 
 
-def measure(
-    weights: Path, dataset: Path, split: str, class_names: Sequence[str], config: DetectorConfig
-) -> dict[str, dict[str, float | None]]:
-    """Average precision of a checkpoint on a labelled split, as `evaluate_detector` gives it."""
-    device = first_device(config)
-    return evaluate_detector(weights, dataset, class_names, split=split, imgsz=config.imgsz, device=device)
+def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
+    """Decide whether the new checkpoint is promoted; writes `validation.json` and `decision.json`.
+
+    Args:
+        context: the round's.
+        samples: its own, labelled; without a kept one there is no new checkpoint.
+    """
+    folder, run = context.folder, context.run
+    if folder.decision.is_file():
+        return
+    labelled_by = {"labels_from": context.labeler, "labels_why": context.labeler_reason}
+    if not trains_on(samples):
+        nothing = {"promoted": False, "why": "it kept no image, so there was nothing to learn"}
+        write_json(folder.decision, labelled_by | nothing)
+        return
+    scores, agreement = validation_scores(context, folder.weights)
+    write_json(folder.validation, agreement)
+    before = {other.index: read_json(other.validation) for other in promoted_rounds(run)}
+    write_json(folder.decision, {**labelled_by, **scores, **decide_promotion(agreement, before)})
 
 
-def validation_agreement(samples: Sequence[SampleRecord], labeler: Labeler) -> tuple[float, dict[str, float]]:
+def trains_on(samples: Sequence[Sample]) -> bool:
+    """Whether a round has anything new to learn from."""
+    return any(sample.split == "train" for sample in samples)
+
+
+def validation_scores(context: RoundContext, weights: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """How good a checkpoint is on the frozen validation split: flat metrics, and its agreement by sample."""
+    config, detector = context.config, context.config.detector
+    measured = evaluate_detector(
+        weights,
+        context.run.round(0).dataset,
+        config.classes,
+        split="val",
+        imgsz=detector.imgsz,
+        device=first_device(detector),
+    )
+    agreement, by_sample = validation_agreement(validation_samples(context.run), detector_labeler(weights, config))
+    scores = {AGREEMENT: agreement, IMAGE_AGREEMENT: sum(by_sample.values()) / len(by_sample)}
+    return {**flatten(measured, "val", config.rare_classes), **scores}, by_sample
+
+
+def validation_agreement(samples: Sequence[Sample], labeler: Labeler) -> tuple[float, dict[str, float]]:
     """How far a labeler agrees with the labels that validation samples have.
 
     Returns:
         The mean IoU over all objects that have a label, a missed one counting 0; and, by sample, the mean IoU over all
-        that either saw, what only one of them saw counting 0.
+        objects that either found, one that only one of them found counting 0.
     """
-    labels = label_images([sample.source for sample in samples], {labeler.name: labeler}, "validation")
+    labels = label_images(samples, {labeler.name: labeler}, "validation")
     found = [Instances.from_json(encoded[labeler.name]) for encoded in labels]
     pairs = list(zip(found, (sample.instances for sample in samples), strict=True))
     by_sample = {sample.name: mean_agreement(*pair) for sample, pair in zip(samples, pairs, strict=True)}

@@ -16,9 +16,9 @@ import numpy as np
 
 from bootstrap.config import WandbConfig
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, read_samples
 from diffugen.config.loader import Strict
 from diffugen.files import read_json, write_json
+from diffugen.sample import Sample, read_samples
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Tracker:
         """Log a round's metrics and its table of images, once however often the run is resumed."""
         if self._wandb is None or row["round"] in self._state["rounds"]:
             return
-        samples = _choose(read_samples(self.run.round(row["round"])), NUM_TABLE_IMAGES)
+        samples = _choose(read_samples(self.run.round(row["round"]).samples), NUM_TABLE_IMAGES)
         tables = {"samples": _table(samples, row["round"], class_names), **_attribute_tables(row)}
         # The round is the step, so that the files of an offline run that was resumed go together.
         self._wandb.log({**_flat(row), **tables}, step=row["round"], commit=True)
@@ -160,13 +160,13 @@ def _rows_table(rows: Sequence[dict[str, Any]]) -> Any:
     return wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
 
 
-def _choose(samples: Sequence[SampleRecord], number: int) -> list[SampleRecord]:
+def _choose(samples: Sequence[Sample], number: int) -> list[Sample]:
     """The first rejected and kept samples, up to half of `number` of the former."""
     rejected = [sample for sample in samples if not sample.kept][: number // 2]
     return [sample for sample in samples if sample.kept][: number - len(rejected)] + rejected
 
 
-def _table(samples: Sequence[SampleRecord], round_index: int, class_names: Sequence[str]) -> Any:
+def _table(samples: Sequence[Sample], round_index: int, class_names: Sequence[str]) -> Any:
     import wandb
 
     labels = {0: "background", **{index + 1: name for index, name in enumerate(class_names)}}
@@ -177,12 +177,12 @@ def _table(samples: Sequence[SampleRecord], round_index: int, class_names: Seque
         for mask, class_id in zip(instances.masks, instances.class_ids, strict=True):
             classes[mask] = class_id + 1
         masks = {sample.labeler: {"mask_data": classes, "class_labels": labels}}
-        image = wandb.Image(sample.source.image(), masks=masks)
+        image = wandb.Image(sample.pixels(), masks=masks)
         table.add_data(
             round_index,
             sample.name,
             image,
-            sample.source.prompt.text,
+            sample.prompt.text,
             sample.outcome,
             sample.reason,
             sample.agreement,

@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from bootstrap.config import LabelledConfig, LoopConfig
-from bootstrap.samples import SampleRecord, Split, one_per_photo
+from bootstrap.samples import one_per_photo
 from diffugen.datasets.folder import read_dataset, write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
-from diffugen.generation.record import provenance_of
 from diffugen.prompts.splits import assign_splits
+from diffugen.sample import Sample
 
 
-def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Iterator[DatasetItem]:
-    """The dataset's images of the kept samples.
+def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[Sample]:
+    """The kept ones among samples, photos repeated.
 
     A photo shows the real object, a generated image what the model believes of it, and there are few photos: each may
     count several times. Its copies are links to one file.
@@ -26,9 +25,7 @@ def sample_items(samples: Sequence[SampleRecord], photo_repeats: int = 1) -> Ite
             continue
         repeats = photo_repeats if sample.is_photo and sample.split == "train" else 1
         for number in range(repeats):
-            name = sample.name if number == 0 else f"{sample.name}_again{number}"
-            provenance = provenance_of(sample.source, sample.labeler)
-            yield DatasetItem(name, sample.source.image_path, sample.instances, sample.split, provenance)
+            yield sample if number == 0 else replace(sample, name=f"{sample.name}_again{number}")
 
 
 def import_labelled(config: LabelledConfig, class_names: Sequence[str], target: Path) -> None:
@@ -36,19 +33,18 @@ def import_labelled(config: LabelledConfig, class_names: Sequence[str], target: 
     if not target.is_dir():
         images = read_dataset(config.dataset, config.split, class_names)
         provenance = {"dataset": config.dataset.name, "labeler": "given"}
-        items = (DatasetItem(f"given_{name}", image, found, "train", provenance) for name, image, found in images)
-        write_dataset(target, items, class_names)
+        given = (Sample.labelled(f"given_{name}", image, found, "train", provenance) for name, image, found in images)
+        write_dataset(target, given, class_names)
 
 
-def labelled_items(target: Path, class_names: Sequence[str]) -> Iterator[DatasetItem]:
+def labelled_samples(target: Path, class_names: Sequence[str]) -> Iterator[Sample]:
     """The images of an imported dataset, as links to its files."""
     for name, _, instances in read_dataset(target, "train", class_names):
-        yield DatasetItem(name, target / "images" / "train" / f"{name}.png", instances, "train", {"labeler": "given"})
+        image = target / "images" / "train" / f"{name}.png"
+        yield Sample.labelled(name, image, instances, "train", {"labeler": "given"})
 
 
-def training_samples(
-    config: LoopConfig, samples: Sequence[SampleRecord], earlier: Sequence[SampleRecord]
-) -> list[SampleRecord]:
+def training_samples(config: LoopConfig, samples: Sequence[Sample], earlier: Sequence[Sample]) -> list[Sample]:
     """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
 
     What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
@@ -62,26 +58,26 @@ def training_samples(
         # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
         if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
     ]
-    by_person = {sample.source.id for sample in earlier if sample.labeler == "person" and sample.is_photo}
-    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.source.id not in by_person]
+    by_person = {sample.image_path.stem for sample in earlier if sample.labeler == "person" and sample.is_photo}
+    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.image_path.stem not in by_person]
     own = [sample for sample in own if sample.labeler == "person" or _parent_name(sample) not in rejected]
     if rounds.max_class_ratio is not None:
         own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
     return own
 
 
-def _train(samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+def _train(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.split == "train"]
 
 
-def _parent_name(sample: SampleRecord) -> str | None:
+def _parent_name(sample: Sample) -> str | None:
     """Of a variation, the name of the sample that it was made of."""
-    return sample.source.provenance.get("parent", {}).get("name")
+    return sample.provenance.get("parent", {}).get("name")
 
 
 def choose_validation(
-    samples: Sequence[SampleRecord], rare_ids: Sequence[int], val_fraction: float, seed: int
-) -> list[SampleRecord]:
+    samples: Sequence[Sample], rare_ids: Sequence[int], val_fraction: float, seed: int
+) -> list[Sample]:
     """Set a share of the kept samples aside for validation, at the same rate with and without a rare object.
 
     Args:
@@ -103,10 +99,10 @@ def choose_validation(
             "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
             "whether the model draws the object"
         )
-    splits: dict[str, Split] = {}
+    splits: dict[str, str] = {}
     for group in (with_rare, without):
         # Samples of one prompt stay together, else near-twins of training images would judge.
-        drawn = assign_splits([sample.source.prompt for sample in group], val_fraction, seed)
+        drawn = assign_splits([sample.prompt for sample in group], val_fraction, seed)
         splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
     # With few samples or few prompts one twin on the other side is better than an empty split.
     if all(sample.name in splits for sample in with_rare):
@@ -116,7 +112,7 @@ def choose_validation(
     return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]
 
 
-def balance_classes(samples: Sequence[SampleRecord], num_classes: int, max_ratio: float) -> list[SampleRecord]:
+def balance_classes(samples: Sequence[Sample], num_classes: int, max_ratio: float) -> list[Sample]:
     """Leave out the least certain images of classes that many more images show than the rarest one.
 
     Args:
@@ -131,7 +127,7 @@ def balance_classes(samples: Sequence[SampleRecord], num_classes: int, max_ratio
     cap = max_ratio * min((total for total in totals if total), default=0)
     counts = [0] * num_classes
     chosen = set()
-    for sample in sorted(samples, key=lambda sample: -min(sample.encoded["scores"], default=1.0)):
+    for sample in sorted(samples, key=lambda sample: -min(sample.scores, default=1.0)):
         classes = set(sample.class_ids)
         if not classes or any(counts[class_id] + 1 <= cap for class_id in classes):
             chosen.add(sample.name)

@@ -13,11 +13,11 @@ import torch
 import train_loop
 from bootstrap.run_folder import RunFolder
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 CLASSES = ["piano", "car"]
 CONFIG: dict[str, Any] = {
@@ -86,7 +86,7 @@ def write_truth(folder: Path, rng: np.random.Generator, num: int = 2) -> None:
     masks = np.zeros((2, 64, 96), bool)
     masks[0, 8:40, 8:48] = masks[1, 30:60, 60:90] = True
     items = [
-        DatasetItem(
+        Sample.labelled(
             str(number),
             rng.integers(0, 255, (64, 96, 3), dtype=np.uint8),
             Instances.from_masks(masks, [0, 1]),

@@ -23,6 +23,7 @@ FLOORS = (
     "files registered masks model_files decoding",
     "config",
     "images class_maps command_line prompts",
+    "sample",
     "diffusion datasets detector",
     "attention evaluation",
     "labelers toyworld",

@@ -10,18 +10,19 @@ from loop_run import decisions, error_of, metrics_without
 
 import train_loop
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import read_samples
+from diffugen.attention.heatmaps import attention_of
 from diffugen.files import read_json, read_jsonl
+from diffugen.sample import read_samples
 
 
 def test_a_run_leaves_the_folder_that_the_design_describes(finished_loop: RunFolder) -> None:
     rounds = finished_loop.complete_rounds()
     assert [folder.index for folder in rounds] == [0, 1]
     for folder in rounds:
-        for sample in read_samples(folder):
-            assert sample.source.image().shape == (64, 96, 3)
-            assert len(sample.source.heatmaps()) == len(sample.source.prompt.objects)
-            assert (folder.masks / f"{sample.source.id}.png").is_file()
+        for sample in read_samples(folder.samples):
+            assert sample.pixels().shape == (64, 96, 3)
+            assert len(attention_of(sample).heatmaps) == len(sample.prompt.objects)
+            assert (folder.masks / sample.image_path.name).is_file()
         assert (folder.dataset / "data.yaml").is_file() and (folder.dataset / "coco" / "train.json").is_file()
         assert not (folder.path / "finetune").exists()
     assert (finished_loop.concept / "learned_embeds.safetensors").is_file()
@@ -66,8 +67,8 @@ def test_rows_of_metrics_have_the_objective_measures(finished_loop: RunFolder) -
 
 def test_the_validation_split_is_frozen_and_never_trained_on(finished_loop: RunFolder) -> None:
     first, second = finished_loop.complete_rounds()
-    frozen = {sample.name for sample in read_samples(first) if sample.split == "val"}
-    assert frozen and not any(sample.split == "val" for sample in read_samples(second))
+    frozen = {sample.name for sample in read_samples(first.samples) if sample.split == "val"}
+    assert frozen and not any(sample.split == "val" for sample in read_samples(second.samples))
     for folder in (first, second):
         names = {
             split: {path.stem for path in (folder.dataset / "images" / split).iterdir()} for split in ("train", "val")
@@ -110,7 +111,7 @@ def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_input
     row = read_json(second.metrics)
     assert row["labels_from"] == "detector" and "generated images keep attention's labels" in row["labels_why"]
     assert "generated images keep attention" in run.report.read_text(encoding="utf-8")
-    samples = read_samples(second)
+    samples = read_samples(second.samples)
     assert {sample.labeler for sample in samples if not sample.is_photo} == {"attention"}
     assert {sample.labeler for sample in samples if sample.is_photo} <= {"consensus", "detector"}
     assert sum(sample.is_photo for sample in samples) == 2

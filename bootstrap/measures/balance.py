@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bootstrap.samples import SampleRecord
+from diffugen.sample import Sample
 
 NUM_PERMUTATIONS = 1000
 _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
-def balance(samples: Sequence[SampleRecord]) -> dict[str, Any]:
+def balance(samples: Sequence[Sample]) -> dict[str, Any]:
     """The balance of a round's generated images; photos are not drawn from templates, so they do not count.
 
     Returns:
@@ -44,15 +44,15 @@ def balance(samples: Sequence[SampleRecord]) -> dict[str, Any]:
     }
 
 
-def slots_of(sample: SampleRecord) -> list[tuple[str, str]]:
+def slots_of(sample: Sample) -> list[tuple[str, str]]:
     """What the prompt of a sample varies: (slot, value), an empty value as "(none)"."""
-    prompt = sample.source.prompt
+    prompt = sample.prompt
     slots = [(slot, value or "(none)") for slot, value in prompt.attributes.items()]
-    made = [("task", sample.source.task), ("template", prompt.template)]
+    made = [("task", sample.task), ("template", prompt.template)]
     return [*slots, *made, *(("phrase", phrase.text) for phrase in prompt.objects)]
 
 
-def _row(samples: Sequence[SampleRecord]) -> dict[str, Any]:
+def _row(samples: Sequence[Sample]) -> dict[str, Any]:
     outcomes = {name: sum(sample.outcome == name for sample in samples) for name in ("keep", "reject", "review")}
     low, high = wilson_interval(outcomes["keep"], len(samples))
     agreements = [sample.agreement for sample in samples if sample.agreement is not None]

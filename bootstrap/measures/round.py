@@ -18,7 +18,6 @@ from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
 from bootstrap.measures.images import measure_sets, stack
 from bootstrap.run_folder import RoundFolder
-from bootstrap.samples import SampleRecord, read_samples
 from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
 from diffugen.datasets.near_duplicates import near_duplicates
@@ -32,6 +31,7 @@ from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import LabelInput
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
+from diffugen.sample import Sample, read_samples
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Seq
         pipe: the pipeline, whose attention is measured on the evaluation set.
         photos: folders of the concepts' photos.
     """
-    samples = read_samples(folder)
+    samples = read_samples(folder.samples)
     with folder.timed("evaluate"):
         measured = {**measure_images(samples, config, photos), "balance": balance(samples)}
         if config.evaluation is not None:
@@ -74,7 +74,7 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Seq
     complete_round(folder, row)
 
 
-def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
+def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """A round's counts by outcome and reason, whose labels its kept images have, and attention's mean agreement with
     the detector."""
     outcomes = Counter(sample.outcome for sample in samples)
@@ -92,7 +92,7 @@ def summarise_samples(samples: Sequence[SampleRecord]) -> dict[str, Any]:
     }
 
 
-def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: Sequence[Path]) -> dict[str, Any]:
+def measure_images(samples: Sequence[Sample], config: LoopConfig, photos: Sequence[Path]) -> dict[str, Any]:
     """Quality and diversity of a round's generated images, of the kept ones, and of those with a rare object.
 
     Returns:
@@ -104,16 +104,16 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
     """
     drawn = [sample for sample in samples if not sample.is_photo]
     features_of = _embedder(config)
-    features = features_of(sample.source.image() for sample in drawn)
+    features = features_of(sample.pixels() for sample in drawn)
     references = {"photos": features_of(_photos(photos))}
-    rare = [any(phrase.class_name in config.rare_classes for phrase in s.source.prompt.objects) for s in drawn]
+    rare = [any(phrase.class_name in config.rare_classes for phrase in s.prompt.objects) for s in drawn]
     measured: dict[str, Any] = {}
     for prefix, chosen in (("", [True] * len(drawn)), ("kept/", [s.kept for s in drawn]), ("rare/", rare)):
         rows = np.flatnonzero(chosen)
         compared = references if prefix == "rare/" and len(references["photos"]) else {}
         values = measure_sets(features[rows], compared)
         if len(rows) > 1:
-            twins = near_duplicates(drawn[row].source.image() for row in rows)
+            twins = near_duplicates(drawn[row].pixels() for row in rows)
             values["near_duplicate_fraction"] = sum(twin is not None for twin in twins) / len(twins)
         measured |= {f"images/{prefix}{name}": value for name, value in values.items()}
     if config.evaluation is not None:
@@ -123,14 +123,14 @@ def measure_images(samples: Sequence[SampleRecord], config: LoopConfig, photos: 
 
 
 def _distances(
-    drawn: Sequence[SampleRecord], features: np.ndarray, features_of: Embed, evaluation: EvaluationConfig
+    drawn: Sequence[Sample], features: np.ndarray, features_of: Embed, evaluation: EvaluationConfig
 ) -> dict[str, float | None]:
     """How far generated images are from those of the evaluation set."""
     reference = [image for _, image, _ in _evaluation_images(evaluation, NUM_REFERENCE_IMAGES)]
     distance = measure_sets(features, {"evaluation": features_of(reference)})["kernel_distance_evaluation"]
     if evaluation.inception_weights is None or min(len(drawn), len(reference)) < 2:
         return {"kernel_distance": distance}
-    images = [sample.source.image() for sample in drawn[:NUM_REFERENCE_IMAGES]]
+    images = [sample.pixels() for sample in drawn[:NUM_REFERENCE_IMAGES]]
     return {"kernel_distance": distance, **fid_and_kid(images, reference, evaluation.inception_weights)}
 
 

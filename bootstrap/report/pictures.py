@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from bootstrap.run_folder import RoundFolder
-from bootstrap.samples import SampleRecord, read_samples
+from diffugen.attention.heatmaps import attention_of
 from diffugen.errors import UserError
 from diffugen.images import PALETTE, list_images, read_image
 from diffugen.instances import Instances
+from diffugen.sample import Sample, read_samples
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Card:
 
 def cards(folder: RoundFolder) -> list[Card]:
     """The first samples of a round, up to a number of each outcome, kept ones first."""
-    samples = read_samples(folder)
+    samples = read_samples(folder.samples)
     chosen = [
         sample
         for outcome, number in NUM_OF_OUTCOME.items()
@@ -110,11 +111,10 @@ def png_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def _card(sample: SampleRecord, round_index: int) -> Card:
-    source = sample.source
-    image = source.image()
+def _card(sample: Sample, round_index: int) -> Card:
+    image = sample.pixels()
     # All phrases in one picture: where any of them is attended, each scaled to its own peak.
-    heat = max_heat([heatmap.values for heatmap in source.heatmaps()])
+    heat = max_heat([heatmap.values for heatmap in attention_of(sample).heatmaps])
     pictures = [("image", image), *([("attention", heat_overlay(image, heat))] if heat is not None else [])]
     # What each of the two said before any filter: a rejected sample has labels that were thrown away for a reason.
     for labeler in ("attention", "detector"):
@@ -122,17 +122,17 @@ def _card(sample: SampleRecord, round_index: int) -> Card:
             pictures.append((f"{labeler}'s mask", overlay(image, sample.labels(labeler))))
     if sample.labeler == "consensus":
         pictures.append(("what both hold", overlay(image, sample.instances)))
-    attributes = [(slot, value or NO_VALUE) for slot, value in source.prompt.attributes.items()]
-    classes = list(dict.fromkeys(phrase.class_name for phrase in source.prompt.objects)) or [NO_VALUE]
+    attributes = [(slot, value or NO_VALUE) for slot, value in sample.prompt.attributes.items()]
+    classes = list(dict.fromkeys(phrase.class_name for phrase in sample.prompt.objects)) or [NO_VALUE]
     return Card(
         round_index=round_index,
         name=sample.name,
         outcome=sample.outcome,
         reason=sample.reason,
         labeler=sample.labeler,
-        prompt=source.prompt.text,
+        prompt=sample.prompt.text,
         agreement=sample.agreement,
-        values=(*(("class", name) for name in classes), ("task", source.task), *attributes),
+        values=(*(("class", name) for name in classes), ("task", sample.task), *attributes),
         pictures=tuple((caption, _jpeg_uri(pixels)) for caption, pixels in pictures),
     )
 

@@ -16,12 +16,12 @@ from typing import Any
 from bootstrap.corrections import latest_samples, read_corrections
 from bootstrap.review.label_studio import from_task, labelling_config, to_task
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import read_samples
 from diffugen.cli.parser import CommandParser
 from diffugen.cli.review import add_review_arguments
 from diffugen.command_line import run_command
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_text
+from diffugen.sample import read_samples
 
 
 def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review",)) -> int:
@@ -53,7 +53,7 @@ def import_review(run: RunFolder, export: Path) -> int:
         UserError: the file is no such export, or names an unknown sample.
     """
     class_names, corrected = _class_names(run), read_corrections(run)
-    samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder)}
+    samples = {sample.name: sample for folder in run.complete_rounds() for sample in read_samples(folder.samples)}
     before = len(corrected)
     for task in _read_export(export):
         sample = samples.get(task.get("data", {}).get("name", ""))

@@ -14,9 +14,9 @@ from xml.sax.saxutils import quoteattr
 import cv2
 import numpy as np
 
-from bootstrap.samples import SampleRecord
 from diffugen.errors import UserError
 from diffugen.instances import Instances, polygons_of
+from diffugen.sample import Sample
 
 FROM_NAME, TO_NAME = "label", "image"
 
@@ -28,15 +28,15 @@ def labelling_config(class_names: Sequence[str]) -> str:
     return f'<View><Header value="$why"/><Image name="{TO_NAME}" value="$image"/>{regions}</View>'
 
 
-def to_task(sample: SampleRecord, class_names: Sequence[str]) -> dict[str, Any]:
+def to_task(sample: Sample, class_names: Sequence[str]) -> dict[str, Any]:
     """One task: the image as a data URI, why it is doubtful, and its labels as a prediction to start from."""
-    encoded = base64.b64encode(sample.source.image_path.read_bytes()).decode("ascii")
+    encoded = base64.b64encode(sample.image_path.read_bytes()).decode("ascii")
     regions = [
         region
         for number, (mask, class_id) in enumerate(zip(sample.instances.masks, sample.instances.class_ids, strict=True))
         for region in _regions(mask, class_names[class_id], number)
     ]
-    why = f"{sample.reason or sample.outcome}: {sample.source.prompt.text}"
+    why = f"{sample.reason or sample.outcome}: {sample.prompt.text}"
     return {
         "data": {"image": f"data:image/png;base64,{encoded}", "name": sample.name, "why": why},
         "predictions": [{"model_version": sample.labeler, "result": regions}],

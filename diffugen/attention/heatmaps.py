@@ -11,6 +11,7 @@ import numpy as np
 
 from diffugen.files import atomic_path
 from diffugen.prompts.prompt import ObjectPhrase
+from diffugen.sample import Sample
 
 _TINY = 1e-6
 """Far below an even share of attention; keeps logarithms finite."""
@@ -92,6 +93,17 @@ class ImageAttention:
             affinity, presence = file.get("affinity", None), file.get("presence", None)
         heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
         return cls(heatmaps, rest, num_tokens, affinity, presence)
+
+
+def attention_of(sample: Sample) -> ImageAttention:
+    """The attention of a sample's image, read from its file: one heatmap per entry of `prompt.objects`.
+
+    Raises:
+        ValueError: it has no heatmaps.
+    """
+    if sample.heatmap_path is None:
+        raise ValueError(f"sample {sample.name} has no heatmaps")
+    return ImageAttention.load(sample.heatmap_path, [phrase.text for phrase in sample.prompt.objects])
 
 
 def mean_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> dict[ObjectPhrase, np.ndarray]:

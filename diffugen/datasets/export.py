@@ -10,10 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffugen.datasets import coco, imagefolder, voc
-from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
-from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.datasets.near_duplicates import SeenImages
 from diffugen.errors import UserError
+from diffugen.sample import Sample
 
 
 def export_dataset(
@@ -53,19 +53,19 @@ def export_dataset(
     splits = [split] if source.suffix == ".json" else own_splits(source)
     counts: Counter[str] = Counter()
 
-    def items() -> Iterator[DatasetItem]:
+    def samples() -> Iterator[Sample]:
         seen = None if drop_duplicates is None else SeenImages(drop_duplicates)
         for part in splits:
-            rows = read_items(source, part, names, images=images)
-            for item, image in tqdm(rows, desc=f"converting {part}", unit="image"):
-                if seen is not None and seen.twin(f"{part}/{item.name}", image):
+            rows = read_samples(source, part, names, images=images)
+            for sample, image in tqdm(rows, desc=f"converting {part}", unit="image"):
+                if seen is not None and seen.twin(f"{part}/{sample.name}", image):
                     counts["dropped"] += 1
                     continue
                 counts[part] += 1
-                yield item
+                yield sample
 
     write = {"voc": voc.write, "imagefolder": imagefolder.write}.get(layout, partial(write_dataset, segmentation=masks))
-    write(out, items(), names, link_images=False)
+    write(out, samples(), names, link_images=False)
     if dropped := counts.pop("dropped", 0):
         print(f"dropped {dropped} near-duplicates")
     print(f"{', '.join(f'{part}: {count} images' for part, count in counts.items())}\ndataset: {out}")

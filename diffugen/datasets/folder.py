@@ -22,19 +22,20 @@ import yaml  # type: ignore[import-untyped]
 
 from diffugen.class_maps import renumbered
 from diffugen.datasets import coco, imagefolder, voc, yolo
-from diffugen.datasets.item import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
+from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample, store_image
 from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_json
 from diffugen.images import read_image
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 _Labelled = tuple[Path, Instances | Callable[[tuple[int, int]], Instances], dict[str, Any]]
 
 
 def write_dataset(
     out: Path,
-    items: Iterable[DatasetItem],
+    samples: Iterable[Sample],
     class_names: Sequence[str],
     *,
     link_images: bool = True,
@@ -44,7 +45,7 @@ def write_dataset(
 
     Args:
         out: the folder.
-        items: one at a time; their images are not held in memory.
+        samples: labelled, each in its split; taken one at a time, their images are not held in memory.
         class_names: what the instances' class ids index.
         link_images: hard-link image files (they are copied where the file system cannot link).
         segmentation: how the COCO file tells masks.
@@ -54,12 +55,13 @@ def write_dataset(
     """
     with atomic_path(Path(out)) as folder:
         documents: dict[str, dict[str, Any]] = {split: _document(class_names) for split in ("train", "val")}
-        for item in items:
-            check_item(item, class_names)
-            document = documents.setdefault(item.split, _document(class_names))
-            file_name = store_image(folder / "images" / item.split, item, link=link_images)
-            _write_text(folder / "labels" / item.split / f"{item.name}.txt", yolo.to_lines(item.instances))
-            _add_to_document(document, item, file_name, segmentation)
+        for sample in samples:
+            check_sample(sample, class_names)
+            document = documents.setdefault(sample.split, _document(class_names))
+            file_name = store_image(folder / "images" / sample.split, sample, link=link_images)
+            instances = sample.instances
+            _write_text(folder / "labels" / sample.split / f"{sample.name}.txt", yolo.to_lines(instances))
+            _add_to_document(document, sample.origin(), instances, file_name, segmentation)
         for split, document in documents.items():
             if not document["images"] and split in ("train", "val"):
                 continue
@@ -124,16 +126,16 @@ def read_dataset(
         yield path.stem, image, instances
 
 
-def read_items(
+def read_samples(
     root: Path, split: str, class_names: Sequence[str] | None = None, *, images: Path | None = None
-) -> Iterator[tuple[DatasetItem, np.ndarray]]:
-    """Like `read_dataset`, but ready to be written again, with provenance; the image uint8 [H, W, 3] beside it.
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Like `read_dataset`, but ready to be written again, with provenance; and the image, uint8 [H, W, 3].
 
-    Items name the image's file where every reader sees its pixels as we do, so that it is stored as it is.
+    Samples name the image's file where every reader sees its pixels as we do, so that it is stored as it is.
     """
     for path, image, instances, provenance in _read(Path(root), split, class_names, images):
         stored = path if stores_as_it_is(path) else image
-        yield DatasetItem(path.stem, stored, instances, split, provenance), image
+        yield Sample.labelled(path.stem, stored, instances, split, provenance), image
 
 
 def _read(
@@ -181,13 +183,19 @@ def _write_text(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def _add_to_document(document: dict, item: DatasetItem, file_name: str, segmentation: coco.Segmentation) -> None:
+def _add_to_document(
+    document: dict[str, Any],
+    origin: dict[str, Any],
+    instances: Instances,
+    file_name: str,
+    segmentation: coco.Segmentation,
+) -> None:
     image_id = len(document["images"]) + 1
-    height, width = item.instances.size_hw
+    height, width = instances.size_hw
     entry = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-    document["images"].append(entry | ({"provenance": item.provenance} if item.provenance else {}))
+    document["images"].append(entry | ({"provenance": origin} if origin else {}))
     document["annotations"] += coco.annotations_of(
-        item.instances,
+        instances,
         image_id=image_id,
         first_id=len(document["annotations"]) + 1,
         segmentation=segmentation,

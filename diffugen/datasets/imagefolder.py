@@ -21,20 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from diffugen.datasets.item import DatasetItem, check_item, store_image
+from diffugen.datasets.store import check_sample, store_image
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_jsonl
 from diffugen.instances import Instances, decode_rle, encode_rle
+from diffugen.sample import Sample
 
 METADATA = "metadata.jsonl"
 CLASSES = "classes.txt"
 ORIGIN = ("model", "revision", "prompt", "seed", "task", "parent", "labeler")
 
 
-def to_row(item: DatasetItem, file_name: str, class_names: Sequence[str]) -> dict[str, Any]:
+def to_row(sample: Sample, file_name: str, class_names: Sequence[str]) -> dict[str, Any]:
     """The line of an image; objects without any pixel are left out."""
-    height, width = item.instances.size_hw
-    instances = item.instances.subset(item.instances.masks.any(axis=(1, 2)))
+    instances, origin = sample.instances, sample.origin()
+    height, width = instances.size_hw
+    instances = instances.subset(instances.masks.any(axis=(1, 2)))
     corners = instances.xyxy.tolist()
     objects = {
         "bbox": [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners],
@@ -47,8 +49,8 @@ def to_row(item: DatasetItem, file_name: str, class_names: Sequence[str]) -> dic
         "width": width,
         "height": height,
         "objects": objects,
-        **_origin(item.provenance),
-        "provenance": json.dumps(item.provenance, ensure_ascii=False),
+        **_columns(origin),
+        "provenance": json.dumps(origin, ensure_ascii=False),
     }
 
 
@@ -67,7 +69,7 @@ def from_row(row: Mapping[str, Any], class_names: Sequence[str]) -> tuple[Instan
     return instances, json.loads(row.get("provenance") or "{}")
 
 
-def _origin(provenance: Mapping[str, Any]) -> dict[str, str]:
+def _columns(provenance: Mapping[str, Any]) -> dict[str, str]:
     """The columns that every image has: texts, empty where something is not known, so that no type is in doubt."""
     model, parent = provenance.get("model"), provenance.get("parent")
     known = {
@@ -79,18 +81,18 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {column: "" if value is None else str(value) for column, value in values.items()}
 
 
-def write(out: Path, items: Iterable[DatasetItem], class_names: Sequence[str], *, link_images: bool = True) -> None:
+def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, link_images: bool = True) -> None:
     """Write a folder; it appears complete or not at all, and replaces one that is there.
 
     Raises:
-        ValueError: as `check_item`, a name comes twice in a split, or there are no items.
+        ValueError: as `check_sample`, a name comes twice in a split, or there are no samples.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     with atomic_path(Path(out)) as folder:
-        for item in items:
-            check_item(item, class_names)
-            file_name = store_image(folder / item.split, item, link=link_images)
-            rows.setdefault(item.split, []).append(to_row(item, file_name, class_names))
+        for sample in samples:
+            check_sample(sample, class_names)
+            file_name = store_image(folder / sample.split, sample, link=link_images)
+            rows.setdefault(sample.split, []).append(to_row(sample, file_name, class_names))
         if not rows:
             raise ValueError("the dataset has no items; give at least one")
         for split, lines in rows.items():

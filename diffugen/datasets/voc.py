@@ -22,11 +22,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from diffugen.datasets.item import IMAGE_SUFFIXES, DatasetItem, check_item, store_image
+from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample, store_image
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.images import index_map
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 IGNORE = 255
 BACKGROUND = "background"
@@ -90,26 +91,26 @@ def palette() -> list[int]:
     return colours.ravel().tolist()
 
 
-def write(out: Path, items: Iterable[DatasetItem], class_names: Sequence[str], *, link_images: bool = True) -> None:
+def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, link_images: bool = True) -> None:
     """Write a folder; it appears complete or not at all, and replaces one that is there.
 
     Names must be unique over all splits, which share one folder; a name that comes again gets its split in front.
 
     Raises:
-        ValueError: as `check_item`, or if there are no items.
+        ValueError: as `check_sample`, or if there are no samples.
         UserError: an image has more objects than fit.
     """
     splits: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
     with atomic_path(Path(out)) as folder:
-        for item in items:
-            check_item(item, class_names)
-            clash = owner.setdefault(item.name, item.split) != item.split
-            stored = replace(item, name=f"{item.split}_{item.name}") if clash else item
+        for sample in samples:
+            check_sample(sample, class_names)
+            clash = owner.setdefault(sample.name, sample.split) != sample.split
+            stored = replace(sample, name=f"{sample.split}_{sample.name}") if clash else sample
             store_image(folder / "JPEGImages", stored, link=link_images)
-            for kind, mask in zip(("Class", "Object"), to_masks(item.instances), strict=True):
+            for kind, mask in zip(("Class", "Object"), to_masks(sample.instances), strict=True):
                 _write_mask(folder / f"Segmentation{kind}" / f"{stored.name}.png", mask)
-            splits.setdefault(item.split, []).append(stored.name)
+            splits.setdefault(sample.split, []).append(stored.name)
         if not splits:
             raise ValueError("the dataset has no items; give at least one")
         _write_lines(folder / "labels.txt", [BACKGROUND, *class_names])

@@ -1,4 +1,4 @@
-"""Work on samples in a thread of its own, while the next ones are generated."""
+"""Work on samples in a background thread, while the next ones are generated."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from diffugen.generation.record import GeneratedRecord
+from diffugen.sample import Sample
 
 Result = TypeVar("Result")
 
 
 @contextmanager
-def beside(
-    work: Callable[[GeneratedRecord], Result],
-) -> Iterator[tuple[Callable[[GeneratedRecord], None], dict[str, Result]]]:
-    """Have every sample worked on as soon as its files are there.
+def in_background(
+    work: Callable[[Sample], Result],
+) -> Iterator[tuple[Callable[[Sample], None], dict[str, Result]]]:
+    """Work on every sample as soon as its files are there.
 
     Args:
-        work: what to do with a sample; called in one thread, in the order of the samples.
+        work: called in one background thread, in the order in which samples are submitted.
 
     Yields:
-        A function to be told of each sample (`on_done` of `generate_batches`), and the results by record id,
+        A function that submits a sample (`on_done` of `generate_batches`), and the results by sample name, which are
         complete when the block has ended.
 
     Raises:
@@ -31,10 +31,10 @@ def beside(
     results: dict[str, Result] = {}
     jobs: list[Future[None]] = []
 
-    def run(record: GeneratedRecord) -> None:
-        results[record.id] = work(record)
+    def run(sample: Sample) -> None:
+        results[sample.name] = work(sample)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
-        yield lambda record: jobs.append(thread.submit(run, record)), results
+        yield lambda sample: jobs.append(thread.submit(run, sample)), results
         for job in jobs:
             job.result()

@@ -14,7 +14,7 @@ from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
-    from diffugen.generation.batches import Start
+    from diffugen.generation.plan import Plan
 
 PNG_BYTES_PER_PIXEL = 1.8
 """Mean of 20 photos of COCO written as PNG (nine in ten of them between 1.2 and 2.5)."""
@@ -48,9 +48,7 @@ class Trial:
         return num_images / self.batch_size * (self.other_seconds + num_steps * self.step_seconds)
 
 
-def estimate(
-    config: ModelConfig, settings: GenerateConfig, prompts: Sequence[Prompt], starts: Sequence[Start] | None = None
-) -> list[str]:
+def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[str]:
     """Lines that say what generating will take.
 
     Where the model is on this machine it is loaded and runs a few denoising steps of the first batch, whose images
@@ -59,12 +57,12 @@ def estimate(
     Args:
         config: the model.
         settings: size, steps, batch size.
-        prompts: all of them; a model that is here checks them.
-        starts: what the samples start from, if anything; all of one size is assumed.
+        plan: the samples; a model that is here checks their prompts. Variations are assumed to be of one size.
 
     Raises:
         UserError: a prompt does not fit the model.
     """
+    prompts = plan.prompts
     lines = [
         f"disk: about {_size(disk_bytes(settings, prompts))} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"
     ]
@@ -80,8 +78,9 @@ def estimate(
         return [*lines, f"time and memory: unknown, as {error}"]
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attend)
-    trial = run_trial(pipe, prompts, settings, starts)
-    num_steps = max(1, int(settings.num_inference_steps * (starts[0].strength if starts else 1)))
+    trial = run_trial(pipe, plan, settings)
+    first = next(iter(plan.variations.values()), None)
+    num_steps = max(1, int(settings.num_inference_steps * (1 if first is None else first.strength)))
     seconds = trial.total_seconds(len(prompts), num_steps)
     lines.append(
         f"time: about {_duration(seconds)} on {trial.device} for generating (measured: {trial.step_seconds:.2g} s for "
@@ -129,17 +128,18 @@ def memory_bytes(pipe: Any, config: ModelConfig, settings: GenerateConfig) -> tu
     return max(sizes) if config.cpu_offload else sum(sizes), max(decoder, unet)
 
 
-def run_trial(pipe: Any, prompts: Sequence[Prompt], settings: GenerateConfig, starts: Sequence[Start] | None) -> Trial:
+def run_trial(pipe: Any, plan: Plan, settings: GenerateConfig) -> Trial:
     """Run the first batch with few denoising steps, after one step to warm up, and throw its images away."""
     import torch
 
     from diffugen.attention.extract import generate_with_attention
 
     on_gpu = pipe._execution_device.type == "cuda"
-    batch_size = min(len(prompts), settings.batch_size) if on_gpu else 1  # a CPU gains nothing by batches
+    batch_size = min(len(plan.samples), settings.batch_size) if on_gpu else 1  # a CPU gains nothing by batches
+    prompts = plan.prompts[:batch_size]
     inputs: dict[str, Any] = {}
-    if starts:
-        loaded = [starts[0].load()] * batch_size
+    if plan.variations:
+        loaded = [next(iter(plan.variations.values())).load()] * batch_size
         inputs = {"images": [image for image, _ in loaded], "strength": 1.0}
         if loaded[0][1] is not None:
             inputs["masks"] = [mask for _, mask in loaded]
@@ -154,7 +154,7 @@ def run_trial(pipe: Any, prompts: Sequence[Prompt], settings: GenerateConfig, st
         moments.clear()
         note()
         few = settings.model_copy(update={"num_inference_steps": num_steps})
-        generate_with_attention(pipe, prompts[:batch_size], [0] * batch_size, few, on_step=note, **inputs)
+        generate_with_attention(pipe, prompts, [0] * batch_size, few, on_step=note, **inputs)
         note()
 
     run(1)

@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from diffugen.datasets import coco
 from diffugen.datasets.folder import class_names_of
 from diffugen.errors import UserError
 from diffugen.files import read_json
-from diffugen.images import list_images, read_image
-from diffugen.instances import Instances
+from diffugen.images import list_images
 from diffugen.naming import text_of
 from diffugen.prompts.prompt import Prompt, caption
-
-if TYPE_CHECKING:
-    pass
+from diffugen.sample import Sample
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class SourceImage:
-    """An image to start from; pixels stay in the file, masks run-length encoded, until they are asked for.
-
-    Attributes:
-        name: unique within its split.
-        split: the split that its variations go to; empty where it has none.
-        path: the image's file.
-        prompt: what it shows; None where nobody knows.
-        class_names: names of the class ids of its labels.
-        encoded: the JSON form of its labels; None where it has none.
-        provenance: what is known about how it was made.
-    """
-
-    name: str
-    split: str
-    path: Path
-    prompt: Prompt | None = None
-    class_names: tuple[str, ...] = ()
-    encoded: dict[str, Any] | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def image(self) -> np.ndarray:
-        """uint8 RGB [H, W, 3]."""
-        return read_image(self.path)
-
-    @property
-    def instances(self) -> Instances:
-        """Its labels.
-
-        Raises:
-            ValueError: it has none.
-        """
-        if self.encoded is None:
-            raise ValueError(f"source image {self.path} is not labelled")
-        return Instances.from_json(self.encoded)
-
-
-def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> list[SourceImage]:
+def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> tuple[list[Sample], list[str]]:
     """All images of a source, split by split, in the order of the dataset or of the file names.
 
     Args:
@@ -70,6 +25,9 @@ def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> list[S
             `dataset/`, or a folder of photos.
         words: class -> the words for it in captions of labelled images whose prompt is not known; by default
             the class's name.
+
+    Returns:
+        The images, and the names of the classes that their labels index: none for photos, which have no labels.
 
     Raises:
         UserError: there is nothing, or a dataset that cannot be read.
@@ -82,11 +40,11 @@ def read_sources(folder: Path, words: Mapping[str, str] | None = None) -> list[S
                 f"setting 'task.source': {folder} does not exist; give a dataset folder or a folder of "
                 "photos, such as --set task.source=runs/first"
             )
-        return [SourceImage(text_of(path.name), "", path) for path in list_images(folder)]
+        return [Sample(text_of(path.name), path) for path in list_images(folder)], []
     return _read_dataset(root, words or {})
 
 
-def _read_dataset(root: Path, words: Mapping[str, str]) -> list[SourceImage]:
+def _read_dataset(root: Path, words: Mapping[str, str]) -> tuple[list[Sample], list[str]]:
     names = class_names_of(root)
     splits = [split for split in SPLITS if (root / "coco" / f"{split}.json").is_file()]
     if not splits:
@@ -100,20 +58,13 @@ def _read_dataset(root: Path, words: Mapping[str, str]) -> list[SourceImage]:
             shown = [names[class_id] for class_id in instances.class_ids]
             provenance = entry.get("provenance") or {}
             images.append(
-                SourceImage(
+                Sample(
                     name=Path(entry["file_name"]).stem,
+                    image=root / "images" / split / entry["file_name"],
+                    prompt=Prompt.from_provenance(provenance) or caption(shown, words),
                     split=split,
-                    path=root / "images" / split / entry["file_name"],
-                    prompt=_known_prompt(provenance) or caption(shown, words),
-                    class_names=tuple(names),
                     encoded=instances.to_json(),
                     provenance=provenance,
                 )
             )
-    return images
-
-
-def _known_prompt(provenance: Mapping[str, Any]) -> Prompt | None:
-    if "prompt_details" not in provenance:
-        return None
-    return Prompt.from_json({"text": provenance["prompt"], **provenance["prompt_details"]})
+    return images, names

@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 
 from diffugen.class_maps import renumbered
-from diffugen.config.dataset import DatasetConfig, Img2ImgTask, InpaintTask
+from diffugen.config.dataset import Img2ImgTask, InpaintTask
 from diffugen.config.prompt_rules import OBJECT, SLOT, SOURCE, SOURCE_PREFIX
 from diffugen.config.settings import PromptsConfig
 from diffugen.errors import UserError
 from diffugen.generation.inpainting import cut_instances, cut_size, merge_labels, repaint_region
-from diffugen.generation.sources import SourceImage
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, fill_template, without_gaps, words_of
 from diffugen.prompts.templates import (
@@ -27,8 +26,9 @@ from diffugen.prompts.templates import (
     num_combinations,
     whole_passes,
 )
+from diffugen.sample import Sample
 
-_TOLD_OF_PARENTS = ("prompt", "seed")
+_KNOWN_OF_PARENTS = ("prompt", "seed")
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,16 @@ class Variation:
 
     Attributes:
         source: the image that it starts from.
+        class_names: of the source's labels; empty where it has none.
         prompt: what it shall show; for inpainting, what the repainted object shall be.
-        strength: share of the denoising steps.
+        strength: share of the denoising steps, in (0, 1].
         target: index of the object that is repainted; None: the whole image is drawn over (img2img).
         size_hw: of an image that is drawn over; None: its own.
         margin_fraction: how far the object's mask is grown, over sqrt(H * W).
     """
 
-    source: SourceImage
+    source: Sample
+    class_names: tuple[str, ...]
     prompt: Prompt
     strength: float
     target: int | None = None
@@ -56,19 +58,23 @@ class Variation:
         return "img2img" if self.target is None else "inpaint"
 
     @property
+    def start_hw(self) -> tuple[int, int]:
+        """Height and width of the image to start from."""
+        return self.size_hw or cut_size(self.source.size_hw)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What a record tells of the parent image."""
-        known: dict[str, Any] = {key: value for key, value in self.source.provenance.items() if key in _TOLD_OF_PARENTS}
+        known: dict[str, Any] = {key: value for key, value in self.source.origin().items() if key in _KNOWN_OF_PARENTS}
         parent = {"name": self.source.name, "split": self.source.split} | known
         if self.target is None:
             return {"strength": self.strength, "parent": parent}
-        class_id = self.source.instances.class_ids[self.target]
-        repainted = {"object": self.target, "class": self.source.class_names[class_id]}
+        repainted = {"object": self.target, "class": self.class_names[self.source.class_ids[self.target]]}
         return {"strength": self.strength, "margin_fraction": self.margin_fraction, "parent": parent | repainted}
 
     def load(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The image to start from, uint8 RGB [H, W, 3], and where it is repainted, bool [H, W] or None."""
-        image = self.source.image()
+        image = self.source.pixels()
         if self.target is None:
             return (image if self.size_hw is None else cover(image, self.size_hw)), None
         height, width = cut_size(image.shape[:2])
@@ -84,13 +90,14 @@ class Variation:
 class _Unit:
     """What a variation is made of: an image, or one object of an image."""
 
-    source: SourceImage
+    source: Sample
     target: int | None = None
     class_name: str = ""
 
 
 def plan_variations(
-    sources: Sequence[SourceImage],
+    sources: Sequence[Sample],
+    class_names: Sequence[str],
     task: Img2ImgTask | InpaintTask,
     prompts: PromptsConfig,
     *,
@@ -107,6 +114,7 @@ def plan_variations(
 
     Args:
         sources: images to start from.
+        class_names: of their labels.
         task: what is done to them.
         prompts: templates, which may use the slots that tell of the source.
         size_hw: of img2img's images.
@@ -122,8 +130,8 @@ def plan_variations(
             combinations.
     """
     rng = np.random.default_rng(seed)
-    by_class = {name: _restricted(prompts, task, name) for name in {"", *(n for s in sources for n in s.class_names)}}
-    units = [unit for unit in _units(sources, task, rng) if by_class[unit.class_name].templates]
+    by_class = {name: _restricted(prompts, task, name) for name in ("", *class_names)}
+    units = [unit for unit in _units(sources, class_names, task, rng) if by_class[unit.class_name].templates]
     if not units:
         return []
     chosen = _pair(units, by_class, prompts.mode, num_images, num_images_per_prompt, rng, seed)
@@ -131,6 +139,7 @@ def plan_variations(
     return [
         Variation(
             source=unit.source,
+            class_names=tuple(class_names),
             prompt=_completed(draw, unit, task),
             strength=task.strength,
             target=unit.target,
@@ -139,14 +148,6 @@ def plan_variations(
         )
         for unit, draw in chosen
     ]
-
-
-def class_names(config: DatasetConfig, sources: Sequence[SourceImage]) -> tuple[str, ...]:
-    """The classes of a dataset of variations: those listed, else the source's and then those of the prompts."""
-    if config.classes:
-        return config.classes
-    own = (name for source in sources for name in source.class_names)
-    return tuple(dict.fromkeys([*own, *config.prompts.class_names]))
 
 
 def label_inpainted(
@@ -161,10 +162,9 @@ def label_inpainted(
         min_area_fraction: smaller objects, and smaller rests of objects, are left out.
     """
     assert variation.target is not None
-    source = variation.source
-    before = cut_instances(source.instances)
-    everything = tuple(dict.fromkeys([*names, *source.class_names]))
-    before = renumbered(before, source.class_names, everything)  # keeps all, so that the target's index holds
+    before = cut_instances(variation.source.instances)
+    everything = tuple(dict.fromkeys([*names, *variation.class_names]))
+    before = renumbered(before, variation.class_names, everything)  # keeps all, so that the target's index holds
     labels, found = merge_labels(before, variation.target, variation.region(), attended, min_area_fraction)
     return renumbered(labels, everything, names), found
 
@@ -182,7 +182,10 @@ def cover(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _units(
-    sources: Sequence[SourceImage], task: Img2ImgTask | InpaintTask, rng: np.random.Generator
+    sources: Sequence[Sample],
+    class_names: Sequence[str],
+    task: Img2ImgTask | InpaintTask,
+    rng: np.random.Generator,
 ) -> Iterator[_Unit]:
     for source in sources:
         if isinstance(task, Img2ImgTask):
@@ -190,11 +193,11 @@ def _units(
             continue
         if source.encoded is None:
             raise UserError(
-                f"setting 'task.source': {source.path} is not labelled, so there is no object to repaint; label the "
+                f"setting 'task.source': {source.image} is not labelled, so there is no object to repaint; label the "
                 "photos first (`diffugen label`)"
             )
         instances = cut_instances(source.instances)
-        names = [source.class_names[class_id] for class_id in instances.class_ids]
+        names = [class_names[class_id] for class_id in instances.class_ids]
         areas = instances.masks.sum(axis=(1, 2))
         believed = (areas > 0) & (instances.scores >= task.min_score)
         wanted = [i for i, name in enumerate(names) if believed[i] and (not task.only or name in task.only)]
@@ -252,12 +255,12 @@ def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prom
     `{source}` becomes the source's own template with its objects; an attribute that stands beside it and that the
     source has too replaces the source's value there.
     """
-    known = unit.source.prompt
+    known = unit.source.prompt if unit.source.prompt.text else None
     slots = SLOT.findall(draw.template)
     own = {slot for slot in slots if slot not in draw.attributes}
     if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in own):
         raise UserError(
-            f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.path}, but nobody "
+            f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.image}, but nobody "
             "knows it; write what the photos show into the template"
         )
     attributes = dict(draw.attributes)

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from diffugen.attention.heatmaps import ImageAttention
+from diffugen.attention.heatmaps import ImageAttention, attention_of
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class LabelInput:
     image: np.ndarray
     prompt: Prompt | None = None
     attention: ImageAttention | None = None
+
+
+def label_input(sample: Sample) -> LabelInput:
+    """What a labeler is given of a generated image."""
+    return LabelInput(sample.pixels(), sample.prompt, attention_of(sample))
 
 
 class Labeler(Protocol):

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffugen.datasets.folder import is_dataset, own_splits, read_items, write_dataset
-from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.folder import is_dataset, own_splits, read_samples, write_dataset
 from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
 from diffugen.images import RECURSIVE_HINT, list_images, readable_images
-from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.naming import text_of, unique_names
+from diffugen.sample import Sample
 
 LABEL_BATCH = 16
 """Images in memory at a time."""
@@ -43,27 +42,27 @@ def label_images(
         raise UserError(f"--out {out} is the folder of the images; choose another folder")
     counts: Counter[str] = Counter()
 
-    def items() -> Iterator[DatasetItem]:
+    def samples() -> Iterator[Sample]:
         images = iter(tqdm(_images(source, split, recursive), desc="labelling", unit="image"))
         while batch := list(islice(images, LABEL_BATCH)):
             found = labeler.label([LabelInput(image) for _, image in batch])
-            for (item, _), instances in zip(batch, found, strict=True):
+            for (sample, _), instances in zip(batch, found, strict=True):
                 counts["images"] += 1
                 counts["empty"] += not len(instances)
                 counts.update(class_names[class_id] for class_id in instances.class_ids)
-                provenance = {**item.provenance, "labeler": labeler.name}
-                yield replace(item, instances=instances, provenance=provenance)
+                provenance = {**sample.provenance, "labeler": labeler.name}
+                yield replace(sample, encoded=instances.to_json(), provenance=provenance)
 
-    write_dataset(out, items(), class_names, link_images=False)
+    write_dataset(out, samples(), class_names, link_images=False)
     found = ", ".join(f"{name} {counts[name]}" for name in class_names)
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
 
 
-def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[DatasetItem, np.ndarray]]:
-    """Each image as an item, whose labels do not count, and its pixels."""
+def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Each image as a sample, whose labels do not count, and its pixels."""
     if is_dataset(source):
         for part in own_splits(source):
-            yield from read_items(source, part)
+            yield from read_samples(source, part)
         return
     paths = list_images(source, recursive=recursive, hint=RECURSIVE_HINT)
     files = [path.relative_to(source) for path in paths]
@@ -72,4 +71,4 @@ def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[Dataset
         file, name = output_names[path]
         stored = path if stores_as_it_is(path) else image
         provenance = {"task": "photo", "parent": text_of(file)}
-        yield DatasetItem(name, stored, Instances.empty(image.shape[:2]), split, provenance), image
+        yield Sample(name, stored, split=split, provenance=provenance), image

@@ -42,6 +42,18 @@ class Prompt:
         """A JSON form."""
         return asdict(self)
 
+    def to_provenance(self) -> dict[str, Any]:
+        """Its text, and apart from it how the text is made up: how a dataset records what an image was made from."""
+        details = self.to_json()
+        return {"prompt": details.pop("text"), "prompt_details": details}
+
+    @classmethod
+    def from_provenance(cls, value: Mapping[str, Any]) -> Prompt | None:
+        """The inverse of `to_provenance`; None where the prompt is not known."""
+        if "prompt_details" not in value:
+            return None
+        return cls.from_json({"text": value["prompt"], **value["prompt_details"]})
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Prompt:
         """The inverse of `to_json`."""

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
 from diffugen.files import write_jsonl
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 from diffugen.toyworld.captions import caption_with_phrases
 from diffugen.toyworld.render import Rendered, render
 from diffugen.toyworld.scene import COMMON_KINDS, RARE_KINDS, TRAINING_KINDS, sample_scene
@@ -54,7 +54,7 @@ def write_scenes(
     num_rare = round(num * rare_fraction) if rare else 0
     captions = []
 
-    def items() -> Iterator[DatasetItem]:
+    def samples() -> Iterator[Sample]:
         for i in tqdm(range(num), desc=f"scenes {split}", disable=not progress):
             rendered = _scene(
                 seed * _SEED_STRIDE + i,
@@ -75,11 +75,10 @@ def write_scenes(
                     "attributes": {name: getattr(rendered.scene, name) for name in ("place", "time", "weather")},
                 }
             )
-            yield DatasetItem(
-                name, rendered.image, labels(rendered, class_names), split, {"scene": rendered.scene.seed}
-            )
+            instances, provenance = labels(rendered, class_names), {"scene": rendered.scene.seed}
+            yield Sample.labelled(name, rendered.image, instances, split, provenance)
 
-    write_dataset(out, items(), class_names)
+    write_dataset(out, samples(), class_names)
     write_jsonl(Path(out) / "captions.jsonl", captions)
     return Path(out)
 

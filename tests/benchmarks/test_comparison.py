@@ -13,15 +13,16 @@ import diversity
 import filter as filter_benchmark
 import pytest
 from comparison import epochs_for, markdown, mean_rows, seeded_configs, steps_of, trained_scores
-from round_samples import make_instances, make_source
+from round_samples import make_generated, make_instances
 
-from bootstrap.disagreement import Outcome, Verdict
+from bootstrap.disagreement import Verdict
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, make_sample, write_samples
+from bootstrap.samples import decided
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.images import list_images
 from diffugen.prompts.templates import sample_prompts
+from diffugen.sample import Outcome, Sample, write_samples
 from train_loop import RunConfig, load_run_config
 
 DEMO = Path(__file__).parents[2] / "configs/demo.json"
@@ -34,13 +35,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return load_run_config(DEMO, [f"evaluation.dataset={truth}"])
 
 
-def make_samples(folder: Path, outcomes: list[Outcome], detector: bool = True) -> list[SampleRecord]:
+def make_samples(folder: Path, outcomes: list[Outcome], detector: bool = True) -> list[Sample]:
     labels = make_instances([0, 1])
     encoded = {"attention": make_instances([1, 0]).to_json()} | ({"detector": labels.to_json()} if detector else {})
     return [
-        make_sample(
-            make_source(folder, number, [0, 1]),
-            1,
+        decided(
+            make_generated(folder, number, [0, 1], "r01_"),
             Verdict(outcome, "" if outcome == "keep" else "too_few:car", labels),
             "detector",
             encoded,
@@ -115,13 +115,13 @@ def test_the_arms_of_the_filter_have_as_many_images_and_steps(
     outcomes: list[Outcome] = ["keep", "reject", "review", "keep", "reject", "reject"]
     by_attention = make_samples(run.round(0).path, ["keep"], detector=False)
     by_agreement = make_samples(run.round(1).path, outcomes)
-    photo = replace(by_agreement[0], source=replace(by_agreement[0].source, task="photo"))
+    photo = replace(by_agreement[0], task="photo")
     for index, samples in enumerate((by_attention, [*by_agreement, photo])):
-        write_samples(run.round(index), samples)
+        write_samples(run.round(index).samples, samples)
         write_json(run.round(index).metrics, {})
-    given: dict[str, tuple[list[SampleRecord], int]] = {}
+    given: dict[str, tuple[list[Sample], int]] = {}
 
-    def samples_trained(config: RunConfig, samples: list[SampleRecord], out: Path, steps: int) -> dict[str, float]:
+    def samples_trained(config: RunConfig, samples: list[Sample], out: Path, steps: int) -> dict[str, float]:
         given[out.name] = samples, steps
         return {"mask_map50": 0.0}
 

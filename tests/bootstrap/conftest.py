@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from round_samples import make_instances, make_source
+from round_samples import make_generated, make_instances
 
 from bootstrap.disagreement import Verdict
-from bootstrap.samples import SampleRecord, make_sample
+from bootstrap.samples import decided
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 
 @pytest.fixture
@@ -20,19 +21,17 @@ def two_objects() -> Instances:
 
 
 @pytest.fixture(scope="session")
-def make_samples() -> Callable[..., list[SampleRecord]]:
+def make_samples() -> Callable[..., list[Sample]]:
     """From a round's folder, class ids of each image, and reasons of the rejected by number: samples."""
 
-    def make(
-        folder: Path, images: Sequence[Sequence[int]], rejected: dict[int, str] | None = None
-    ) -> list[SampleRecord]:
+    def make(folder: Path, images: Sequence[Sequence[int]], rejected: dict[int, str] | None = None) -> list[Sample]:
         samples = []
         for number, class_ids in enumerate(images):
             reason = (rejected or {}).get(number, "")
             instances = make_instances(class_ids)
             verdict = Verdict("reject" if reason else "keep", reason, instances, agreement=0.75)
-            source = make_source(folder, number, class_ids)
-            samples.append(make_sample(source, 0, verdict, "attention", {"attention": instances.to_json()}))
+            drawn = make_generated(folder, number, class_ids)
+            samples.append(decided(drawn, verdict, "attention", {"attention": instances.to_json()}))
         return samples
 
     return make

@@ -9,9 +9,9 @@ import pytest
 
 from bootstrap.checksums import check_rounds, complete_round
 from bootstrap.run_folder import RoundFolder, RunFolder
-from bootstrap.samples import write_samples
 from diffugen.errors import UserError
 from diffugen.files import link_file, read_json
+from diffugen.sample import write_samples
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def run(tmp_path: Path, make_samples: Callable) -> RunFolder:
     """Two complete rounds, the second of which shares an image with the first."""
     run = RunFolder(tmp_path / "run")
     for folder in (run.round(0), run.round(1)):
-        write_samples(folder, make_samples(folder.path, [[0], [0, 1]]))
+        write_samples(folder.samples, make_samples(folder.path, [[0], [0, 1]]))
         folder.weights.parent.mkdir()
         folder.weights.write_bytes(b"weights" * 1000)
         (folder.path / "labels.cache").write_bytes(b"whatever ultralytics remembers")

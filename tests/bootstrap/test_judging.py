@@ -5,20 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from round_samples import CLASSES, SIZE_HW, make_instances, make_source
+from round_samples import SIZE_HW, loop_config, make_generated, make_instances
 
-from bootstrap.config import FilterConfig, RoundsConfig
 from bootstrap.judging import judge_images
-from bootstrap.labelers import MirroredLabeler, label_images, label_one
-from diffugen.generation.background import beside
+from bootstrap.labelers import MirroredLabeler, label_images
+from diffugen.generation.background import in_background
 from diffugen.instances import Instances
-from diffugen.labelers.base import LabelInput
+from diffugen.labelers.base import LabelInput, label_input
+from diffugen.sample import EncodedInstances, Sample
 
 
 @dataclass
@@ -48,16 +47,17 @@ def test_a_mirrored_view_gives_the_same_labels_for_a_labeler_without_a_preferred
 
 
 def test_every_labelers_word_is_kept(tmp_path: Path) -> None:
-    records = [make_source(tmp_path, number, [0]) for number in range(3)]
+    records = [make_generated(tmp_path, number, [0]) for number in range(3)]
     labels = label_images(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
     assert [set(entry) for entry in labels] == [{"detector", "flipped"}] * 3
     assert Instances.from_json(labels[0]["detector"]).size_hw == SIZE_HW
 
 
-def test_images_are_labelled_while_the_next_are_made(tmp_path: Path) -> None:
-    """Inside the block the first image's labels appear; afterwards nobody is asked about it again."""
-    first, second = (make_source(tmp_path, number, [0]) for number in range(2))
+def test_images_are_labelled_while_the_next_are_generated(tmp_path: Path) -> None:
+    """Inside the block the first image's labels appear; afterwards it is not labelled again."""
+    first, second = (make_generated(tmp_path, number, [0]) for number in range(2))
     asked: list[int] = []
+    labelled = threading.Event()
 
     class Counting(BrightSide):
         def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
@@ -65,21 +65,24 @@ def test_images_are_labelled_while_the_next_are_made(tmp_path: Path) -> None:
             labelled.set()
             return super().label(inputs)
 
-    labelled = threading.Event()
-    with beside(partial(label_one, Counting())) as (label, made):
-        label(first)
-        assert labelled.wait(timeout=60)  # the block, where images are made, has not ended
-    assert set(made) == {first.id}
-    labels = label_images([first, second], {"detector": Counting()}, "labelling", made)
-    assert asked == [1, 1] and labels[0] == made[first.id]
+    def label_one(sample: Sample) -> dict[str, EncodedInstances]:
+        return {"detector": Counting().label([label_input(sample)])[0].to_json()}
+
+    with in_background(label_one) as (submit, found):
+        submit(first)
+        assert labelled.wait(timeout=60)  # the block, where images are generated, has not ended
+    assert set(found) == {first.name}
+    labels = label_images([first, second], {"detector": Counting()}, "labelling", found)
+    assert asked == [1, 1] and labels[0] == found[first.name]
     assert labels == label_images([first, second], {"detector": BrightSide()}, "labelling")
 
 
-def test_what_goes_wrong_beside_is_told(tmp_path: Path) -> None:
-    source = make_source(tmp_path, 0, [0])
-    source.heatmap_path.unlink()
-    with pytest.raises(FileNotFoundError), beside(partial(label_one, BrightSide())) as (label, _):
-        label(source)
+def test_errors_of_the_background_are_raised(tmp_path: Path) -> None:
+    sample = make_generated(tmp_path, 0, [0])
+    assert sample.heatmap_path is not None
+    sample.heatmap_path.unlink()
+    with pytest.raises(FileNotFoundError), in_background(label_input) as (submit, _):
+        submit(sample)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +90,9 @@ def test_what_goes_wrong_beside_is_told(tmp_path: Path) -> None:
     [({}, {"consensus"}), ({"masks": "detector"}, {"detector"}), ({"attention_fraction": 1.0}, {"attention"})],
 )
 def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any], labelers: set[str]) -> None:
-    records = [make_source(tmp_path, number, [0]) for number in range(4)]
+    records = [make_generated(tmp_path, number, [0]) for number in range(4)]
     labels = [{name: make_instances([0]).to_json() for name in ("attention", "detector")}] * 4
-    samples = judge_images(records, labels, 1, CLASSES, RoundsConfig(**settings), 0)
+    samples = judge_images(records, labels, loop_config(settings))
     assert {sample.labeler for sample in samples} == labelers
     assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
 
@@ -97,11 +100,11 @@ def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any],
 def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_path: Path) -> None:
     """The detector finds a car too many in each."""
     labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
-    drawn, low = (make_source(tmp_path, number, [0]) for number in range(2))
+    drawn, low = (make_generated(tmp_path, number, [0]) for number in range(2))
     photo = replace(drawn, task="photo")
     dim = {**labels, "attention": {**labels["attention"], "scores": [0.1]}}
-    settings = RoundsConfig(filter=FilterConfig(by="attention"), attention_fraction=1.0)
-    samples = judge_images([drawn, photo, low], [labels, labels, dim], 1, CLASSES, settings, 0)
+    config = loop_config({"filter": {"by": "attention"}, "attention_fraction": 1.0})
+    samples = judge_images([drawn, photo, low], [labels, labels, dim], config)
     assert [(sample.outcome, sample.labeler) for sample in samples] == [
         ("keep", "attention"),
         ("reject", "detector"),
@@ -109,17 +112,16 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     ]
     assert samples[0].class_ids == [0] and samples[0].agreement == 0.5
     agreed = {name: make_instances([0]).to_json() for name in labels}
-    samples = judge_images([drawn, photo], [agreed] * 2, 1, CLASSES, RoundsConfig(attention_fraction=1.0), 0)
+    samples = judge_images([drawn, photo], [agreed] * 2, loop_config({"attention_fraction": 1.0}))
     assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 
 def test_the_predecessor_checks_but_masks_are_cut_without_it(tmp_path: Path) -> None:
     labels = {name: make_instances([0]).to_json() for name in ("attention", "detector")}
     before = Instances.from_masks(np.roll(make_instances([0]).masks, 1, axis=2), [0], [0.9]).to_json()
-    record = make_source(tmp_path, 0, [0])
+    record = make_generated(tmp_path, 0, [0])
     with_it, without = (
-        judge_images([record], [found], 1, CLASSES, RoundsConfig(), 0)[0]
-        for found in ({**labels, "previous": before}, labels)
+        judge_images([record], [found], loop_config())[0] for found in ({**labels, "previous": before}, labels)
     )
     assert with_it.labeler == "consensus" and with_it.encoded == without.encoded
 
@@ -128,20 +130,18 @@ def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
     """Two that overlap too little for one cut, but enough for the filter as it is set here."""
     bars = [make_instances([0]), Instances.from_masks(np.roll(make_instances([0]).masks, 8, axis=2), [0], [0.9])]
     labels = {name: bar.to_json() for name, bar in zip(("attention", "detector"), bars, strict=True)}
-    (sample,) = judge_images(
-        [make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, RoundsConfig(filter=FilterConfig(min_iou=0.1)), 0
-    )
+    (sample,) = judge_images([make_generated(tmp_path, 0, [0])], [labels], loop_config({"filter": {"min_iou": 0.1}}))
     assert sample.kept and sample.labeler == "detector" and sample.class_ids == [0]
 
 
 def test_what_is_not_kept_has_the_detectors_labels(tmp_path: Path) -> None:
     labels = {"attention": make_instances([0]).to_json(), "detector": make_instances([0, 1]).to_json()}
-    (sample,) = judge_images([make_source(tmp_path, 0, [0])], [labels], 1, CLASSES, RoundsConfig(), 0)
+    (sample,) = judge_images([make_generated(tmp_path, 0, [0])], [labels], loop_config())
     assert sample.outcome == "reject" and sample.labeler == "detector" and sample.class_ids == [0, 1]
 
 
 def test_attention_alone_is_judged_by_its_scores(tmp_path: Path) -> None:
-    records = [make_source(tmp_path, number, class_ids) for number, class_ids in enumerate([[0], [0, 1]])]
+    records = [make_generated(tmp_path, number, class_ids) for number, class_ids in enumerate([[0], [0, 1]])]
     labels = [{"attention": make_instances([0]).to_json()}] * 2
-    samples = judge_images(records, labels, 0, CLASSES, RoundsConfig(), 0)
+    samples = judge_images(records, labels, loop_config())
     assert [(sample.outcome, sample.reason) for sample in samples] == [("keep", ""), ("reject", "too_few:car")]

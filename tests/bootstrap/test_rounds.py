@@ -9,27 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from round_samples import make_instances
+from round_samples import CLASSES, loop_config, make_generated, make_instances
 from tiny_models import build_mask2former
 
-from bootstrap.config import FilterConfig, LoopConfig, PoolConfig
+from bootstrap.config import LoopConfig, PoolConfig
+from bootstrap.context import RoundContext
 from bootstrap.labelers import mask2former_labeler, round_labelers
 from bootstrap.measures.round import flatten, summarise_samples
 from bootstrap.prompts import check_prompts, round_prompts
-from bootstrap.rounds import earlier_samples, publish
+from bootstrap.rounds import publish
 from bootstrap.run_folder import RunFolder, promoted_round
-from bootstrap.samples import SampleRecord, write_samples
-from bootstrap.stages import label_round, read_pool, write_round_dataset
+from bootstrap.stages import Generated, earlier_samples, label, read_pool, relabel, relabels_earlier
 from bootstrap.training_set import training_samples
+from diffugen.attention.heatmaps import attention_of
 from diffugen.config.loader import validate
-from diffugen.config.settings import GenerateConfig
-from diffugen.datasets.folder import class_names_of, read_dataset
+from diffugen.datasets.folder import class_names_of, read_dataset, write_dataset
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import LabelInput
+from diffugen.sample import Sample, read_samples, write_samples
 
 METRICS = ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95")
 
@@ -75,7 +76,9 @@ def test_a_summary_counts_outcomes_and_reasons(tmp_path: Path, make_samples: Cal
 
 def complete_round(run: RunFolder, index: int, promoted: bool, make_samples: Callable) -> None:
     folder = run.round(index)
-    write_round_dataset(make_samples(folder.path, [[0], [0, 1]]), ["piano", "car"], folder)
+    samples = make_samples(folder.path, [[0], [0, 1]])
+    write_samples(folder.samples, samples)
+    write_dataset(folder.dataset, samples, CLASSES)
     folder.weights.parent.mkdir(parents=True)
     folder.weights.write_text(f"weights of round {index}")
     write_json(folder.metrics, {"round": index, "promoted": promoted})
@@ -99,24 +102,6 @@ def test_best_and_its_dataset_are_the_promoted_rounds(tmp_path: Path, make_sampl
         run.round(1).path / "images" / "000000.png",
     )
     assert stored_once[0].samefile(stored_once[1])
-
-
-def loop_config(**prompts: Any) -> LoopConfig:
-    defaults = {
-        "templates": [{"text": "a photo of a {rare}"}, {"text": "a photo of a {common} {time}"}],
-        "objects": {"rare": {"piano": ["<piano>"]}, "common": {"car": ["red car"]}},
-        "attributes": {"time": ["at night", ""]},
-    }
-    values = {
-        "name": "test",
-        "classes": ["piano", "car"],
-        "rare_classes": ["piano"],
-        "model": {"path": "unused"},
-        "prompts": defaults | prompts,
-        "detector": {"base_weights": "unused"},
-        "rounds": {"num_images": 6},
-    }
-    return validate(values, LoopConfig)
 
 
 def test_rounds_have_prompts_of_their_own_that_follow_from_the_seed() -> None:
@@ -144,7 +129,8 @@ def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
 
 def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
     odd = '("a photo of a {rare}++ at night", "a road").blend(1, 1)'
-    config = loop_config(templates=[{"text": odd}, {"text": "a photo of a {common} {time}"}])
+    templates = [{"text": odd}, {"text": "a photo of a {common} {time}"}]
+    config = loop_config(prompts={**loop_config().prompts.model_dump(), "templates": templates})
     with pytest.raises(UserError, match="uses more of compel than weights"):
         check_prompts(config, tiny_pipeline, [("<piano>",)])
 
@@ -152,14 +138,14 @@ def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
 def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path: Path, make_samples: Callable) -> None:
     run, config = RunFolder(tmp_path / "run"), loop_config()
 
-    def samples_of(index: int) -> list[SampleRecord]:
+    def samples_of(index: int) -> list[Sample]:
         made = make_samples(run.round(index).path, [[0], [1]])
-        photo = replace(made[0], source=replace(made[0].source, task="photo"))
+        photo = replace(made[0], task="photo")
         return [replace(sample, name=f"r{index:02d}_{k}") for k, sample in enumerate([photo, made[1]])]
 
-    write_samples(run.round(0), samples_of(0))
+    write_samples(run.round(0).samples, samples_of(0))
     write_json(run.round(0).metrics, {"promoted": True})
-    earlier = earlier_samples(config, run, run.round(1), {"attention": AttentionLabeler(config.classes, config.label)})
+    earlier = earlier_samples(RoundContext(config, run, run.round(1), "attention", ""))
     names = [sample.name for sample in training_samples(config, samples_of(1), earlier)]
     assert names == ["r00_1", "r01_0", "r01_1"]
     latest = config.model_copy(update={"rounds": config.rounds.model_copy(update={"train_on": "latest"})})
@@ -170,9 +156,8 @@ def test_what_is_made_of_a_rejected_image_is_not_trained_on(tmp_path: Path, make
     """Images 0 and 1 were varied when both were kept; 0 has been rejected since."""
     kept, rejected = make_samples(tmp_path / "0", [[0], [0]], rejected={1: "too_few:piano"})
 
-    def variation(name: str, parent: SampleRecord, labeler: str = "detector") -> SampleRecord:
-        source = replace(kept.source, task="inpaint", provenance={"parent": {"name": parent.name}})
-        return replace(kept, name=name, source=source, labeler=labeler)
+    def variation(name: str, parent: Sample, labeler: str = "detector") -> Sample:
+        return replace(kept, name=name, task="inpaint", provenance={"parent": {"name": parent.name}}, labeler=labeler)
 
     earlier = [kept, rejected, variation("r01_0", kept), variation("r01_1", rejected)]
     own = [variation("r02_0", kept), variation("r02_1", rejected), variation("r02_2", rejected, "person")]
@@ -196,21 +181,22 @@ class Sees:
         return [make_instances([] if blind else self.class_ids) for blind in seen]
 
 
-def test_earlier_images_are_judged_anew(tmp_path: Path, make_samples: Callable) -> None:
+def test_earlier_images_are_relabelled(tmp_path: Path, make_samples: Callable) -> None:
     """The detector finds no piano in image 0, one in image 1, which was rejected; validation stays."""
     run, config = RunFolder(tmp_path / "run"), loop_config()
     first = make_samples(run.round(0).path, [[0], [0], [0]])
-    first = [replace(sample, name=f"r00_{sample.source.id}") for sample in first]
-    first[1] = replace(first[1], outcome="reject", reason="low_score:piano", split="")
+    first[1] = replace(first[1], reason="low_score:piano", split="")
     first[2] = replace(first[2], split="val")
-    others = [replace(first[0], name=f"r00_{task}", source=replace(first[0].source, task=task)) for task in OTHER_TASKS]
+    others = [replace(first[0], name=f"r00_{task}", task=task) for task in OTHER_TASKS]
     first += [*others, replace(first[0], name="r00_person")]
     write_json(run.corrections, {"r00_person": make_instances([1]).to_json()})
-    write_samples(run.round(0), first)
+    write_samples(run.round(0).samples, first)
     write_json(run.round(0).metrics, {"promoted": True})
     labelers = {"attention": Sees("attention", [1]), "detector": Sees("detector", [0], blind=("0",))}
+    context = RoundContext(config, run, run.round(1), "detector", "")
     for _ in range(2):  # the second time from its file
-        samples = earlier_samples(config, run, run.round(1), labelers)
+        relabel(context, run.round(0), labelers)
+        samples = earlier_samples(context)
         *samples, photo, variation, corrected = samples
         assert photo == first[-3] and variation == first[-2]
         assert corrected.labeler == "person" and corrected.kept and corrected.class_ids == [1]
@@ -219,9 +205,25 @@ def test_earlier_images_are_judged_anew(tmp_path: Path, make_samples: Callable) 
         assert [sample.split for sample in samples] == ["", "train", "val"]
         assert samples[1].labeler == "consensus" and samples[2].encoded == first[2].encoded
         labelers = {"detector": Sees("detector", [])}
-    for update in ({"relabel": False}, {"filter": FilterConfig(by="attention")}):  # attention says what it said before
-        as_it_was = config.model_copy(update={"rounds": config.rounds.model_copy(update=update)})
-        assert earlier_samples(as_it_was, run, run.round(1), labelers)[:-1] == first[:-1]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "labeler"),
+    [({"relabel": False}, "detector"), ({"filter": {"by": "attention"}}, "detector"), ({}, "attention")],
+)
+def test_earlier_images_keep_their_labels_where_nothing_new_is_known(
+    tmp_path: Path, make_samples: Callable, rounds: dict[str, Any], labeler: str
+) -> None:
+    """They do as well where only the latest images are trained on."""
+    run = RunFolder(tmp_path / "run")
+    first = make_samples(run.round(0).path, [[0], [0]], rejected={1: "low_score:piano"})
+    write_samples(run.round(0).samples, first)
+    write_json(run.round(0).metrics, {"promoted": True})
+    context = RoundContext(loop_config(rounds), run, run.round(1), labeler, "")
+    assert not relabels_earlier(context)
+    assert earlier_samples(context) == first
+    assert relabels_earlier(replace(context, config=loop_config(), labeler="detector"))
+    assert not relabels_earlier(replace(context, config=loop_config({"train_on": "latest"}), labeler="detector"))
 
 
 @pytest.fixture(scope="module")
@@ -251,10 +253,10 @@ def test_mask2former_checks_the_detector_in_the_classes_that_it_knows(
     labelers = round_labelers(config, run, with_detector=True)
     assert list(labelers) == ["attention", "detector", "mask2former"]
     folder = run.round(1)
-    generated = [sample.source for sample in make_samples(folder.path, [[0], [1]])]
-    samples = label_round(
-        generated, labelers, folder, class_names=config.classes, rounds=config.rounds, seed=config.seed
-    )
+    generated = [make_generated(folder.path, number, [number], folder.prefix) for number in range(2)]
+    context = RoundContext(config, run, folder, "detector", "")
+    samples = label(context, Generated(generated, {}, {}))
+    assert samples == read_samples(folder.samples)
     assert all(set(sample.encoded_labels) == {"attention", "detector", "mask2former"} for sample in samples)
 
 
@@ -284,6 +286,10 @@ def test_whether_the_pools_photos_show_the_object_is_measured(
     pool = PoolConfig(
         folder=tmp_path / "photos", captions=("a photo of a car",), objects={"car": "car"}, presence=presence
     )
-    folder = RunFolder(tmp_path / "run").round(0)
-    (photo,) = read_pool(tiny_pipeline, pool, GenerateConfig(height=64, width=96), folder, folder)
-    assert (photo.attention().presence is not None) is presence
+    run = RunFolder(tmp_path / "run")
+    config = loop_config(generate={"height": 64, "width": 96}).model_copy(update={"pool": pool})
+    (photo,) = read_pool(RoundContext(config, run, run.round(0), "attention", ""), tiny_pipeline)
+    assert (photo.name, photo.task) == ("r00_photo_0000", "photo")
+    assert (attention_of(photo).presence is not None) is presence
+    (shared,) = read_pool(RoundContext(config, run, run.round(1), "attention", ""), tiny_pipeline)
+    assert shared.name == "r01_photo_0000" and shared.image_path.samefile(photo.image_path)

@@ -16,9 +16,9 @@ import wandb
 
 from bootstrap.config import WandbConfig
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import write_samples
 from bootstrap.tracking import Tracker
 from diffugen.files import read_json
+from diffugen.sample import write_samples
 
 ROW = {"round": 0, "promoted": True, "num_kept": 2, "seconds": {"label": 1.0}, "test/mask_map50": 0.5}
 CLASSES = ("piano", "car")
@@ -88,7 +88,7 @@ def run(tmp_path: Path, make_samples: Callable, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(tmp_path))  # no account of whoever runs the tests
     run = RunFolder(tmp_path / "run")
     for folder in (run.round(0), run.round(1)):
-        write_samples(folder, make_samples(folder.path, [[0], [0, 1], []], rejected={1: "low_iou:car"}))
+        write_samples(folder.samples, make_samples(folder.path, [[0], [0, 1], []], rejected={1: "low_iou:car"}))
     run.dataset.mkdir()
     (run.dataset / "data.yaml").write_text("names: [piano, car]\n")
     run.best.write_bytes(b"weights")

@@ -12,29 +12,28 @@ from round_samples import CLASSES, make_instances
 
 from bootstrap.config import LabelledConfig
 from bootstrap.run_folder import RunFolder
-from bootstrap.stages import write_round_dataset
-from bootstrap.training_set import import_labelled
+from bootstrap.training_set import import_labelled, kept_samples, labelled_samples
 from diffugen.config.dataset import Img2ImgConfig
 from diffugen.config.loader import validate
 from diffugen.config.settings import PromptsConfig
 from diffugen.datasets.folder import read_dataset, write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.files import read_json
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
 from diffugen.prompts.prompt import ObjectPhrase, fill_template
+from diffugen.sample import Sample
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_photos_count_several_times_and_are_stored_once(tmp_path: Path, make_samples: Callable, repeats: int) -> None:
     folder = RunFolder(tmp_path / "run").round(0)
     made = make_samples(folder.path, [[0], [1]])
-    samples = [replace(made[0], source=replace(made[0].source, task="photo")), made[1]]
-    dataset = write_round_dataset(samples, CLASSES, folder, photo_repeats=repeats)
-    files = sorted((dataset / "images" / "train").iterdir())
+    samples = [replace(made[0], task="photo"), made[1]]
+    write_dataset(folder.dataset, kept_samples(samples, repeats), CLASSES)
+    files = sorted((folder.dataset / "images" / "train").iterdir())
     assert len(files) == 1 + repeats
-    assert sum(path.samefile(samples[0].source.image_path) for path in files) == repeats
-    entry = read_json(dataset / "coco" / "train.json")["images"][0]
+    assert sum(path.samefile(samples[0].image_path) for path in files) == repeats
+    entry = read_json(folder.dataset / "coco" / "train.json")["images"][0]
     assert entry["provenance"]["labeler"] == "attention" and entry["provenance"]["task"] == "photo"
 
 
@@ -44,17 +43,17 @@ def test_a_rounds_dataset_is_a_source_of_variations(tmp_path: Path, make_samples
     generated, photo = make_samples(folder.path, [[0], [1]])
     by_day = fill_template("a {rare} {time}", (ObjectPhrase("<piano>", "piano"),), {"time": "by day"}, "text")
     samples = [
-        replace(generated, source=replace(generated.source, prompt=by_day, provenance={"model": "m"})),
-        replace(photo, source=replace(photo.source, task="photo", provenance={"captions": ["a photo of a bench"]})),
+        replace(generated, prompt=by_day, provenance={"model": "m"}),
+        replace(photo, task="photo", provenance={"captions": ["a photo of a bench"]}),
     ]
-    write_round_dataset(samples, CLASSES, folder)
-    sources = read_sources(folder.path, {"car": "blue car"})
+    write_dataset(folder.dataset, kept_samples(samples), CLASSES)
+    sources, names = read_sources(folder.path, {"car": "blue car"})
     assert [source.name for source in sources] == ["r00_000000", "r00_000001"]
     assert sources[0].prompt == by_day
     assert sources[0].provenance.items() >= {"seed": 0, "task": "txt2img", "labeler": "attention", "model": "m"}.items()
     prompts = {"templates": [{"text": "{source} {time}"}], "attributes": {"time": ["at night"]}}
     task = Img2ImgConfig(kind="img2img", source=folder.path)
-    variations = plan_variations(sources, task, validate(prompts, PromptsConfig), size_hw=(48, 64))
+    variations = plan_variations(sources, names, task, validate(prompts, PromptsConfig), size_hw=(48, 64))
     assert [item.prompt.text for item in variations] == ["a <piano> at night", "a photo of a blue car at night"]
     assert variations[0].provenance["parent"] == {
         "name": "r00_000000",
@@ -66,15 +65,16 @@ def test_a_rounds_dataset_is_a_source_of_variations(tmp_path: Path, make_samples
 
 def test_labelled_images_join_every_round_under_the_runs_class_ids(tmp_path: Path, make_samples: Callable) -> None:
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    items = [DatasetItem("a", image, make_instances([0, 2, 1]), "train")]
+    items = [Sample.labelled("a", image, make_instances([0, 2, 1]), "train")]
     write_dataset(tmp_path / "theirs", items, ["car", "harp", "piano"])
     run = RunFolder(tmp_path / "run")
     config = LabelledConfig(dataset=tmp_path / "theirs", split="train")
     for index in range(2):
         import_labelled(config, CLASSES, run.labelled)
         folder = run.round(index)
-        dataset = write_round_dataset(make_samples(folder.path, [[0]]), CLASSES, folder, labelled=run.labelled)
-        found = {name: instances for name, _, instances in read_dataset(dataset, "train")}
+        own = make_samples(folder.path, [[0]])
+        write_dataset(folder.dataset, [*own, *labelled_samples(run.labelled, CLASSES)], CLASSES)
+        found = {name: instances for name, _, instances in read_dataset(folder.dataset, "train")}
         assert found["given_a"].class_ids.tolist() == [1, 0]  # the harp is none of the run's classes
         stored = run.labelled / "images" / "train" / "given_a.png"
-        assert (dataset / "images" / "train" / "given_a.png").samefile(stored)
+        assert (folder.dataset / "images" / "train" / "given_a.png").samefile(stored)

@@ -19,7 +19,6 @@ from bootstrap.config import LoopConfig
 from bootstrap.prompts import check_prompts
 from bootstrap.rounds import run_rounds
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, read_samples, write_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary
 from diffugen.config.loader import validate
 from diffugen.detector.model import new_detector, save_detector
@@ -28,6 +27,7 @@ from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.generation import batches as generate
 from diffugen.generation.inpainting import repaint_region
 from diffugen.instances import Instances
+from diffugen.sample import Sample, read_samples, write_samples
 
 REDRAWN = {
     "task": {"kind": "img2img", "strength": 0.5},
@@ -90,8 +90,8 @@ def finished(pipe: Any, config: LoopConfig, tmp_path_factory: pytest.TempPathFac
     return run
 
 
-def varied(run: RunFolder) -> list[SampleRecord]:
-    return [sample for sample in read_samples(run.round(1)) if sample.is_variation]
+def varied(run: RunFolder) -> list[Sample]:
+    return [sample for sample in read_samples(run.round(1).samples) if sample.is_variation]
 
 
 def test_a_round_has_variations_of_what_earlier_rounds_kept(finished: RunFolder) -> None:
@@ -102,36 +102,35 @@ def test_a_round_has_variations_of_what_earlier_rounds_kept(finished: RunFolder)
         "img2img": 3,
         "inpaint": 4,
     }
-    first = {sample.name: sample for sample in read_samples(finished.round(0))}
-    held_out = {sample.source.prompt.text for sample in first.values() if sample.split == "val"}
+    first = {sample.name: sample for sample in read_samples(finished.round(0).samples)}
+    held_out = {sample.prompt.text for sample in first.values() if sample.split == "val"}
     assert held_out
     for sample in varied(finished):
-        told = sample.source.provenance["parent"]
+        told = sample.provenance["parent"]
         parent = first[told["name"]]
-        assert parent.split == "train" and parent.source.prompt.text not in held_out
-        assert (told["split"], told["prompt"], told["seed"]) == ("train", parent.source.prompt.text, parent.source.seed)
+        assert parent.split == "train" and parent.prompt.text not in held_out
+        assert (told["split"], told["prompt"], told["seed"]) == ("train", parent.prompt.text, parent.seed)
         assert sample.split == ("train" if sample.kept else "")
     assert any(sample.kept for sample in varied(finished))
 
 
 def test_an_image_drawn_over_shows_what_its_parent_showed(finished: RunFolder) -> None:
-    first = {sample.name: sample.source.prompt for sample in read_samples(finished.round(0))}
+    first = {sample.name: sample.prompt for sample in read_samples(finished.round(0).samples)}
     for sample in varied(finished)[:3]:
-        source = sample.source
-        parent = first[source.provenance["parent"]["name"]]
-        assert (source.task, source.provenance["strength"], source.prompt.objects) == ("img2img", 0.5, parent.objects)
-        assert source.prompt.text == parent.text.replace(parent.attributes["time"], "in the rain")
+        parent = first[sample.provenance["parent"]["name"]]
+        assert (sample.task, sample.provenance["strength"], sample.prompt.objects) == ("img2img", 0.5, parent.objects)
+        assert sample.prompt.text == parent.text.replace(parent.attributes["time"], "in the rain")
 
 
 def test_where_an_object_is_repainted_all_else_stays_with_its_labels(finished: RunFolder) -> None:
-    first = {sample.name: sample for sample in read_samples(finished.round(0))}
+    first = {sample.name: sample for sample in read_samples(finished.round(0).samples)}
     repainted = varied(finished)[3:]
     for sample in repainted:
-        told = sample.source.provenance["parent"]
+        told = sample.provenance["parent"]
         parent = first[told["name"]]
         region = repaint_region(parent.instances, told["object"], 0.0)
-        assert (sample.source.image()[~region] == parent.source.image()[~region]).all()
-        (phrase,) = sample.source.prompt.objects
+        assert (sample.pixels()[~region] == parent.pixels()[~region]).all()
+        (phrase,) = sample.prompt.objects
         assert (
             phrase.text == {"piano": "grand piano", "car": "car"}[told["class"]] and phrase.class_name == told["class"]
         )
@@ -153,7 +152,7 @@ def test_the_dataset_tells_where_a_variation_comes_from(finished: RunFolder) -> 
     kept = [sample for sample in varied(finished) if sample.kept]
     assert kept
     for sample in kept:
-        assert told[sample.name]["task"] == sample.source.task
+        assert told[sample.name]["task"] == sample.task
         assert told[sample.name]["parent"]["name"] in told
     frozen = [(folder.dataset / "coco" / "val.json").read_bytes() for folder in finished.complete_rounds()]
     assert frozen[0] == frozen[1]
@@ -191,8 +190,8 @@ def test_a_run_that_was_cut_off_makes_the_same_variations(
     for name in ("samples.jsonl", "dataset/coco/train.json"):
         assert (run.round(1).path / name).read_bytes() == (finished.round(1).path / name).read_bytes()
     assert len(varied(run)) == 7
-    for one, other in zip(read_samples(run.round(1)), read_samples(finished.round(1)), strict=True):
-        assert one.source.image_path.read_bytes() == other.source.image_path.read_bytes()
+    for one, other in zip(read_samples(run.round(1).samples), read_samples(finished.round(1).samples), strict=True):
+        assert one.image_path.read_bytes() == other.image_path.read_bytes()
 
 
 def test_variations_start_from_the_corrections_that_their_round_began_with(
@@ -205,14 +204,14 @@ def test_variations_start_from_the_corrections_that_their_round_began_with(
     def correct(class_id: int) -> None:
         mask = np.zeros((1, 64, 96), bool)
         mask[0, 8:40, 16:64] = True
-        names = [sample.name for sample in read_samples(run.round(0))]
+        names = [sample.name for sample in read_samples(run.round(0).samples)]
         write_json(run.corrections, dict.fromkeys(names, Instances.from_masks(mask, [class_id]).to_json()))
 
     correct(0)
     cut_off(config, pipe, run, monkeypatch, 7)
     correct(1)
     list(run_rounds(config, pipe, run))
-    assert [sample.source.provenance["parent"]["class"] for sample in varied(run)[3:]] == ["piano"] * 4
+    assert [sample.provenance["parent"]["class"] for sample in varied(run)[3:]] == ["piano"] * 4
     trained = read_json(run.round(1).dataset / "coco" / "train.json")
     firsts = {entry["id"] for entry in trained["images"] if entry["file_name"].startswith("r00")}
     names = {entry["id"]: entry["name"] for entry in trained["categories"]}
@@ -225,19 +224,19 @@ def test_images_are_varied_by_the_latest_word_about_them(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     own = make_samples(run.round(0).path, [[0]] * 4, rejected={1: "low_score:piano"})
-    write_samples(run.round(0), own)
+    write_samples(run.round(0).samples, own)
     for index in (1, 2):
-        write_samples(run.round(index), [])
+        write_samples(run.round(index).samples, [])
 
-    def judge(index: int, *judged: SampleRecord) -> None:
+    def judge(index: int, *judged: Sample) -> None:
         write_jsonl(run.round(index).relabelled(0), (sample.to_json() for sample in judged))
 
-    def kept(number: int, class_id: int) -> SampleRecord:
+    def kept(number: int, class_id: int) -> Sample:
         encoded = make_instances([class_id]).to_json()
-        return replace(own[number], labeler="consensus", outcome="keep", reason="", split="train", encoded=encoded)
+        return replace(own[number], labeler="consensus", reason="", split="train", encoded=encoded)
 
-    def rejected(number: int) -> SampleRecord:
-        return replace(own[number], outcome="reject", reason="too_few:piano", split="")
+    def rejected(number: int) -> Sample:
+        return replace(own[number], reason="too_few:piano", split="")
 
     judge(1, rejected(0), rejected(1), kept(2, 0), kept(3, 0))
     judge(2, kept(0, 1), kept(1, 1), rejected(2), rejected(3))
@@ -263,10 +262,10 @@ def test_only_training_images_from_noise_are_varied(
     photo, validation, twin, inpainted = made[1:]
     earlier = [
         made[0],
-        replace(photo, source=replace(photo.source, task="photo")),
+        replace(photo, task="photo"),
         replace(validation, split="val"),
-        replace(twin, source=replace(twin.source, prompt=validation.source.prompt)),
-        replace(inpainted, source=replace(inpainted.source, task="inpaint")),
+        replace(twin, prompt=validation.prompt),
+        replace(inpainted, task="inpaint"),
     ]
     with caplog.at_level(logging.WARNING):
         assert plan_round_variations(config, earlier, 1) == []

@@ -22,14 +22,15 @@ from on_gpu import (
 )
 
 from diffugen.attention.extract import generate_with_attention, read_attention
-from diffugen.attention.heatmaps import ImageAttention
+from diffugen.attention.heatmaps import ImageAttention, attention_of
 from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import read_jsonl
 from diffugen.generation.batches import generate_batches
 from diffugen.generation.estimate import estimate, memory_bytes
-from diffugen.generation.record import GeneratedRecord
+from diffugen.generation.plan import plan_samples
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
+from diffugen.sample import Sample
 
 pytestmark = needs_gpu
 
@@ -141,7 +142,10 @@ def beside_the_model(pipe: Any) -> int:
 
 
 def test_a_dry_run_measures(model: ModelConfig) -> None:
-    lines = estimate(model, SETTINGS.model_copy(update={"batch_size": 2}), PROMPTS)
+    settings = SETTINGS.model_copy(update={"batch_size": 2})
+    lines = estimate(
+        model, settings, plan_samples(Path("out"), (), PROMPTS, list(range(len(PROMPTS))), settings, model="tiny")
+    )
     print("", *lines, sep="\n")
     assert lines[1].startswith("time: about ")
     assert "at 2 images at a time" in lines[2] and lines[2].endswith("(measured)") == ON_GPU
@@ -150,10 +154,11 @@ def test_a_dry_run_measures(model: ModelConfig) -> None:
 def test_a_gpu_that_is_too_small_halves_the_batch(pipe: Any, tmp_path: Path) -> None:
     prompts, seeds = PROMPTS[1:] * 8, list(range(8))
 
-    def make(name: str, num: int = 8) -> tuple[list[GeneratedRecord], int]:
+    def make(name: str, num: int = 8) -> tuple[list[Sample], int]:
         reset_peak()
-        records = generate_batches(pipe, prompts[:num], seeds[:num], SETTINGS, tmp_path / name, progress=False)
-        return records, peak_bytes_since_reset()
+        plan = plan_samples(tmp_path / name, (), prompts[:num], seeds[:num], SETTINGS, model="tiny")
+        generate_batches(pipe, plan, SETTINGS, progress=False)
+        return list(plan.samples), peak_bytes_since_reset()
 
     _, one = make("one", 1)
     whole, eight = make("whole")
@@ -166,9 +171,8 @@ def test_a_gpu_that_is_too_small_halves_the_batch(pipe: Any, tmp_path: Path) -> 
     if ON_GPU:
         assert peak < eight and max(sizes) < 8
     for record, expected in zip(halved, whole, strict=True):
-        assert (record.id, record.seed, record.prompt) == (expected.id, expected.seed, expected.prompt)
-        assert np.abs(record.image().astype(int) - expected.image()).mean() <= ROUNDING
-        for heatmap, same in zip(record.heatmaps(), expected.heatmaps(), strict=True):
+        assert np.abs(record.pixels().astype(int) - expected.pixels()).mean() <= ROUNDING
+        for heatmap, same in zip(attention_of(record).heatmaps, attention_of(expected).heatmaps, strict=True):
             np.testing.assert_allclose(heatmap.values, same.values, rtol=0.1, atol=1e-4)
 
 

@@ -10,33 +10,30 @@ import numpy as np
 import pytest
 
 from bootstrap.measures.balance import balance, difference_p_value, discriminated, wilson_interval
-from bootstrap.samples import SampleRecord
+from diffugen.sample import Sample
 
-Vary = Callable[[list[SampleRecord], list[str], list[bool]], list[SampleRecord]]
+Vary = Callable[[list[Sample], list[str], list[bool]], list[Sample]]
 
 
-def at_times(samples: list[SampleRecord], times: list[str]) -> list[SampleRecord]:
+def at_times(samples: list[Sample], times: list[str]) -> list[Sample]:
     """The samples with an attribute `time` in their prompts, all from one template."""
     return [
         replace(
             sample,
-            source=replace(
-                sample.source,
-                prompt=replace(sample.source.prompt, attributes={"time": time}, template="a {any} {time}"),
-            ),
+            prompt=replace(sample.prompt, attributes={"time": time}, template="a {any} {time}"),
         )
         for sample, time in zip(samples, times, strict=True)
     ]
 
 
 @pytest.fixture
-def dark_rejected(tmp_path: Path, make_samples: Callable) -> list[SampleRecord]:
+def dark_rejected(tmp_path: Path, make_samples: Callable) -> list[Sample]:
     """Thirty images, ten of them at night, of which the filter rejects nine; it rejects one of the others."""
     rejected = dict.fromkeys([*range(9), 15], "too_few:piano")
     return at_times(make_samples(tmp_path, [[0]] * 30, rejected), ["at night"] * 10 + ["by day"] * 10 + [""] * 10)
 
 
-def test_a_filter_against_the_night_is_seen(dark_rejected: list[SampleRecord]) -> None:
+def test_a_filter_against_the_night_is_seen(dark_rejected: list[Sample]) -> None:
     tables = balance(dark_rejected)
     assert set(tables) == {"time"}  # one template, one phrase: nothing to compare
     night = tables["time"]["values"]["at night"]

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import Page, sync_playwright
+from round_samples import doubtful
 
 from bootstrap.config import LoopConfig
 from bootstrap.measures.balance import balance
 from bootstrap.report.page import write_report
 from bootstrap.report.pictures import heat_overlay, overlay
 from bootstrap.run_folder import RoundFolder, RunFolder
-from bootstrap.samples import SampleRecord, write_samples
 from diffugen.config.loader import validate
 from diffugen.files import read_jsonl, write_json, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances
+from diffugen.sample import Sample, write_samples
 
 CONFIG = {
     "name": "piano",
@@ -60,25 +61,22 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def make_round(folder: RoundFolder, make_samples: Callable) -> list[SampleRecord]:
+def make_round(folder: RoundFolder, make_samples: Callable) -> list[Sample]:
     """Four samples, at two times of day: two kept, one rejected, one for review; detected from round 1 on."""
     samples = make_samples(folder.path, [[0], [0, 1], [], [1]], rejected={1: "low_iou:car"})
-    samples[3] = replace(samples[3], outcome="review", reason="flipped_low_iou:car", split="")
+    samples[3] = doubtful(samples[3], "flipped_low_iou:car")
     detected = {} if folder.index == 0 else {"detector": samples[0].encoded_labels["attention"]}
     return [
         replace(
             sample,
-            source=replace(
-                sample.source,
-                prompt=replace(sample.source.prompt, attributes={"time": ("at night", "")[number % 2]}),
-            ),
-            encoded_labels={**sample.encoded_labels, **detected},
+            prompt=replace(sample.prompt, attributes={"time": ("at night", "")[number % 2]}),
+            decision=replace(sample.decision, labels={**sample.encoded_labels, **detected}),
         )
         for number, sample in enumerate(samples)
     ]
 
 
-def make_row(index: int, samples: list[SampleRecord]) -> dict[str, Any]:
+def make_row(index: int, samples: list[Sample]) -> dict[str, Any]:
     by_time = {"night": {"num_images": 7, "mask_map50": 0.5, "mask_map50_95": 0.125 + index / 4}}
     return {
         "round": index, "labeler": "attention", "num_generated": 4, "num_kept": 2, "num_rejected": 1,
@@ -98,7 +96,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_samples: Callable) -> 
     run, rows = RunFolder(folder / "run"), []
     for index in range(2):
         samples = make_round(run.round(index), make_samples)
-        write_samples(run.round(index), samples)
+        write_samples(run.round(index).samples, samples)
         rows.append(make_row(index, samples))
         write_json(run.round(index).metrics, rows[-1])
     write_jsonl(run.metrics, rows)

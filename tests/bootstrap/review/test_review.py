@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from round_samples import make_instances
+from round_samples import doubtful, make_instances
 
 from bootstrap.corrections import latest_samples, with_corrections
 from bootstrap.review.__main__ import export_review, import_review, main
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import read_samples, write_samples
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_jsonl
+from diffugen.sample import read_samples, write_samples
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def run(tmp_path: Path, make_samples: Callable) -> RunFolder:
     """A run of one round: kept, put aside for review, rejected."""
     run = RunFolder(tmp_path / "run")
     samples = make_samples(run.round(0).path, [[0], [0, 1], [1]], {1: "low_iou:piano", 2: "too_few:car"})
-    samples[1] = replace(samples[1], outcome="review")
-    write_samples(run.round(0), samples)
+    samples[1] = doubtful(samples[1])
+    write_samples(run.round(0).samples, samples)
     write_json(run.round(0).metrics, {"promoted": True})
     write_json(run.config, {"config": {"classes": ["piano", "car"]}})
     return run
@@ -48,7 +48,7 @@ def test_review_goes_out_and_corrections_come_back(run: RunFolder, tmp_path: Pat
     before = run.round(0).samples.read_bytes()
     assert main(["import", str(run.path), str(corrected(tasks))]) == 0
     assert run.round(0).samples.read_bytes() == before
-    samples = with_corrections(read_samples(run.round(0)), read_json(run.corrections))
+    samples = with_corrections(read_samples(run.round(0).samples), read_json(run.corrections))
     assert [(sample.labeler, sample.outcome, sample.class_ids) for sample in samples] == [
         ("attention", "keep", [0]),
         ("person", "keep", [0]),
@@ -62,10 +62,10 @@ def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path)
 
 def test_what_has_been_settled_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
     """A later round keeps the doubtful one and doubts the rejected one."""
-    own = read_samples(run.round(0))
-    judged = [replace(own[1], outcome="keep", reason="", split="train"), replace(own[2], outcome="review")]
+    own = read_samples(run.round(0).samples)
+    judged = [replace(own[1], reason="", split="train"), doubtful(own[2], own[2].reason)]
     write_jsonl(run.round(1).relabelled(0), (sample.to_json() for sample in judged))
-    write_samples(run.round(1), [])
+    write_samples(run.round(1).samples, [])
     write_json(run.round(1).metrics, {"promoted": True})
     tasks = tmp_path / "tasks.json"
     assert export_review(run, tasks) == 1
@@ -81,9 +81,10 @@ def test_a_photo_goes_out_once_with_the_last_rounds_labels(
     outcomes = {1: "review", 2: "keep", 3: "review"}
     for index, outcome in outcomes.items():
         (drawn,) = make_samples(run.round(index).path, [[0, 1]])
-        source = replace(drawn.source, id="photo_0000", task="photo")
-        photo = replace(drawn, name=f"r0{index}_photo_0000", source=source, outcome=outcome)
-        write_samples(run.round(index), [photo])
+        image = drawn.image_path.rename(drawn.image_path.with_name("photo_0000.png"))
+        photo = replace(drawn, name=f"r0{index}_photo_0000", image=image, task="photo")
+        photo = doubtful(photo) if outcome == "review" else photo
+        write_samples(run.round(index).samples, [photo])
 
     def offered(num_rounds: int) -> list[str]:
         write_json(run.round(num_rounds - 1).metrics, {"promoted": True})
@@ -101,7 +102,7 @@ def test_a_photo_goes_out_once_with_the_last_rounds_labels(
 
 
 def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
-    samples = [replace(sample, split="val") for sample in read_samples(run.round(0))]
+    samples = [replace(sample, split="val") for sample in read_samples(run.round(0).samples)]
     corrections = {sample.name: make_instances([1]).to_json() for sample in samples}
     assert with_corrections(samples, corrections) == samples
 

@@ -14,12 +14,12 @@ from one_sentence import error_of
 from PIL import Image
 
 from diffugen.cli.main import main
-from diffugen.datasets.folder import class_names_of, own_splits, read_dataset, read_items, splits_of, write_dataset
-from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.folder import class_names_of, own_splits, read_dataset, read_samples, splits_of, write_dataset
 from diffugen.files import read_json
 from diffugen.instances import Instances
 from diffugen.labelers.photo_attention import caption_prompt
 from diffugen.prompts.prompt import ObjectPhrase
+from diffugen.sample import Sample
 
 SIZE_HW = (40, 64)
 
@@ -138,7 +138,7 @@ def test_every_photo_has_an_output_of_its_own(
         names = [image["name"] for image in written]
         stems = [{path.stem for path in (out / folder).iterdir()} for folder in ("masks", "overlays")]
     else:
-        items = [item for item, _ in read_items(out, "train")]
+        items = [item for item, _ in read_samples(out, "train")]
         assert {item.provenance["parent"] for item in items} >= {"day/a.png", "night/a.png", "caf\\xe9.png", "A.png"}
         names = [item.name for item in items]
         stems = [{path.stem for path in (out / folder / "train").iterdir()} for folder in ("images", "labels")]
@@ -161,13 +161,13 @@ def test_label_a_folder_by_a_detector(photos: Path, tmp_path: Path, found_by_det
 
 def test_label_a_dataset_keeps_its_splits_and_provenance(tmp_path: Path, found_by_detector: Any) -> None:
     told = {"prompt": "a dog", "seed": 3, "labeler": "attention"}
-    items = [DatasetItem(f"{part}0", picture(0), box_instances(0), part, told) for part in ("train", "val")]
+    items = [Sample.labelled(f"{part}0", picture(0), box_instances(0), part, told) for part in ("train", "val")]
     write_dataset(tmp_path / "data", items, ["dog"])
     found_by_detector(box_instances(1, 2))
     out = tmp_path / "labelled"
     assert main(["label", str(tmp_path / "data"), "--weights", "best.pt", "--out", str(out)]) == 0
     for part in ("train", "val"):
-        [(item, _)] = read_items(out, part)
+        [(item, _)] = read_samples(out, part)
         assert item.name == f"{part}0"
         assert item.instances.class_ids.tolist() == [1, 2]
         assert item.provenance == told | {"labeler": "detector"}
@@ -209,9 +209,9 @@ def test_captions_list_objects_in_the_order_of_the_text() -> None:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     items = [
-        DatasetItem("one", picture(1), box_instances(0, 1), "train"),
-        DatasetItem("two", picture(2), Instances.empty(SIZE_HW), "train"),
-        DatasetItem("three", picture(3), box_instances(1), "test"),
+        Sample.labelled("one", picture(1), box_instances(0, 1), "train"),
+        Sample.labelled("two", picture(2), Instances.empty(SIZE_HW), "train"),
+        Sample.labelled("three", picture(3), box_instances(1), "test"),
     ]
     write_dataset(tmp_path / "data", items, ["car", "tent"])
     return tmp_path / "data"
@@ -253,5 +253,5 @@ def test_export_names_mistakes(dataset: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_a_split_that_stands_in_for_another_is_not_a_split(tmp_path: Path, dataset: Path) -> None:
     assert own_splits(dataset) == ["train", "test"]
-    write_dataset(tmp_path / "b", [DatasetItem("x", picture(0), box_instances(0), "val")], ["car"])
+    write_dataset(tmp_path / "b", [Sample.labelled("x", picture(0), box_instances(0), "val")], ["car"])
     assert own_splits(tmp_path / "b") == ["val"]

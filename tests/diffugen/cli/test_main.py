@@ -146,9 +146,9 @@ def test_generate_writes_samples_and_a_dataset(
     out = tmp_path / "out"
     assert main(["generate", str(config_path), "--out", str(out)]) == 0
     samples = read_jsonl(out / "samples.jsonl")
-    assert [sample["id"] for sample in samples] == ["000000", "000001", "000002", "000003"]
-    kept = {sample["id"] for sample in samples if sample["kept"]}
-    assert kept >= {sample["id"] for sample in samples if not sample["prompt"]["objects"]}
+    assert [sample["name"] for sample in samples] == ["000000", "000001", "000002", "000003"]
+    kept = {sample["name"] for sample in samples if sample["kept"]}
+    assert kept >= {sample["name"] for sample in samples if not sample["prompt"]["objects"]}
     assert all(bool(sample["reason"]) != sample["kept"] for sample in samples)
     assert all(sample["labeler"] == "attention" for sample in samples)
     dataset = out / "dataset"
@@ -200,7 +200,7 @@ def test_generate_can_drop_near_duplicates(config_path: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     assert main(["generate", str(config_path), "--out", str(out), "--set", "drop_duplicates=1.0"]) == 0
     samples = read_jsonl(out / "samples.jsonl")
-    (kept,) = [sample["id"] for sample in samples if sample["kept"]]
+    (kept,) = [sample["name"] for sample in samples if sample["kept"]]
     dropped = [sample["reason"] for sample in samples if sample["reason"].startswith("near-duplicate")]
     assert dropped and set(dropped) == {f"near-duplicate of {kept}"}
 

@@ -16,14 +16,13 @@ from diffugen.cli.main import main
 from diffugen.config.dataset import Img2ImgConfig, InpaintConfig
 from diffugen.config.jobs import load_jobs
 from diffugen.datasets.folder import class_names_of, write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl
 from diffugen.generation.generate_dataset import make_plan
-from diffugen.generation.record import prompt_json
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, fill_template
+from diffugen.sample import Sample
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "configs" / "upstream-piano-road.json"
 
@@ -95,20 +94,20 @@ def test_txt2img_is_translated(here: Path) -> None:
     assert config.model.path == "somebody/some_model"
     assert config.classes == ("boat", "tent", "red car")  # what is drawn but not listed is added
     assert (config.generate.size_hw, config.generate.num_inference_steps) == ((64, 96), 2)
-    plan = make_plan(config)
+    plan = make_plan(config, job.out)
     assert len(plan.prompts) == 2 * 2 * 2  # the skies are in no prompt
     first = plan.prompts[0]
     assert first.text == "a front view of a tent, it is sunny day"
     assert (first.objects, first.negative_text) == ((ObjectPhrase("tent", "tent"),), "night")
-    assert len(set(plan.seeds)) == 8
-    assert all(100 <= seed <= 900 for seed in plan.seeds)
+    assert len({sample.seed for sample in plan.samples}) == 8
+    assert all(100 <= (sample.seed or 0) <= 900 for sample in plan.samples)
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_image_count_is_the_number_of_images(here: Path, count: int) -> None:
     [job] = load_jobs(write(here, "txt2img", txt2img__image_count=count))
-    plan = make_plan(job.config)
-    assert len(plan.prompts) == len(set(plan.seeds)) == count
+    plan = make_plan(job.config, job.out)
+    assert len(plan.prompts) == len({sample.seed for sample in plan.samples}) == count
     texts = [prompt.text for prompt in plan.prompts]
     assert max(map(texts.count, texts)) == -(-count // 4)  # further seeds of the same prompts
 
@@ -167,7 +166,7 @@ def txt2img_output(here: Path) -> Path:
         prompt = fill_template(template, [ObjectPhrase(name, class_name)], attributes)
         instances = Instances.from_masks(masks[number : number + 1].numpy(), [number + 1])
         pixels = torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8).numpy()
-        items.append(DatasetItem(str(number), pixels, instances, "train", prompt_json(prompt)))
+        items.append(Sample.labelled(str(number), pixels, instances, "train", prompt.to_provenance()))
     out = here / "datasets_output" / "harbour" / "txt2img"
     write_dataset(out / "dataset", items, ["boat", "tent", "red car"])
     return out
@@ -177,7 +176,7 @@ def test_img2img_changes_the_slots_of_the_source(here: Path, txt2img_output: Pat
     [job] = load_jobs(write(here, "txt2img", "img2img"), task="img2img")
     assert isinstance(job.config.task, Img2ImgConfig)
     assert (job.config.task.source, job.out) == (txt2img_output, Path("datasets_output/harbour/img2img"))
-    plan = make_plan(job.config)
+    plan = make_plan(job.config, job.out)
     assert [prompt.text for prompt in plan.prompts] == [
         f"a rear view of a {name}, it is {weather} night" for name in ("tent", "red car") for weather in ("rain", "fog")
     ]
@@ -189,7 +188,7 @@ def test_inpainting_replaces_objects_by_further_words_for_their_class(here: Path
     [job] = load_jobs(write(here, "txt2img", "inpaint"), task="inpaint")
     assert isinstance(job.config.task, InpaintConfig)
     assert job.config.model.path == "somebody/other_model"
-    drawn = [(prompt.text, prompt.objects[0].class_name) for prompt in make_plan(job.config).prompts]
+    drawn = [(prompt.text, prompt.objects[0].class_name) for prompt in make_plan(job.config, job.out).prompts]
     assert drawn == [
         ("a rear view of grand piano", "tent"),
         ("a rear view of blue car", "red car"),
@@ -302,8 +301,8 @@ def test_a_supervised_config_of_theirs_runs_to_its_end(
 def test_the_real_config_loads(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(REAL, here / "theirs.json")
     [job] = load_jobs(here / "theirs.json")
-    plan = make_plan(job.config)
-    assert len(plan.prompts) == len(set(plan.seeds)) == 250
+    plan = make_plan(job.config, job.out)
+    assert len(plan.prompts) == len({sample.seed for sample in plan.samples}) == 250
     assert {prompt.objects for prompt in plan.prompts} == {(ObjectPhrase("piano", "piano"),)}
     assert plan.class_names[-1] == "piano"
     assert "label_model" in caplog.text

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diffugen.datasets.export import export_dataset
-from diffugen.datasets.folder import class_names_of, own_splits, read_items, write_dataset
-from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 SIZE_HW = (37, 53)
 NAMES = ["grand-piano", "car"]
@@ -43,16 +43,16 @@ PARTS = Instances.from_masks(masks_of([(2, 2, 9, 9), (30, 20, 44, 30)]), [1])
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     items = [
-        DatasetItem(name, picture(number), instances, "val" if name == "tiny" else "train", {"seed": number})
+        Sample.labelled(name, picture(number), instances, "val" if name == "tiny" else "train", {"seed": number})
         for number, (name, instances) in enumerate(CASES.items())
     ]
-    items.append(DatasetItem("parts", picture(9), PARTS, "val", {"seed": 9}))
+    items.append(Sample.labelled("parts", picture(9), PARTS, "val", {"seed": 9}))
     write_dataset(tmp_path / "source", items, NAMES)
     return tmp_path / "source"
 
 
-def rows_of(root: Path) -> dict[str, tuple[DatasetItem, np.ndarray]]:
-    return {item.name: (item, image) for split in own_splits(root) for item, image in read_items(root, split)}
+def rows_of(root: Path) -> dict[str, tuple[Sample, np.ndarray]]:
+    return {item.name: (item, image) for split in own_splits(root) for item, image in read_samples(root, split)}
 
 
 def assert_same(found: Path, expected: Path, *, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
@@ -122,10 +122,10 @@ def test_classes_can_be_chosen_and_ordered(source: Path, tmp_path: Path) -> None
 def test_near_duplicates_are_dropped_across_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twin = np.clip(picture(1).astype(int) + 3, 0, 255).astype(np.uint8)
     items = [
-        DatasetItem("a", picture(1), CASES["hole"], "train"),
-        DatasetItem("b", picture(2), CASES["tiny"], "train"),
-        DatasetItem("c", twin, CASES["hole"], "val"),
-        DatasetItem("d", picture(3), CASES["hole"], "val"),
+        Sample.labelled("a", picture(1), CASES["hole"], "train"),
+        Sample.labelled("b", picture(2), CASES["tiny"], "train"),
+        Sample.labelled("c", twin, CASES["hole"], "val"),
+        Sample.labelled("d", picture(3), CASES["hole"], "val"),
     ]
     write_dataset(tmp_path / "source", items, NAMES)
     export_dataset(tmp_path / "source", tmp_path / "a", drop_duplicates=0.06)

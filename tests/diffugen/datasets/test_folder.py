@@ -7,23 +7,23 @@ import pytest
 from pycocotools.coco import COCO
 
 from diffugen.datasets.folder import class_names_of, read_dataset, splits_of, write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
 from diffugen.images import read_image, write_image
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 SIZE_HW = (24, 40)
 NAMES = ["grand-piano", "car"]
 
 
-def item(name: str, split: str, num: int = 1) -> DatasetItem:
+def item(name: str, split: str, num: int = 1) -> Sample:
     rng = np.random.default_rng(len(name) + num)
     masks = np.zeros((num, *SIZE_HW), bool)
     for i in range(num):
         masks[i, 3:15, 12 * i : 12 * i + 9] = True
         masks[i, 5:8, 12 * i + 3 : 12 * i + 5] = False  # a hole
     image = rng.integers(0, 255, (*SIZE_HW, 3), np.uint8)
-    return DatasetItem(name, image, Instances.from_masks(masks, [i % 2 for i in range(num)]), split, {"seed": num})
+    return Sample.labelled(name, image, Instances.from_masks(masks, [i % 2 for i in range(num)]), split, {"seed": num})
 
 
 ITEMS = [item("a", "train", 2), item("b", "train", 0), item("c", "val", 3)]
@@ -58,7 +58,7 @@ def test_classes_can_be_chosen_and_ordered(tmp_path: Path, source: str) -> None:
 
 def test_image_files_are_linked_not_copied(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", ITEMS[0].image)
-    linked = DatasetItem("a", tmp_path / "x.png", ITEMS[0].instances, "train")
+    linked = Sample.labelled("a", tmp_path / "x.png", ITEMS[0].instances, "train")
     write_dataset(tmp_path / "d", [linked], NAMES)
     write_dataset(tmp_path / "e", [linked], NAMES, link_images=False)
     assert os.path.samefile(tmp_path / "x.png", tmp_path / "d/images/train/a.png")
@@ -72,7 +72,7 @@ def test_images_are_copied_where_links_fail(tmp_path: Path, monkeypatch: pytest.
 
     write_image(tmp_path / "x.png", ITEMS[0].image)
     monkeypatch.setattr(os, "link", refuse)
-    write_dataset(tmp_path / "d", [DatasetItem("a", tmp_path / "x.png", ITEMS[0].instances, "train")], NAMES)
+    write_dataset(tmp_path / "d", [Sample.labelled("a", tmp_path / "x.png", ITEMS[0].instances, "train")], NAMES)
     np.testing.assert_array_equal(read_image(tmp_path / "d/images/train/a.png"), ITEMS[0].image)
 
 
@@ -87,14 +87,14 @@ def test_a_failed_write_leaves_the_old_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (DatasetItem("../a", ITEMS[0].image, ITEMS[0].instances, "train"), "plain file names"),
+        (Sample.labelled("../a", ITEMS[0].image, ITEMS[0].instances, "train"), "plain file names"),
         (
-            DatasetItem("a", ITEMS[2].image, Instances.from_masks(ITEMS[0].instances.masks, [0, 2]), "train"),
+            Sample.labelled("a", ITEMS[2].image, Instances.from_masks(ITEMS[0].instances.masks, [0, 2]), "train"),
             "class ids",
         ),
     ],
 )
-def test_items_that_do_not_fit_are_refused(tmp_path: Path, bad: DatasetItem, message: str) -> None:
+def test_items_that_do_not_fit_are_refused(tmp_path: Path, bad: Sample, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_dataset(tmp_path / "d", [bad], NAMES)
 

@@ -6,10 +6,10 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from diffugen.datasets import imagefolder
-from diffugen.datasets.folder import class_names_of, read_dataset, read_items, splits_of
-from diffugen.datasets.item import DatasetItem
+from diffugen.datasets.folder import class_names_of, read_dataset, read_samples, splits_of
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 SIZE_HW = (31, 47)
 NAMES = ["cat", "grand piano", "tent"]
@@ -35,9 +35,9 @@ def some_instances() -> Instances:
     return Instances.from_masks(masks, [1, 0, 1, 0], [0.9, 0.25, 1.0, 0.123456])
 
 
-def item(name: str, split: str, instances: Instances, provenance: dict | None = None) -> DatasetItem:
+def item(name: str, split: str, instances: Instances, provenance: dict | None = None) -> Sample:
     pixels = np.random.default_rng(len(name)).integers(0, 255, (*SIZE_HW, 3), np.uint8)
-    return DatasetItem(name, pixels, instances, split, provenance or {})
+    return Sample.labelled(name, pixels, instances, split, provenance or {})
 
 
 EMPTY = Instances.empty(SIZE_HW)
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_comes_back_with_its_provenance(folder: Path) -> None:
     assert class_names_of(folder) == NAMES and splits_of(folder) == ["train", "val"]
-    read = [row for split in ("train", "val") for row in read_items(folder, split)]
+    read = [row for split in ("train", "val") for row in read_samples(folder, split)]
     for (found, image), given in zip(read, ITEMS, strict=True):
         assert (found.name, found.split, found.provenance) == (given.name, given.split, given.provenance)
         np.testing.assert_array_equal(image, given.image)

@@ -6,9 +6,9 @@ from PIL import Image
 
 from diffugen.datasets import voc
 from diffugen.datasets.folder import class_names_of, read_dataset, splits_of
-from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 SIZE_HW = (31, 47)
 NAMES = ["cat", "piano"]
@@ -26,9 +26,9 @@ def some_instances() -> Instances:
     return Instances.from_masks(masks, [1, 0, 1, 0, 0])
 
 
-def item(name: str, split: str, instances: Instances, image: Path | None = None) -> DatasetItem:
+def item(name: str, split: str, instances: Instances, image: Path | None = None) -> Sample:
     pixels = np.random.default_rng(len(name)).integers(0, 255, (*SIZE_HW, 3), np.uint8)
-    return DatasetItem(name, pixels if image is None else image, instances, split)
+    return Sample.labelled(name, pixels if image is None else image, instances, split)
 
 
 def test_instances_come_back_exactly() -> None:

@@ -87,10 +87,10 @@ def test_ultralytics_reads_the_same_mask() -> None:
 def test_supervision_reads_the_same_box(tmp_path) -> None:
     supervision = pytest.importorskip("supervision")
     from diffugen.datasets.folder import write_dataset
-    from diffugen.datasets.item import DatasetItem
+    from diffugen.sample import Sample
 
     given = Instances.from_masks(EXACT["concave"][None], [1])
-    write_dataset(tmp_path / "d", [DatasetItem("a", np.zeros((*SIZE_HW, 3), np.uint8), given, "train")], ["x", "y"])
+    write_dataset(tmp_path / "d", [Sample.labelled("a", np.zeros((*SIZE_HW, 3), np.uint8), given, "train")], ["x", "y"])
     root = tmp_path / "d"
     read = supervision.DetectionDataset.from_yolo(
         str(root / "images/train"), str(root / "labels/train"), str(root / "data.yaml"), force_masks=True

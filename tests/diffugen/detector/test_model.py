@@ -12,7 +12,6 @@ from PIL import Image, UnidentifiedImageError
 
 from diffugen.config.settings import DetectorConfig
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import (
     import_ultralytics,
     load_detector,
@@ -24,12 +23,13 @@ from diffugen.detector.model import (
 from diffugen.detector.training import finetune
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 SIZE_HW = (48, 64)
 CONFIG = DetectorConfig(imgsz=64, epochs=2, batch_size=4, learning_rate=1e-3, device="cpu")
 
 
-def squares(num: int, class_names: list[str]) -> list[DatasetItem]:
+def squares(num: int, class_names: list[str]) -> list[Sample]:
     """Bright squares on noise, one per image."""
     rng = np.random.default_rng(0)
     items = []
@@ -39,7 +39,7 @@ def squares(num: int, class_names: list[str]) -> list[DatasetItem]:
         y, x = rng.integers(2, 20), rng.integers(2, 36)
         mask[0, y : y + 24, x : x + 24] = True
         image[mask[0]] = (250, 40 * (i % 2), 30)
-        items.append(DatasetItem(f"{i}", image, Instances.from_masks(mask, [i % len(class_names)]), "train"))
+        items.append(Sample.labelled(f"{i}", image, Instances.from_masks(mask, [i % len(class_names)]), "train"))
     return items
 
 

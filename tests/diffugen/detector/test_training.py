@@ -14,12 +14,12 @@ import torch
 from diffugen.config.loader import validate
 from diffugen.config.settings import DetectorConfig
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector import model as detector
 from diffugen.detector.model import import_ultralytics, load_detector, new_detector, save_detector
 from diffugen.detector.training import finetune, gpus, training_options
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,9 @@ def test_what_ultralytics_starts_on_each_gpu_trains_like_this_process(
     masks = np.zeros((1, 48, 64), bool)
     masks[0, 8:40, 8:48] = True
     images = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
-    items = [DatasetItem(str(k), image, Instances.from_masks(masks, [0]), "train") for k, image in enumerate(images)]
+    items = [
+        Sample.labelled(str(k), image, Instances.from_masks(masks, [0]), "train") for k, image in enumerate(images)
+    ]
     write_dataset(tmp_path / "data", items, ["tent"])
     save_detector(new_detector(["tent"]), tmp_path / "base.safetensors")
     config = DetectorConfig(imgsz=64, epochs=1, batch_size=4, device="cpu")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import load_detector, new_detector, save_detector
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector, evaluate_groups
 from diffugen.evaluation.metrics import average_precision, label_quality
 from diffugen.instances import Instances
 from diffugen.masks.matching import mask_iou, match_instances
+from diffugen.sample import Sample
 from diffugen.toyworld import render
 from diffugen.toyworld.scene import sample_scene
 from diffugen.toyworld.scenes_dataset import labels
@@ -134,7 +134,7 @@ def test_predictions_and_truths_are_aligned() -> None:
 def test_evaluating_a_detector(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (*SIZE_HW, 3), np.uint8)
-    write_dataset(tmp_path / "d", [DatasetItem("a", image, boxes(A, classes=[0]), "test")], NAMES)
+    write_dataset(tmp_path / "d", [Sample.labelled("a", image, boxes(A, classes=[0]), "test")], NAMES)
     save_detector(new_detector(NAMES[:2]), tmp_path / "w.safetensors")
     table = evaluate_detector(tmp_path / "w.safetensors", tmp_path / "d", NAMES[:2], imgsz=64, device="cpu")
     assert set(table) == {"mean", "piano", "car"}
@@ -149,7 +149,7 @@ def test_groups_of_images_are_measured_apart(tmp_path: Path) -> None:
     drawn = [render(scene, (96, 128)) for scene in scenes]
     items = [
         # by night the labels are those of another scene, so that what is found there is wrong
-        DatasetItem(str(k), drawn[k].image, labels(drawn[k if k < 4 else (k + 1) % 4], names), "test")
+        Sample.labelled(str(k), drawn[k].image, labels(drawn[k if k < 4 else (k + 1) % 4], names), "test")
         for k in range(8)
     ]
     write_dataset(tmp_path / "d", items, names)

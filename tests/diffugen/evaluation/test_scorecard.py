@@ -11,13 +11,13 @@ import torch
 import diffugen.toyworld
 from diffugen.cli.main import main
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
 from diffugen.files import read_json
 from diffugen.instances import Instances
+from diffugen.sample import Sample
 from diffugen.toyworld.scene import COMMON_KINDS
 from diffugen.toyworld.scenes_dataset import write_scenes
 
@@ -39,7 +39,7 @@ TRUTH = {"a": boxes(A, B, classes=[0, 1]), "b": boxes(A, classes=[0]), "c": Inst
 
 def write(folder: Path, labels: dict[str, Instances], split: str, names: list[str] = NAMES) -> Path:
     image = np.zeros((*SIZE_HW, 3), np.uint8)
-    write_dataset(folder, [DatasetItem(name, image, found, split) for name, found in labels.items()], names)
+    write_dataset(folder, [Sample.labelled(name, image, found, split) for name, found in labels.items()], names)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"truth has no class 'tent'"):
         score_labels(truth, truth, class_names=["tent"])
     small = np.zeros((20, 50, 3), np.uint8)
-    write_dataset(tmp_path / "z", [DatasetItem("a", small, Instances.empty((20, 50)), "test")], NAMES)
+    write_dataset(tmp_path / "z", [Sample.labelled("a", small, Instances.empty((20, 50)), "test")], NAMES)
     with pytest.raises(UserError, match=r"image 'a' is \(20, 50\) in .*, but \(30, 50\) in"):
         score_labels(tmp_path / "z", truth)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import numpy as np
 import pytest
 import torch
 
+from diffugen.attention.heatmaps import attention_of
 from diffugen.config.settings import GenerateConfig
 from diffugen.errors import UserError
-from diffugen.files import read_jsonl
+from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generation import batches as generate
 from diffugen.generation.batches import generate_batches
 from diffugen.generation.photos import read_photos
-from diffugen.generation.record import GeneratedRecord
+from diffugen.generation.plan import plan_samples
+from diffugen.generation.variations import Variation
 from diffugen.images import write_png
+from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
+from diffugen.sample import Sample
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=1, guidance_scale=3, batch_size=2)
 PROMPTS = [
@@ -32,19 +37,29 @@ PROMPTS = [
 SEEDS = [11, 12, 2**32 - 1]
 
 
-def run(pipe: Any, out: Path, prompts: Sequence[Prompt] = PROMPTS, **changes: Any) -> list[Any]:
+def run(
+    pipe: Any,
+    out: Path,
+    prompts: Sequence[Prompt] = PROMPTS,
+    variations: list[Variation | None] | None = None,
+    **changes: Any,
+) -> list[Sample]:
     settings = SETTINGS.model_copy(update=changes)
-    return generate_batches(pipe, prompts, SEEDS[: len(prompts)], settings, out, progress=False)
+    seeds = [*SEEDS, *range(len(prompts))][: len(prompts)]
+    plan = plan_samples(out, ("car", "tent"), prompts, seeds, settings, model="tiny", variations=variations)
+    generate_batches(pipe, plan, settings, progress=False)
+    return list(plan.samples)
 
 
 def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def written(out: Path) -> list[GeneratedRecord]:
-    """The records of all finished batches in a folder."""
+def written(out: Path) -> list[Sample]:
+    """The samples of all finished batches in a folder."""
     parts = sorted((out / "parts").glob("batch_*.jsonl"))
-    return [GeneratedRecord.from_json(value, out) for part in parts for value in read_jsonl(part)]
+    recipes = [recipe for part in parts for recipe in read_jsonl(part)]
+    return [Sample.from_json({**recipe, "name": Path(recipe["image"]).stem}, out) for recipe in recipes]
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +77,13 @@ def finished(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_sample_has_its_files_and_record(finished: Path) -> None:
     records = written(finished)
-    assert [record.id for record in records] == ["000000", "000001", "000002"]
+    assert [record.name for record in records] == ["000000", "000001", "000002"]
     assert [record.prompt for record in records] == PROMPTS
     assert [record.seed for record in records] == SEEDS
     for record in records:
-        assert record.image().shape == (64, 96, 3)
-        assert record.image().dtype == np.uint8
-        heatmaps = record.heatmaps()
+        assert record.pixels().shape == (64, 96, 3)
+        assert record.pixels().dtype == np.uint8
+        heatmaps = attention_of(record).heatmaps
         assert [heatmap.phrase for heatmap in heatmaps] == [phrase.text for phrase in record.prompt.objects]
         assert all(heatmap.values.shape == (8, 12) for heatmap in heatmaps)
         assert record.task == "txt2img"
@@ -135,9 +150,9 @@ def test_all_prompts_are_checked_before_anything_is_generated(pipe: Any, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompts_and_seeds_must_be_aligned(pipe: Any, tmp_path: Path) -> None:
+def test_prompts_and_seeds_must_be_aligned(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one seed per prompt: 3 prompts, 1 seeds"):
-        generate_batches(pipe, PROMPTS, [1], SETTINGS, tmp_path)
+        plan_samples(tmp_path, (), PROMPTS, [1], SETTINGS, model="tiny")
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_images: int) -> list[list[int]]:
@@ -165,10 +180,10 @@ def test_batches_are_halved_when_memory_runs_out(
     tried = limit_memory(monkeypatch, 1)
     records = run(pipe, tmp_path, batch_size=3)
     assert tried == [SEEDS, [11], [12], [2**32 - 1]]
-    assert [record.id for record in written(tmp_path)] == ["000000", "000001", "000002"]
-    assert "GPU memory ran out with 3 images at a time; going on with 1" in caplog.text
+    assert [record.name for record in written(tmp_path)] == ["000000", "000001", "000002"]
+    assert "out of GPU memory: going on with 1 images at a time" in caplog.text
     for record, whole in zip(records, written(finished), strict=True):
-        difference = record.image().astype(int) - whole.image()
+        difference = record.pixels().astype(int) - whole.pixels()
         assert np.abs(difference).max() <= 1  # the same sample, in a batch of another size
 
 
@@ -188,13 +203,23 @@ def test_a_disk_error_leaves_no_half_batch(pipe: Any, tmp_path: Path, monkeypatc
     assert written(tmp_path) == []
 
 
-def test_provenance_is_recorded_as_json_would_tell_it(pipe: Any, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"num_inference_steps": 1})
-    given = {"model": "m", "embeddings": ("a", "b")}
+def test_provenance_is_recorded_as_json_gives_it_back(pipe: Any, tmp_path: Path) -> None:
+    given = {"path": "m", "embeddings": ("a", "b")}
+    plan = plan_samples(tmp_path, (), PROMPTS[1:2], [5], SETTINGS, model=given)
     for _ in range(2):  # the second time it is read back
-        records = generate_batches(pipe, PROMPTS[1:2], [5], settings, tmp_path, progress=False, provenance=given)
-    assert records[0].provenance["embeddings"] == ["a", "b"]
-    assert json.loads((tmp_path / "parts" / "batch_000000.jsonl").read_text())["provenance"]["model"] == "m"
+        generate_batches(pipe, plan, SETTINGS, progress=False)
+    assert plan.samples[0].provenance["model"]["embeddings"] == ["a", "b"]
+    assert json.loads((tmp_path / "parts" / "batch_000000.jsonl").read_text())["provenance"]["model"]["path"] == "m"
+
+
+def test_parts_of_the_first_version_are_resumed(pipe: Any, finished: Path, tmp_path: Path) -> None:
+    """They named their samples by an id."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    for part in (tmp_path / "parts").iterdir():
+        write_jsonl(part, [{"id": Path(recipe["image"]).stem, **recipe} for recipe in read_jsonl(part)])
+    before = contents(tmp_path)
+    run(pipe, tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_heatmap_files_are_never_unpickled(finished: Path, tmp_path: Path) -> None:
@@ -202,7 +227,7 @@ def test_heatmap_files_are_never_unpickled(finished: Path, tmp_path: Path) -> No
     evil = tmp_path / "evil.npz"
     np.savez(evil, values=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
-        type(record)(**{**vars(record), "heatmap_path": evil}).heatmaps()
+        attention_of(replace(record, heatmap_path=evil))
 
 
 def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
@@ -211,14 +236,14 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     prompts = [Prompt(f"a photo of a {word}", (ObjectPhrase(word, "tent"),)) for word in ("tent", "car")]
 
     def read(out: Path) -> list[Any]:
-        return read_photos(pipe, tmp_path / "photos", prompts, SETTINGS, out, provenance={"model": "tiny"})
+        return read_photos(pipe, tmp_path / "photos", prompts, SETTINGS, out, model="tiny")
 
     (record,) = read(tmp_path / "out")
     captions = ["a photo of a tent", "a photo of a car"]
     assert (record.task, record.prompt) == ("photo", prompts[0])
     assert record.provenance == {"model": "tiny", "photo": "tent.png", "captions": captions}
-    assert (record.image() == pixels).all()
-    assert record.heatmaps()[0].values.shape == (6, 10)
+    assert (record.pixels() == pixels).all()
+    assert attention_of(record).heatmaps[0].values.shape == (6, 10)
     before = contents(tmp_path / "out")
     (tmp_path / "photos" / "tent.png").unlink()
     assert read(tmp_path / "out") == [record]  # done is done
@@ -234,34 +259,24 @@ def test_large_photos_are_read_at_the_size_that_the_model_knows(pipe: Any, tmp_p
     write_png(tmp_path / "photos" / "tent.png", np.zeros((side, side, 3), np.uint8))
     settings = SETTINGS.model_copy(update={"self_attention_factor": 1})
     prompt = Prompt("a tent", (ObjectPhrase("tent", "tent"),))
-    (record,) = read_photos(pipe, tmp_path / "photos", [prompt], settings, tmp_path / "out", provenance={})
-    assert record.image().shape == (side, side, 3)
-    assert record.heatmaps()[0].values.shape == (native, native)
-
-
-@dataclass(frozen=True)
-class DrawnOver:
-    """A start of noise, drawn over or repainted on its left."""
-
-    task: str
-    strength: float
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def load(self) -> tuple[np.ndarray, np.ndarray | None]:
-        image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-        return image, np.indices((64, 96))[1] < 48 if self.task == "inpaint" else None
+    (record,) = read_photos(pipe, tmp_path / "photos", [prompt], settings, tmp_path / "out", model="tiny")
+    assert record.pixels().shape == (side, side, 3)
+    assert attention_of(record).heatmaps[0].values.shape == (native, native)
 
 
 def test_samples_with_and_without_a_start_go_into_one_folder(pipe: Any, tmp_path: Path) -> None:
     """Only alike ones share a batch, and those from noise are what they would be alone."""
-    inpainted = DrawnOver("inpaint", 1.0)
-    starts = [None, None, DrawnOver("img2img", 0.5), DrawnOver("img2img", 1.0), inpainted, None]
-    prompts, seeds = [PROMPTS[0]] * 6, list(range(6))
-    settings = SETTINGS.model_copy(update={"num_inference_steps": 2, "batch_size": 4})
-    records = generate_batches(pipe, prompts, seeds, settings, tmp_path / "mixed", starts=starts, progress=False)
-    assert [record.task for record in records] == ["txt2img"] * 2 + ["img2img"] * 2 + ["inpaint", "txt2img"]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    masks = np.indices((64, 96))[1:] < 48
+    source = Sample.labelled("source", pixels, Instances.from_masks(masks, [0]), "train")
+    half, drawn_over = (Variation(source, ("car",), PROMPTS[0], strength, size_hw=(64, 96)) for strength in (0.5, 1.0))
+    repainted = Variation(source, ("car",), PROMPTS[0], 1.0, target=0)
+    variations = [None, None, half, drawn_over, repainted, None]
+    options = {"num_inference_steps": 2, "batch_size": 4}
+    samples = run(pipe, tmp_path / "mixed", [PROMPTS[0]] * 6, variations, **options)
+    assert [sample.task for sample in samples] == ["txt2img"] * 2 + ["img2img"] * 2 + ["inpaint", "txt2img"]
     parts = sorted(path.stem for path in (tmp_path / "mixed" / "parts").iterdir())
     assert parts == [f"batch_00000{number}" for number in (0, 2, 3, 4, 5)]
-    alone = generate_batches(pipe, prompts[:2], seeds[:2], settings, tmp_path / "alone", progress=False)
-    assert all((a.image() == b.image()).all() for a, b in zip(alone, records, strict=False))
-    assert (records[4].image()[:, 48:] == inpainted.load()[0][:, 48:]).all()
+    alone = run(pipe, tmp_path / "alone", [PROMPTS[0]] * 2, **options)
+    assert all((a.pixels() == b.pixels()).all() for a, b in zip(alone, samples, strict=False))
+    assert (samples[4].pixels()[:, 48:] == pixels[:, 48:]).all()

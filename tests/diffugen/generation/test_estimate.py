@@ -12,12 +12,18 @@ import torch
 from diffugen.config.settings import GenerateConfig, ModelConfig
 from diffugen.errors import UserError
 from diffugen.generation.estimate import Trial, disk_bytes, estimate, is_here, memory_bytes, run_trial
-from diffugen.generation.sources import SourceImage
+from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.variations import Variation
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
+from diffugen.sample import Sample
 
 SETTINGS = GenerateConfig(height=64, width=96, num_inference_steps=20, guidance_scale=3, batch_size=2)
 PROMPTS = [Prompt("a red car", (ObjectPhrase("red car", "car"),)), Prompt("a tent"), Prompt("a tent at night")]
+
+
+def plan_of(prompts: list[Prompt], variations: list[Variation] | None = None) -> Plan:
+    seeds = list(range(len(prompts)))
+    return plan_samples(Path("out"), (), prompts, seeds, SETTINGS, model="m", variations=variations)
 
 
 def test_time_grows_with_images_and_steps() -> None:
@@ -63,9 +69,8 @@ def test_a_trial_runs_what_will_be_run(tiny_pipeline: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(attention, "generate_with_attention", watched)
     pixels = np.zeros((64, 96, 3), np.uint8)
-    monkeypatch.setattr(SourceImage, "image", lambda _: pixels)
-    start = Variation(SourceImage("a", "", Path("a.png")), PROMPTS[0], 0.5, size_hw=(64, 96))
-    trial = run_trial(tiny_pipeline, PROMPTS, SETTINGS, [start] * 3)
+    variation = Variation(Sample("a", pixels), (), PROMPTS[0], 0.5, size_hw=(64, 96))
+    trial = run_trial(tiny_pipeline, plan_of(PROMPTS, [variation] * len(PROMPTS)), SETTINGS)
     assert [call["settings"].num_inference_steps for call in seen] == [1, 3]
     assert (seen[1]["images"][0] == pixels).all() and "masks" not in seen[1]
     assert seen[1]["prompts"] == PROMPTS[:1]
@@ -74,7 +79,7 @@ def test_a_trial_runs_what_will_be_run(tiny_pipeline: Any, monkeypatch: pytest.M
 
 
 def test_estimates_of_a_model_that_is_here(tiny_pipeline_dir: Path) -> None:
-    lines = estimate(ModelConfig(path=str(tiny_pipeline_dir), device="cpu"), SETTINGS, PROMPTS)
+    lines = estimate(ModelConfig(path=str(tiny_pipeline_dir), device="cpu"), SETTINGS, plan_of(PROMPTS))
     disk, duration, memory = lines
     assert disk.startswith("disk: about 34.7 kB") and "1.8 bytes per pixel" in disk
     assert duration.startswith("time: about ") and "on cpu" in duration and "(measured: " in duration
@@ -86,7 +91,7 @@ def test_prompts_that_do_not_fit_are_found_before_anything_runs(tiny_pipeline_di
         estimate(
             ModelConfig(path=str(tiny_pipeline_dir), device="cpu"),
             SETTINGS,
-            [*PROMPTS, Prompt("a tent", (ObjectPhrase("bus", "bus"),))],
+            plan_of([*PROMPTS, Prompt("a tent", (ObjectPhrase("bus", "bus"),))]),
         )
 
 
@@ -94,11 +99,11 @@ def test_prompts_that_do_not_fit_are_found_before_anything_runs(tiny_pipeline_di
 def test_a_model_that_is_not_here_is_not_fetched(path: str) -> None:
     config = ModelConfig(path=path)
     assert not is_here(config)
-    disk, rest = estimate(config, SETTINGS, PROMPTS)
+    disk, rest = estimate(config, SETTINGS, plan_of(PROMPTS))
     assert disk.startswith("disk: about ")
     assert rest == f"time and memory: unknown, as model.path {path!r} is not on this machine"
 
 
 def test_a_device_that_is_not_here_is_no_mistake(tiny_pipeline_dir: Path) -> None:
     config = ModelConfig(path=str(tiny_pipeline_dir), device="cuda:7")
-    assert "unknown, as model.device 'cuda:7' is not on this machine" in estimate(config, SETTINGS, PROMPTS)[1]
+    assert "unknown, as model.device 'cuda:7' is not on this machine" in estimate(config, SETTINGS, plan_of(PROMPTS))[1]

@@ -14,17 +14,17 @@ from diffugen.cli.main import main
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.loader import load_config
 from diffugen.datasets.folder import class_names_of, read_dataset, write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.files import read_json, read_jsonl
 from diffugen.generation import batches as generate_module
-from diffugen.generation.generate_dataset import make_plan, missing_objects
+from diffugen.generation.generate_dataset import make_plan
 from diffugen.generation.inpainting import repaint_region
-from diffugen.generation.record import prompt_json
+from diffugen.generation.labelled import missing_objects
 from diffugen.generation.sources import read_sources
 from diffugen.images import read_image, write_png
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, fill_template
+from diffugen.sample import Sample
 
 SIZES_HW = {"one": (64, 96), "two": (64, 96), "three": (80, 70)}
 PROMPT = fill_template(
@@ -50,7 +50,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     splits = {"one": "train", "two": "val", "three": "train"}
     items = [
-        DatasetItem(name, picture(name), labels(name), split, prompt_json(PROMPT) | {"seed": 5})
+        Sample.labelled(name, picture(name), labels(name), split, PROMPT.to_provenance() | {"seed": 5})
         for name, split in splits.items()
     ]
     write_dataset(folder / "dataset", items, ["car", "tent"])
@@ -115,7 +115,7 @@ def test_inpainting_leaves_all_else_as_it_was(inpaint_config: Path, source: Path
             assert ["car", "tent", "piano"][found.class_ids[1]] == new
             assert not (found.masks[1] & ~region).any()
     assert any(sample["kept"] for sample in samples)
-    parents = {sample["id"]: sample["provenance"]["parent"] for sample in samples}
+    parents = {sample["name"]: sample["provenance"]["parent"] for sample in samples}
     for split in ("train", "val"):  # a variation stays on its parent's side
         names = [name for name, _, _ in read_dataset(out / "dataset", split)]
         assert names and all(parents[name]["split"] == split for name in names)
@@ -167,12 +167,11 @@ def test_a_low_strength_stays_close_to_the_source(source: Path, tiny_pipeline_di
             num_images=1,
             seed=3,
         )
-        plan = make_plan(load_config(config, DatasetConfig))
-        assert plan.variations
+        plan = make_plan(load_config(config, DatasetConfig), tmp_path)
         out = tmp_path / str(strength)
         assert main(["generate", str(config), "--out", str(out)]) == 0
         image = read_image(out / "images" / "000000.png").astype(float)
-        return float(np.abs(image - plan.variations[0].load()[0]).mean())
+        return float(np.abs(image - plan.variations["000000"].load()[0]).mean())
 
     assert distance(0.1) < distance(1.0)
 
@@ -191,21 +190,20 @@ def test_img2img_of_photos_keeps_variations_of_a_photo_together(tiny_pipeline_di
             "mode": "cartesian",
         },
     )
-    plan = make_plan(load_config(config, DatasetConfig, ["num_images_per_prompt=2"]))
+    plan = make_plan(load_config(config, DatasetConfig, ["num_images_per_prompt=2"]), tmp_path)
     assert len(plan.prompts) == 20
     assert plan.class_names == ("tent",)
-    assert plan.variations
-    splits = {(item.source.name, split) for item, split in zip(plan.variations, plan.splits, strict=True)}
+    splits = {(plan.variations[sample.name].source.name, sample.split) for sample in plan.samples}
     assert sorted(split for _, split in splits) == ["train"] * 4 + ["val"]
 
 
 def test_what_was_generated_can_be_a_source(inpaint_config: Path, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     main(["generate", str(inpaint_config), "--out", str(out)])
-    images = read_sources(out)
+    images, _ = read_sources(out)
     assert images
     for image in images:
-        assert image.prompt is not None and image.prompt.text.endswith("by day")
+        assert image.prompt.text.endswith("by day")
         assert image.provenance["parent"]["seed"] == 5
         assert image.provenance["labeler"] == "attention"
 

@@ -13,14 +13,13 @@ from diffugen.config.dataset import Img2ImgConfig, InpaintConfig
 from diffugen.config.loader import validate
 from diffugen.config.settings import PromptsConfig
 from diffugen.datasets.folder import write_dataset
-from diffugen.datasets.item import DatasetItem
 from diffugen.errors import UserError
-from diffugen.generation.record import prompt_json
-from diffugen.generation.sources import SourceImage, read_sources
+from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import Variation, cover, label_inpainted, plan_variations
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, fill_template
+from diffugen.sample import Sample
 
 SIZE_HW = (40, 64)
 RED_CAR, TENT = ObjectPhrase("red car", "car"), ObjectPhrase("tent", "tent")
@@ -34,9 +33,9 @@ def instances(*class_ids: int) -> Instances:
     return Instances.from_masks(masks, class_ids)
 
 
-def source(name: str, prompt: Prompt | None = None, labels: Instances | None = None, split: str = "") -> SourceImage:
+def source(name: str, prompt: Prompt | None = None, labels: Instances | None = None, split: str = "") -> Sample:
     encoded = None if labels is None else labels.to_json()
-    return SourceImage(name, split, Path(f"{name}.png"), prompt, ("car", "tent"), encoded)
+    return Sample(name, Path(f"{name}.png"), prompt or Prompt(""), split=split, encoded=encoded)
 
 
 def prompts(*texts: str, **changes: Any) -> PromptsConfig:
@@ -51,8 +50,8 @@ def inpaint(**changes: Any) -> InpaintConfig:
     return InpaintConfig(kind="inpaint", source=Path("s"), **changes)
 
 
-def plan(sources: list[SourceImage], task: Any, config: PromptsConfig, **options: Any) -> list[Variation]:
-    return plan_variations(sources, task, config, size_hw=(48, 80), **options)
+def plan(sources: list[Sample], task: Any, config: PromptsConfig, **options: Any) -> list[Variation]:
+    return plan_variations(sources, ["car", "tent"], task, config, size_hw=(48, 80), **options)
 
 
 BY_DAY = fill_template("a {x} beside a {x} {time}, {place}", (RED_CAR, TENT), {"time": "by day", "place": "in a city"})
@@ -198,11 +197,13 @@ def test_what_is_loaded_fits_the_model(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", pixels)
     masks = np.zeros((1, 45, 70), bool)
     masks[0, 10:44, 10:69] = True
-    parent = SourceImage("a", "", tmp_path / "a.png", None, ("car",), Instances.from_masks(masks, [0]).to_json())
-    image, region = Variation(parent, Prompt("x"), 1.0, target=0).load()
+    parent = Sample.labelled("a", tmp_path / "a.png", Instances.from_masks(masks, [0]), "")
+    repainted = Variation(parent, ("car",), Prompt("x"), 1.0, target=0)
+    image, region = repainted.load()
+    assert repainted.start_hw == image.shape[:2]
     assert (image == pixels[:40, :64]).all()
     assert region is not None and (region == masks[0, :40, :64]).all()
-    image, region = Variation(parent, Prompt("x"), 0.5, size_hw=(48, 80)).load()
+    image, region = Variation(parent, ("car",), Prompt("x"), 0.5, size_hw=(48, 80)).load()
     assert image.shape == (48, 80, 3) and region is None
 
 
@@ -212,17 +213,17 @@ def picture(seed: int) -> np.ndarray:
 
 def test_a_dataset_tells_its_prompts_labels_and_splits(tmp_path: Path) -> None:
     items = [
-        DatasetItem("one", picture(1), instances(0, 1), "train", prompt_json(BY_DAY) | {"seed": 7}),
-        DatasetItem("two", picture(2), instances(1, 1), "val"),
-        DatasetItem("three", picture(3), instances(), "val"),
+        Sample.labelled("one", picture(1), instances(0, 1), "train", BY_DAY.to_provenance() | {"seed": 7}),
+        Sample.labelled("two", picture(2), instances(1, 1), "val"),
+        Sample.labelled("three", picture(3), instances(), "val"),
     ]
     write_dataset(tmp_path / "run" / "dataset", items, ["car", "tent"])
-    one, two, three = read_sources(tmp_path / "run", {"tent": "blue tent"})
+    (one, two, three), names = read_sources(tmp_path / "run", {"tent": "blue tent"})
+    assert names == ["car", "tent"]
     assert one.prompt == BY_DAY
-    assert (one.split, one.provenance["seed"], one.class_names) == ("train", 7, ("car", "tent"))
+    assert (one.split, one.provenance["seed"]) == ("train", 7)
     assert (one.instances.masks == instances(0, 1).masks).all()
-    assert (one.image() == picture(1)).all()
-    assert two.prompt is not None and three.prompt is not None
+    assert (one.pixels() == picture(1)).all()
     assert (two.prompt.text, two.prompt.objects) == ("a photo of a blue tent", (ObjectPhrase("blue tent", "tent"),))
     assert (two.split, three.prompt.text, len(three.instances)) == ("val", "a photo", 0)
     assert read_sources(tmp_path / "run" / "dataset") == read_sources(tmp_path / "run")
@@ -231,10 +232,9 @@ def test_a_dataset_tells_its_prompts_labels_and_splits(tmp_path: Path) -> None:
 def test_photos_are_read_by_name(tmp_path: Path) -> None:
     for name in ("b.png", "a.png"):
         write_png(tmp_path / name, picture(0))
-    assert [(item.name, item.split, item.prompt) for item in read_sources(tmp_path)] == [
-        ("a.png", "", None),
-        ("b.png", "", None),
-    ]
+    photos, class_names = read_sources(tmp_path)
+    assert [(photo.name, photo.split, photo.prompt.text) for photo in photos] == [("a.png", "", ""), ("b.png", "", "")]
+    assert class_names == []
 
 
 def test_sources_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""What the stages of a round share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootstrap.config import LoopConfig
+from bootstrap.decisions import choose_labeler
+from bootstrap.run_folder import RoundFolder, RunFolder, promoted_round
+from diffugen.files import read_json
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """A round: its settings, its files and who labels it.
+
+    Attributes:
+        config: the run's settings without its evaluation set, which no decision may depend on.
+        run: the run folder.
+        folder: the round's.
+        labeler: "attention", or "detector": then the promoted checkpoint labels too, and others check it.
+        labeler_reason: why.
+    """
+
+    config: LoopConfig
+    run: RunFolder
+    folder: RoundFolder
+    labeler: str
+    labeler_reason: str
+
+    @property
+    def index(self) -> int:
+        """The round's number, from 0."""
+        return self.folder.index
+
+
+def round_context(config: LoopConfig, run: RunFolder, folder: RoundFolder) -> RoundContext:
+    """The context of a round whose predecessors are complete; it decides who labels the round."""
+    best = promoted_round(run)
+    row = None if best is None else read_json(best.metrics)
+    labeler, reason = choose_labeler(row, config.rounds, has_photos=config.pool is not None)
+    return RoundContext(config.model_copy(update={"evaluation": None}), run, folder, labeler, reason)

@@ -1,0 +1,59 @@
+"""What every dataset format needs to store a sample: the checks, and the image's file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffugen.images import write_image
+from diffugen.sample import Sample
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def check_sample(sample: Sample, class_names: Sequence[str]) -> None:
+    """Refuse a sample that cannot be stored.
+
+    Raises:
+        ValueError: its name or split is no plain file name, or a class id has no name.
+    """
+    if not sample.name or Path(sample.name).name != sample.name or Path(sample.split).name != sample.split:
+        raise ValueError(f"name={sample.name!r}, split={sample.split!r}: both must be plain file names")
+    num_classes = len(class_names)
+    if any(not 0 <= class_id < num_classes for class_id in sample.class_ids):
+        raise ValueError(f"{sample.name}: class ids {sample.class_ids} must lie in [0, {num_classes})")
+
+
+def store_image(folder: Path, sample: Sample, *, link: bool) -> str:
+    """Put a sample's image into a folder; returns the file's name.
+
+    Args:
+        folder: made where it is missing.
+        sample: an image file keeps its type; pixels become a PNG.
+        link: hard-link image files (they are copied where the file system cannot link).
+
+    Raises:
+        ValueError: the folder has an image of this name.
+    """
+    suffix = sample.image.suffix if isinstance(sample.image, Path) else ".png"
+    if any((folder / f"{sample.name}{known}").exists() for known in {suffix, *IMAGE_SUFFIXES}):
+        raise ValueError(f"name={sample.name!r} comes twice in the split {sample.split!r}; names must be unique")
+    target = folder / f"{sample.name}{suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(sample.image, Path):
+        _link_or_copy(sample.image, target, link)
+    else:
+        write_image(target, sample.image)
+    return target.name
+
+
+def _link_or_copy(source: Path, target: Path, link: bool) -> None:
+    if link:
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copyfile(source, target)

@@ -1,0 +1,85 @@
+"""What is to be generated, sample by sample, before anything is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffugen.config.settings import GenerateConfig
+from diffugen.generation.variations import Variation
+from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Sample
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Images to generate.
+
+    Attributes:
+        folder: gets images/, heatmaps/ and parts/.
+        class_names: of the labels that the samples will have.
+        samples: in the order in which they are generated; their files are not there yet, nor are labels.
+        variations: by the name of a sample, the image that it starts from; all others start from noise.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    variations: Mapping[str, Variation] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [sample.prompt for sample in self.samples]
+
+
+def plan_samples(
+    folder: Path,
+    class_names: Sequence[str],
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    settings: GenerateConfig,
+    *,
+    model: Any,
+    variations: Sequence[Variation | None] | None = None,
+    splits: Sequence[str] | None = None,
+    prefix: str = "",
+) -> Plan:
+    """Plan an image per prompt.
+
+    Args:
+        folder: gets the files, numbered in the order of the prompts.
+        class_names: of the labels.
+        prompts, seeds: aligned.
+        settings: recorded as provenance.
+        model: recorded as provenance.
+        variations: what each sample starts from, None where it is noise; None: all start from noise.
+        splits: of each sample, where they are known already.
+        prefix: of the samples' names, before the number.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
+    starts = [None] * len(prompts) if variations is None else variations
+    origin = {"model": model} | settings.model_dump(exclude={"batch_size"})
+    samples = tuple(
+        Sample(
+            name=f"{prefix}{number:06d}",
+            image=folder / "images" / f"{number:06d}.png",
+            prompt=prompt,
+            seed=int(seed),
+            task="txt2img" if start is None else start.task,
+            split="" if splits is None else splits[number],
+            provenance=_as_read_back(origin | ({} if start is None else start.provenance)),
+            heatmap_path=folder / "heatmaps" / f"{number:06d}.npz",
+        )
+        for number, (prompt, seed, start) in enumerate(zip(prompts, seeds, starts, strict=True))
+    )
+    chosen = {sample.name: start for sample, start in zip(samples, starts, strict=True) if start is not None}
+    return Plan(folder, tuple(class_names), samples, chosen)
+
+
+def _as_read_back(provenance: dict[str, Any]) -> dict[str, Any]:
+    """As a JSON file will give it: lists in place of tuples."""
+    return json.loads(json.dumps(provenance))
