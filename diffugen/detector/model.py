@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index
-from diffugen.detector.runtime import device_name, prepare_environment
+from diffugen.detector.runtime import device_name, prepare_environment, use_compiled_nms
 from diffugen.detector.safety import (
     check_architecture,
     check_finite,
@@ -268,7 +268,12 @@ def _predictor(multi_label: bool) -> type:
     from ultralytics.models.yolo.segment import SegmentationPredictor
     from ultralytics.utils.nms import non_max_suppression
 
-    class MultiLabelPredictor(SegmentationPredictor):
+    class Predictor(SegmentationPredictor):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.done_warmup = use_compiled_nms()  # all it does on a CPU is to import torchvision for its operator
+
+    class MultiLabelPredictor(Predictor):
         def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: list[np.ndarray]) -> list[Any]:
             protos = preds[0][1] if isinstance(preds[0], tuple) else preds[1]
             boxes = non_max_suppression(
@@ -283,7 +288,7 @@ def _predictor(multi_label: bool) -> type:
             )
             return self.construct_results(boxes, img, orig_imgs, protos=protos)
 
-    return MultiLabelPredictor if multi_label else SegmentationPredictor
+    return MultiLabelPredictor if multi_label else Predictor
 
 
 def embed(

@@ -6,6 +6,7 @@ unpickle no checkpoint that could run code.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import tempfile
@@ -62,3 +63,29 @@ def device_name(name: str) -> str | None:
     if name == "auto":
         return "0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return name.removeprefix("cuda:") if name.startswith("cuda:") else name.replace("cuda", "0")
+
+
+@functools.cache
+def use_compiled_nms() -> bool:
+    """Let ultralytics suppress boxes by torchvision's compiled operator without importing torchvision.
+
+    That import takes longer than torch's own. ultralytics uses torchvision where it is imported already, else an
+    operator in Python that is slow on many boxes and orders equal scores otherwise: with this one the result does not
+    depend on what was imported.
+
+    Returns:
+        Whether the operator is there; if not, torchvision has to be imported.
+    """
+    from ultralytics.utils.nms import TorchNMS
+
+    package = importlib.util.find_spec("torchvision")
+    folder = Path(package.origin).parent if package is not None and package.origin else None
+    library = next(iter(sorted(folder.glob("_C*"))), None) if folder else None
+    if library is None:
+        return False
+    try:
+        torch.ops.load_library(str(library))
+        TorchNMS.nms = staticmethod(torch.ops.torchvision.nms)
+    except (OSError, RuntimeError, AttributeError):  # built for another torch, or arranged otherwise
+        return False
+    return True
