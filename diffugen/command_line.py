@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from diffugen.errors import UserError
 from diffugen.files import is_full_disk
+from diffugen.registered import COMMANDS, registered
 
 EXIT_USER_ERROR = 2
 EXIT_SIGNAL = 128
@@ -35,7 +38,7 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         The command's code; 2 after a UserError, a full disk or too large a batch; 130 after SIGINT (Ctrl-C) and 143
         after SIGTERM, when the message names the command line that goes on.
     """
-    logging.basicConfig(level=logging.WARNING, format=f"{program}: %(message)s")
+    _hear_our_warnings_only(program)
     came: list[signal.Signals] = []
     try:
         with _signals_raise(came):
@@ -54,6 +57,31 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
             return _fail(program, f"the GPU's memory is too small for this ({error}); take smaller images or batches")
         raise
+
+
+def _hear_our_warnings_only(program: str) -> None:
+    """Print warnings of ours as sentences, and none of libraries: nobody who runs a command can act on those.
+
+    `python -W default -m diffugen ...` shows the libraries' Python warnings.
+    """
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # these have handlers of their own
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    root = logging.getLogger()
+    if root.handlers:  # whoever called us has decided
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    handler.addFilter(lambda record: record.levelno >= logging.ERROR or record.name.split(".")[0] in _our_packages())
+    root.addHandler(handler)
+
+
+@functools.cache
+def _our_packages() -> set[str]:
+    """This package, and those that register commands with it."""
+    registrants = {entry.module.split(".")[0] for entry in registered(COMMANDS).values()}
+    return {"diffugen", "__main__", *registrants}
 
 
 def _fail(program: str, message: str) -> int:

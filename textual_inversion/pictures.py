@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from diffugen.drawing import contact_sheet
 from textual_inversion.config import ConceptConfig
 
 _INK, _DOTS, _LINE = (40, 40, 40), (190, 205, 220), (20, 90, 160)
-_MARGIN, _CAPTION_HEIGHT, _LABEL_WIDTH = 44, 18, 96
+_MARGIN = 44
 
 
 def running_mean(values: Sequence[float], window: int) -> np.ndarray:
@@ -74,16 +75,7 @@ def _template(config: ConceptConfig, index: int) -> str:
 
 def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: Sequence[Image.Image]) -> Image.Image:
     """Two rows of images, the initialiser's and the concept's, a column per template and seed."""
-    width, height = with_[0].size
-    canvas = Image.new("RGB", (_LABEL_WIDTH + len(with_) * width, _CAPTION_HEIGHT + 2 * height), "white")
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     rows = ((config.initializer_word, without), (config.placeholder_token, with_))
-    for row, (word, images) in enumerate(rows):
-        top = _CAPTION_HEIGHT + row * height
-        pen.text((4, top + height // 2), word, fill=_INK, font=font, anchor="lm")
-        for column, image in enumerate(images):
-            canvas.paste(image, (_LABEL_WIDTH + column * width, top))
-    for column in range(len(with_)):
-        text = _template(config, column).format("...")
-        pen.text((_LABEL_WIDTH + column * width + 3, 3), text, fill=_INK, font=font)
-    return canvas
+    captions = [_template(config, column).format(word) for word, images in rows for column in range(len(images))]
+    pictures = [np.asarray(image) for _, images in rows for image in images]
+    return Image.fromarray(contact_sheet(pictures, captions, columns=len(with_)))

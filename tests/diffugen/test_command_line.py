@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -85,3 +86,22 @@ def test_a_signal_stops_cleanly_and_the_command_that_goes_on_is_named(
     assert told == f"train_loop: stopped by {number.name}"
     assert shlex.split(named) == command_line
     assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_our_warnings_reach_the_user_and_those_of_libraries_do_not() -> None:
+    code = """
+import logging, warnings
+from diffugen.command_line import run_command
+def command():
+    import transformers
+    logging.getLogger("diffugen.x").warning("of ours")
+    logging.getLogger("bootstrap.x").warning("of a package that registers a command")
+    logging.getLogger("transformers.x").warning("of transformers")
+    logging.getLogger("some.library").warning("of a library")
+    logging.getLogger("some.library").error("an error")
+    warnings.warn("of Python")
+run_command(command)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = ["of ours", "of a package that registers a command", "an error"]
+    assert done.stderr.splitlines() == [f"diffugen: {text}" for text in told]
