@@ -19,11 +19,11 @@ MAY_KNOW = {
 
 
 FLOORS = (
-    "errors instances batching naming",
+    "errors instances batching progress naming",
     "files registered masks model_files decoding",
     "config",
     "images class_maps command_line prompts",
-    "sample",
+    "sample drawing",
     "diffusion datasets detector",
     "attention evaluation",
     "labelers toyworld",
