@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from diffugen.diffusion.denoising import safe_precision
+from diffugen.diffusion.overflow import check_finite
 from textual_inversion.config import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for its version
@@ -100,6 +101,7 @@ def encode_views(
         for batch in _batches(views, batch_size):
             pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
             posterior = vae.encode(pixels).latent_dist
+            check_finite(posterior.mean, "the VAE's encoder", vae.dtype)
             means.append(posterior.mean.float().cpu())
             stds.append(posterior.std.float().cpu())
             weights.append(weigh(batch).cpu() if weigh else torch.ones_like(means[-1][:, :1]))

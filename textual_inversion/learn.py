@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.diffusion.embeddings import text_parts, write_embedding
 from diffugen.diffusion.pipelines import load_pipeline
@@ -18,7 +20,7 @@ from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
 from textual_inversion.lora import add_lora, save_lora
-from textual_inversion.module import ConceptModule, check_prediction_type
+from textual_inversion.module import ConceptModule, check_prediction_type, diverged
 from textual_inversion.object_weights import object_weights
 from textual_inversion.photos import captions_of, find_photos, load_photo
 from textual_inversion.pictures import draw_loss_curve, generate_samples, side_by_side
@@ -122,6 +124,8 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
     module = _build_module(config, pipe, size_hw)
     _train(module, pipe, config, model, out, progress)
 
+    if not all(torch.isfinite(learned).all() for learned in (*module.rows, *module.lora)):
+        raise diverged(config, config.steps)
     merge_placeholder(pipe)
     _write_losses(module, out)
     if config.lora:

@@ -18,6 +18,7 @@ from textual_inversion.data import ConceptDraws, Draw
 from textual_inversion.placeholder import Placeholder, limit_norm
 
 _NUM_HELD_OUT_DRAWS = 4
+_LOOK_EVERY = 50  # steps; to look at a loss makes a GPU wait
 
 
 class ConceptModule(L.LightningModule):
@@ -82,6 +83,8 @@ class ConceptModule(L.LightningModule):
     def training_step(self, draw: Draw, index: int) -> Tensor:
         """The loss of one draw."""
         loss = self.denoising_loss(draw)
+        if self.global_step % _LOOK_EVERY == 0 and not torch.isfinite(loss):
+            raise diverged(self._config, self.global_step)
         step, share = self.global_step, self.trainer.strategy.reduce(loss.detach()) / self._config.accumulate_batches
         self.losses[step] = share if index % self._config.accumulate_batches == 0 else self.losses[step] + share
         return loss
@@ -146,6 +149,14 @@ class ConceptModule(L.LightningModule):
         for rows, max_norm in zip(self.rows, self._max_norms, strict=True):
             if max_norm:
                 limit_norm(rows, max_norm)
+
+
+def diverged(config: ConceptConfig, step: int) -> UserError:
+    """What to say where the loss, or what was learned, is no number any more."""
+    return UserError(
+        f"concept {config.placeholder_token}: the loss is no number by step {step}; lower concept.learning_rate, or "
+        'set model.dtype to "float32", and give another folder or remove this one'
+    )
 
 
 def _cast(conditions: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:

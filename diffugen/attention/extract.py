@@ -16,6 +16,7 @@ from diffugen.attention.recorder import Watch, watch
 from diffugen.batching import map_groups
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
+from diffugen.diffusion.overflow import check_finite, watched_decoder
 from diffugen.diffusion.pipelines import as_task
 from diffugen.diffusion.prompt_batches import groups_alike, text_inputs
 from diffugen.diffusion.tokens import check_prompt
@@ -57,7 +58,8 @@ def generate_with_attention(
         batch; and its attention, with one Heatmap per entry of `prompt.objects`.
 
     Raises:
-        UserError: before anything is generated: a phrase is not in its prompt, or sizes do not fit.
+        UserError: before anything is generated: a phrase is not in its prompt, or sizes do not fit; afterwards: an
+            image has values that are no numbers, so that none of the batch is returned.
     """
     counts = [len(values) for values in (seeds, images, masks) if values is not None]
     if counts != [len(prompts)] * len(counts):
@@ -75,7 +77,7 @@ def generate_with_attention(
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
-    with watch(pipe, prompts, latent_hw, settings) as seen:
+    with watch(pipe, prompts, latent_hw, settings) as seen, watched_decoder(pipe):
         output = as_task(pipe, task)(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
@@ -124,7 +126,7 @@ def read_attention(
         Per image its attention, with one Heatmap per entry of `prompt.objects`, at the size of its latents.
 
     Raises:
-        UserError: a phrase is not in its caption, or a timestep is out of range.
+        UserError: a phrase is not in its caption, a timestep is out of range, or the model's values are no numbers.
     """
     if len(images) != len(prompts):
         raise ValueError(f"one prompt per image: {len(images)} images, {len(prompts)} prompts")
@@ -162,7 +164,8 @@ def _read_batch(
         for step in timesteps:
             noise = shared_noise(latents, generator)
             noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
-            pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
+            (predicted,) = pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
+            check_finite(predicted, "the UNet", pipe.unet.dtype)
     return seen.attention()
 
 

@@ -26,6 +26,7 @@ from diffugen.diffusion.denoising import (
     prompt_conditions,
     shared_noise,
 )
+from diffugen.diffusion.overflow import check_finite
 from diffugen.diffusion.prompt_batches import groups_alike
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -120,6 +121,7 @@ def _denoising_errors(pipe: Any, images: Sequence[np.ndarray], prompts: Sequence
         steps = torch.full((len(latents),), int(share * schedule.config.num_train_timesteps), device=latents.device)
         noisy = schedule.add_noise(latents, noise, steps)
         predicted = pipe.unet(noisy, steps, **conditions, return_dict=False)[0].float()
+        check_finite(predicted, "the UNet", pipe.unet.dtype)
         target = prediction_target(schedule, latents.float(), noise.float(), steps)
         total += (predicted[:, : target.shape[1]] - target).square().mean(1)
     return (total / len(TIMESTEP_SHARES)).cpu().numpy()

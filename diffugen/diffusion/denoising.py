@@ -12,6 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from diffugen.diffusion.overflow import check_finite
 from diffugen.diffusion.prompt_batches import text_inputs
 from diffugen.prompts.prompt import Prompt
 
@@ -25,6 +26,7 @@ def encode_images(pipe: Any, images: Sequence[np.ndarray]) -> Tensor:
     with safe_precision(pipe.vae) as vae:
         scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pipe._execution_device, vae.dtype) / 127.5 - 1
         latents = vae.encode(scaled).latent_dist.mode().float()
+        check_finite(latents, "the VAE's encoder", vae.dtype)
     return scaled_latents(vae, latents).to(pipe.unet.dtype)
 
 

@@ -211,3 +211,24 @@ def test_check_concept(make_concept, photo_folder: Path, tiny_pipeline) -> None:
         file.unlink()
     with pytest.raises(UserError, match=r"concept\.photos"):
         check_concept(config)
+
+
+@pytest.mark.parametrize(("part", "sentence"), [("unet", "the loss is no number by step 0"), ("vae", "VAE's encoder")])
+def test_a_model_of_no_numbers_teaches_nothing(
+    tmp_path: Path, make_concept, tiny_pipeline, part: str, sentence: str
+) -> None:
+    network = getattr(tiny_pipeline, part)
+    next(network.parameters()).data.mul_(torch.nan)
+    tiny_pipeline.save_pretrained(tmp_path / "model")
+    model = ModelConfig(path=str(tmp_path / "model"), device="cpu")
+    config = make_concept(object_emphasis=0.0)
+    with pytest.raises(UserError, match=sentence):
+        learn_concept(config, model, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "learned_embeds.safetensors").exists()
+
+
+def test_what_diverged_is_not_written(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+    config = make_concept(max_norm_ratio=None).model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(UserError, match="lower concept.learning_rate"):
+        learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "learned_embeds.safetensors").exists()
