@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from diffugen.config.dataset import DatasetConfig
-from textual_inversion.config import ConceptRunConfig
-from train_loop import RunConfig
-
-KINDS = {
-    "loop": (RunConfig, "read by `diffugen loop`"),
-    "dataset": (DatasetConfig, "read by `diffugen generate`"),
-    "concept": (ConceptRunConfig, "read by `diffugen learn`"),
-}
+ROOT = Path(__file__).parents[1]
+KIND_OF = {"loop": "loop", "generate": "dataset", "learn": "concept"}
+"""What a config is called, by the subcommand that reads it."""
 
 Schema = dict[str, Any]
 
@@ -26,11 +23,22 @@ def page() -> str:
         "config's folder. A setting without a default is required. Unknown keys are refused.\n"
     ]
     written: dict[str, str] = {}
-    for kind, (model, reader) in KINDS.items():
-        schema = model.model_json_schema()
-        parts.append(f"## {kind.capitalize()} config {{#{kind}}}\n\n{schema.get('description', '')} It is {reader}.\n")
+    for command, schema in schemas().items():
+        kind = KIND_OF[command]
+        text = _text(schema.get("description", ""), cell=False)
+        parts.append(f"## {kind.capitalize()} config {{#{kind}}}\n\nRead by `diffugen {command}`. {text}\n")
         parts.extend(_groups(kind, "", schema, schema.get("$defs", {}), written))
     return "\n".join(parts)
+
+
+def schemas() -> dict[str, Schema]:
+    """The JSON schemas of all kinds of config by the subcommand that reads them, as pyproject.toml lists them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = {}
+    for command in KIND_OF:
+        module, _, name = project["entry-points"]["diffugen.configs"][command].partition(":")
+        found[command] = getattr(import_module(module), name).model_json_schema()
+    return found
 
 
 def _groups(kind: str, key: str, group: Schema, defs: Schema, written: dict[str, str]) -> Iterator[str]:
@@ -39,23 +47,19 @@ def _groups(kind: str, key: str, group: Schema, defs: Schema, written: dict[str,
     rows = []
     for name, setting in group.get("properties", {}).items():
         dotted = f"{key}.{name}" if key else name
-        inner = list(_references(setting))
-        links = []
+        inner = list(dict.fromkeys(_references(setting)))
         for reference in inner:
             if reference not in written:
-                anchor = f"{kind}-{dotted}-{reference}".lower().replace(".", "-").replace("_", "-")
-                written[reference] = anchor
+                written[reference] = f"{kind}-{dotted}-{reference}".lower().replace(".", "-").replace("_", "-")
                 nested.append((dotted, reference))
-            links.append(f"[{_title(reference, inner, defs)}](#{written[reference]})")
-        required = name in group.get("required", ())
-        default = "required" if required else _default(setting, bool(links))
-        meaning = " ".join(filter(None, [_text(setting.get("description", "")), _limits(setting), ", ".join(links)]))
-        rows.append(f"| `{dotted}` | {_type(setting, defs)} | {default} | {meaning} |")
+        default = "**required**" if name in group.get("required", ()) else _default(setting, bool(inner))
+        meaning = " ".join(filter(None, [_text(setting.get("description", "")), _limits(setting)]))
+        rows.append(f"| `{dotted}` | {_linked_type(setting, inner, defs, written)} | {default} | {meaning} |")
     if rows:
         yield "| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     for dotted, reference in nested:
         definition = defs[reference]
-        heading = f"{dotted}" + ("" if _is_only(reference, group, dotted) else f": {_variant(definition, reference)}")
+        heading = f"`{dotted}`" + ("" if _is_only(reference, group, dotted) else f": {_variant(definition, reference)}")
         yield f"### {heading} {{#{written[reference]}}}\n\n{_text(definition.get('description', ''), cell=False)}\n"
         yield from _groups(kind, dotted, definition, defs, written)
 
@@ -83,8 +87,12 @@ def _variant(definition: Schema, reference: str) -> str:
     return f"`{kind}`" if kind else reference.removesuffix("Config")
 
 
-def _title(reference: str, siblings: list[str], defs: Schema) -> str:
-    return _variant(defs[reference], reference) if len(set(siblings)) > 1 else "its settings"
+def _linked_type(setting: Schema, inner: list[str], defs: Schema, written: dict[str, str]) -> str:
+    """A setting's type, with links to the tables of the groups in it."""
+    if len(inner) > 1:
+        return ", ".join(f"[{_variant(defs[name], name)}](#{written[name]})" for name in inner)
+    text = _type(setting, defs)
+    return text.replace("group", f"[group](#{written[inner[0]]})", 1) if inner else text
 
 
 def _type(setting: Schema, defs: Schema) -> str:
@@ -94,7 +102,7 @@ def _type(setting: Schema, defs: Schema) -> str:
     for several in ("anyOf", "oneOf"):
         if several in setting:
             names = dict.fromkeys(_type(option, defs) for option in setting[several])
-            return " or ".join(names)
+            return " or ".join(name for name in names if name != "null")
     if "const" in setting:
         return f"`{json.dumps(setting['const'])}`"
     if "enum" in setting:
@@ -113,9 +121,9 @@ def _type(setting: Schema, defs: Schema) -> str:
 
 def _default(setting: Schema, is_group: bool) -> str:
     value = setting.get("default")
-    if is_group and isinstance(value, dict):
-        return ""
-    return f"`{json.dumps(value)}`"
+    if value is None or value in ([], {}, "") or (is_group and isinstance(value, dict)):
+        return ""  # none, or what the description says
+    return f"`{round(value, 4) if isinstance(value, float) else json.dumps(value)}`"
 
 
 def _limits(setting: Schema) -> str:
