@@ -11,6 +11,7 @@ from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_b
 from bootstrap.labelers import EncodedLabels
 from bootstrap.run_folder import derive_seed
 from bootstrap.samples import decided
+from diffugen.images import BLANK, is_blank
 from diffugen.instances import Instances
 from diffugen.masks.consensus import consensus
 from diffugen.prompts.prompt import Prompt
@@ -26,6 +27,8 @@ def judge_images(
     known_classes: Mapping[str, Collection[str]] | None = None,
 ) -> list[Sample]:
     """Decide about every image: by attention's scores, or by agreement where the detector labelled as well.
+
+    An image of one colour is never kept, whatever was found in it.
 
     Args:
         samples, labels: aligned; all images were labelled by the same labelers.
@@ -59,6 +62,8 @@ def judge_images(
                 shared = consensus(sample.pixels(), voices)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"
+        if verdict.kept and is_blank(sample.pixels()):
+            verdict = replace(verdict, outcome="reject", reason=BLANK)
         judged.append(decided(sample, verdict, labeler, encoded))
     return judged
 

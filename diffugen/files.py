@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import hashlib
@@ -123,6 +124,29 @@ def write_json(path: Path, value: Any) -> None:
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_text(path: Path) -> str:
+    """Read a text file of somebody else's: UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: it is no regular file, cannot be read, or has another encoding.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a FIFO would be waited for
+        raise UserError(f"{path} is no regular file; replace it by a text file")
+    try:
+        data = path.read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(f"{path} is UTF-16 text; save it as UTF-8")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8 text (line {line}, maybe Latin-1 or Windows-1252); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a file that is there and readable") from None
 
 
 def read_json(path: Path) -> Any:

@@ -19,6 +19,11 @@ from diffugen.naming import text_of
 
 logger = logging.getLogger(__name__)
 
+BLANK = "blank"
+"""Why an image that `is_blank` is not kept."""
+
+_BLANK_STD = 1.0  # grey levels; a photo of the night sky has more
+
 RECURSIVE_HINT = "which --recursive reads"
 
 # Okabe and Ito's palette, which colour-blind people can tell apart
@@ -150,6 +155,11 @@ def readable_images(
     if broken:
         more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
         logger.warning("left out %d of %d images: %s%s", len(broken), len(paths), "; ".join(map(str, broken[:3])), more)
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether uint8 [H, W, 3] is black or of one colour all over, but for a grey level or so."""
+    return bool((image.std(axis=(0, 1)) < _BLANK_STD).all())
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+_MOST_PIXELS = 2**30  # that run lengths are unpacked to; a short text could ask for any number
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,42 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def decode_rle(rle: dict[str, Any]) -> np.ndarray:
-    """A bool mask [H, W] from COCO's compressed RLE."""
-    return coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """A bool mask [H, W] from COCO's RLE: `size` [H, W], and `counts` compressed or as a list of run lengths.
+
+    Raises:
+        ValueError: the runs are not as many pixels as the size has. pycocotools would return whatever lay in memory.
+    """
+    height, width = rle["size"]
+    if not (isinstance(height, int) and isinstance(width, int) and 0 <= height * width <= _MOST_PIXELS):
+        raise ValueError(f"the size [{height!r}, {width!r}] is none of an image")
+    counts = rle["counts"]
+    runs = _decompressed(counts) if isinstance(counts, str | bytes) else _run_lengths(counts, height * width)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"the run lengths sum to {runs.sum()}, not to {height} x {width}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _run_lengths(counts: Any, most: int) -> np.ndarray:
+    if not isinstance(counts, list | tuple) or any(type(run) is not int or not 0 <= run <= most for run in counts):
+        raise ValueError(f"the run lengths are not all whole numbers from 0 to {most}")
+    return np.array(counts, np.int64)
+
+
+def _decompressed(counts: str | bytes) -> np.ndarray:
+    """Run lengths from COCO's string: five bits a character, from the fourth run on as differences to the run before
+    the last."""
+    runs: list[int] = []
+    value = place = 0
+    for code in counts.encode("latin-1", "replace") if isinstance(counts, str) else counts:
+        if not 48 <= code < 112 or place > 35:
+            raise ValueError("the compressed run lengths are damaged")
+        value |= (code - 48 & 31) << place
+        place += 5
+        if not code - 48 & 32:
+            value -= (code - 48 & 16) << place - 4  # the sign
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = place = 0
+    if place or not runs:
+        raise ValueError("the compressed run lengths are cut off")
+    return np.array(runs)

@@ -6,8 +6,7 @@ polygons cannot say hole. Category ids are class ids + 1, as COCO starts at 1.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import cv2
@@ -22,6 +21,42 @@ Segmentation = Literal["rle", "polygon"]
 def categories(class_names: Sequence[str]) -> list[dict[str, Any]]:
     """The `categories` list."""
     return [{"id": i + 1, "name": name, "supercategory": "object"} for i, name in enumerate(class_names)]
+
+
+class Document:
+    """A COCO document in the making: images are numbered from 1, and their objects from 1.
+
+    Args:
+        class_names: become the categories.
+        segmentation: how masks are told.
+    """
+
+    def __init__(self, class_names: Sequence[str], segmentation: Segmentation = "rle") -> None:
+        self.segmentation = segmentation
+        self.value: dict[str, Any] = {
+            "info": {},
+            "images": [],
+            "annotations": [],
+            "categories": categories(class_names),
+        }
+
+    def add(self, instances: Instances, file_name: str | None = None, **more: Any) -> list[dict[str, Any]]:
+        """Add an image and its objects, those that have any pixels; returns their annotations.
+
+        Args:
+            instances: of the image.
+            file_name: of the image, if it has one.
+            more: further keys of the image's entry.
+        """
+        images, annotations = self.value["images"], self.value["annotations"]
+        height, width = instances.size_hw
+        named = {} if file_name is None else {"file_name": file_name}
+        images.append({"id": len(images) + 1, **named, "height": height, "width": width, **more})
+        added = annotations_of(
+            instances, image_id=len(images), first_id=len(annotations) + 1, segmentation=self.segmentation
+        )
+        annotations += added
+        return added
 
 
 def annotations_of(
@@ -62,45 +97,3 @@ def polygons_of_edges(mask: np.ndarray) -> list[list[float]]:
 def _crack_canvas(mask: np.ndarray) -> np.ndarray:
     """The mask at double size: a contour over its pixels 2i, 2i + 1 rounds up to the edges i, i + 1."""
     return np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
-
-
-def read(document: Mapping[str, Any], class_names: Sequence[str]) -> Iterator[tuple[dict[str, Any], Instances]]:
-    """Each image's entry with its instances; crowds and categories not in `class_names` are passed over.
-
-    Raises:
-        ValueError: if the document lacks a part that COCO requires.
-    """
-    for part in ("images", "annotations", "categories"):
-        if part not in document:
-            raise ValueError(f"the COCO document has no {part!r}; it is not an instance file")
-    class_of = {c["id"]: class_names.index(c["name"]) for c in document["categories"] if c["name"] in class_names}
-    by_image = defaultdict(list)
-    for annotation in document["annotations"]:
-        if annotation["category_id"] in class_of and not annotation.get("iscrowd", 0):
-            by_image[annotation["image_id"]].append(annotation)
-    for image in document["images"]:
-        size_hw = (int(image["height"]), int(image["width"]))
-        found = by_image[image["id"]]
-        yield (
-            image,
-            Instances.from_masks(
-                np.array([decode(a["segmentation"], size_hw) for a in found], bool).reshape(-1, *size_hw),
-                [class_of[a["category_id"]] for a in found],
-                [a.get("score", 1.0) for a in found],
-            ),
-        )
-
-
-def names_of(document: Mapping[str, Any]) -> list[str]:
-    """The category names in the order of their ids."""
-    return [category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])]
-
-
-def decode(segmentation: Any, size_hw: tuple[int, int]) -> np.ndarray:
-    """A bool mask [H, W] from polygons, or compressed or plain run lengths."""
-    height, width = size_hw
-    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
-        rle = segmentation
-    else:
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(coco_mask.merge(rle) if isinstance(rle, list) else rle).astype(bool)

@@ -45,7 +45,7 @@ def export_dataset(
     """
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is the dataset itself; choose another folder")
-    known = class_names_of(source)
+    known = class_names_of(source, class_names)
     for name in class_names or ():
         if name not in known:
             raise UserError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")

@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from diffugen.datasets.data_yaml import check_distinct
+from diffugen.datasets.labelled import Labelled, inside, stacked
 from diffugen.datasets.store import check_sample, store_image
+from diffugen.decoding import max_pixels
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, read_jsonl
+from diffugen.files import atomic_path, read_text
 from diffugen.instances import Instances, decode_rle, encode_rle
 from diffugen.sample import Sample
 
@@ -60,11 +62,16 @@ def from_row(row: Mapping[str, Any], class_names: Sequence[str]) -> tuple[Instan
     Raises:
         KeyError, ValueError: if it is not a line as `to_row` makes it.
     """
-    size_hw = (int(row["height"]), int(row["width"]))
+    size_hw = (row["height"], row["width"])
+    if not all(type(side) is int and side > 0 for side in size_hw) or size_hw[0] * size_hw[1] > max_pixels():
+        raise ValueError(f"height {size_hw[0]!r} and width {size_hw[1]!r} are no image's")
     objects = row["objects"]
     columns = zip(objects["category"], objects["score"], objects["segmentation"], strict=True)
     kept = [(class_names.index(name), score, rle) for name, score, rle in columns if name in class_names]
-    masks = np.array([decode_rle(rle) for _, _, rle in kept], bool).reshape(-1, *size_hw)
+    for _, _, rle in kept:
+        if list(rle["size"]) != list(size_hw):
+            raise ValueError(f"a mask has the size {rle['size']}, the image {list(size_hw)}")
+    masks = stacked((decode_rle(rle) for _, _, rle in kept), size_hw, len(kept), str(row.get("file_name"))[:60])
     instances = Instances.from_masks(masks, [class_id for class_id, *_ in kept], [score for _, score, _ in kept])
     return instances, json.loads(row.get("provenance") or "{}")
 
@@ -106,13 +113,23 @@ def is_dataset(root: Path) -> bool:
     return any(Path(root).glob(f"*/{METADATA}"))
 
 
-def class_names_of(root: Path) -> list[str]:
+def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
     """The class names; of a folder without classes.txt those of its objects, in the order of the alphabet."""
     path = Path(root) / CLASSES
     if path.is_file():
-        return path.read_text(encoding="utf-8").splitlines()
-    names = {name for split in splits_of(root) for row in _rows(root, split) for name in row["objects"]["category"]}
-    return sorted(names)
+        names = read_text(path).splitlines()
+        check_distinct(names, path)
+        return names
+    found: set[str] = set()
+    for split in splits_of(root):
+        for number, row in enumerate(_rows(root, split), start=1):
+            objects = row.get("objects")
+            categories = objects.get("category") if isinstance(objects, dict) else None
+            if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
+                where = f"{Path(root) / split / METADATA}, line {number}"
+                raise UserError(f"{where}: objects.category is no list of class names; write the file again")
+            found |= set(categories)
+    return sorted(found)
 
 
 def splits_of(root: Path) -> list[str]:
@@ -120,26 +137,55 @@ def splits_of(root: Path) -> list[str]:
     return sorted(path.parent.name for path in Path(root).glob(f"*/{METADATA}"))
 
 
-def read(root: Path, split: str, class_names: Sequence[str]) -> Iterator[tuple[Path, Instances, dict[str, Any]]]:
-    """Each image's file, its instances and its provenance.
+def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> Iterator[Labelled]:
+    """Each image of a split with its objects and its provenance.
 
     Raises:
         UserError: the split is missing or its metadata is not as `to_row` makes it.
     """
-    for row in _rows(root, split):
-        try:
-            instances, provenance = from_row(row, class_names)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"dataset {root}, {split}/{METADATA}: {row.get('file_name')!r} has no objects that "
-                              f"can be read ({type(error).__name__}: {error})") from None  # fmt: skip
-        yield Path(root) / split / row["file_name"], instances, provenance
+    names = class_names_of(root)
+    for number, row in enumerate(_rows(root, split), start=1):
+        where = f"{Path(root) / split / METADATA}, line {number}"
+        path = inside(Path(root) / split, row.get("file_name"), f"{where}: file_name")
+        known = partial(_instances, row, names, class_names or names, where)
+        yield Labelled(path, path.relative_to(Path(root) / split).as_posix(), known, _provenance(row))
+
+
+def _instances(
+    row: Mapping[str, Any], names: Sequence[str], class_names: Sequence[str], where: str, size_hw: tuple[int, int]
+) -> Instances:
+    try:
+        if (stated := (row["height"], row["width"])) != size_hw:
+            raise ValueError(f"it is {size_hw[1]}x{size_hw[0]} pixels, but stated as {stated[1]}x{stated[0]}")
+        if unknown := [name for name in row["objects"]["category"] if name not in names]:
+            raise ValueError(f"the class {unknown[0]!r} is not in {CLASSES}")
+        return from_row(row, class_names)[0]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {row.get('file_name')!r} has no objects that can be read "
+                          f"({type(error).__name__}: {error}); write the file again")  from None  # fmt: skip
+
+
+def _provenance(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line says of the image's origin; nothing where another tool wrote it."""
+    try:
+        known = json.loads(row.get("provenance") or "{}")
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _rows(root: Path, split: str) -> list[dict[str, Any]]:
     path = Path(root) / split / METADATA
     if not path.is_file():
         raise UserError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
-    try:
-        return read_jsonl(path)
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON, line by line: {error}") from None
+    rows = []
+    # not splitlines(): that also splits at line separators inside a text
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            row = []
+        if row is not None and not isinstance(row, dict):
+            raise UserError(f"{path} is not valid JSON, line by line: line {number} is no object; write the file again")
+        rows += [] if row is None else [row]
+    return rows

@@ -1,6 +1,7 @@
 """Semantic masks as PASCAL VOC has them: palette PNGs, a pixel's value being its class.
 
     labels.txt                       class names, a line per pixel value: the first is the background, 0
+    labelmap.txt                     the same with colours, for CVAT and Datumaro; read where there is no labels.txt
     JPEGImages/<name>.<suffix>       the images, of whatever type they are
     SegmentationClass/<name>.png     classes; 255 is ignored
     SegmentationObject/<name>.png    which object, from 1; 255 is ignored
@@ -16,21 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from diffugen.class_maps import renumbered
+from diffugen.datasets.data_yaml import check_distinct
+from diffugen.datasets.labelled import Labelled, inside
 from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample, store_image
+from diffugen.decoding import known_suffixes, max_pixels
 from diffugen.errors import UserError
-from diffugen.files import atomic_path
+from diffugen.files import atomic_path, read_text
 from diffugen.images import index_map
 from diffugen.instances import Instances
 from diffugen.sample import Sample
 
 IGNORE = 255
 BACKGROUND = "background"
+LABEL_MAP = "labelmap.txt"
+
+Colour = tuple[int, int, int]
 
 
 def to_masks(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +100,9 @@ def palette() -> list[int]:
     return colours.ravel().tolist()
 
 
+_PALETTE: list[Colour] = list(zip(*[iter(palette())] * 3, strict=True))
+
+
 def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, link_images: bool = True) -> None:
     """Write a folder; it appears complete or not at all, and replaces one that is there.
 
@@ -114,6 +126,7 @@ def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, l
         if not splits:
             raise ValueError("the dataset has no items; give at least one")
         _write_lines(folder / "labels.txt", [BACKGROUND, *class_names])
+        _write_lines(folder / LABEL_MAP, _label_map([BACKGROUND, *class_names]))
         for split, names in splits.items():
             _write_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
 
@@ -123,14 +136,9 @@ def is_dataset(root: Path) -> bool:
     return (Path(root) / "ImageSets" / "Segmentation").is_dir()
 
 
-def class_names_of(root: Path) -> list[str]:
+def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
     """The class names, without the background."""
-    path = Path(root) / "labels.txt"
-    if not path.is_file():
-        raise UserError(f"dataset {root} has no labels.txt; write the class names into it, a line each, "
-                          f"with {BACKGROUND!r} as the first")  # fmt: skip
-    names = path.read_text(encoding="utf-8").splitlines()
-    return names[1:]
+    return list(_classes(Path(root)))[1:]
 
 
 def splits_of(root: Path) -> list[str]:
@@ -138,8 +146,8 @@ def splits_of(root: Path) -> list[str]:
     return sorted(path.stem for path in (Path(root) / "ImageSets" / "Segmentation").glob("*.txt"))
 
 
-def read(root: Path, split: str) -> Iterator[tuple[Path, Instances]]:
-    """Each image's file and its instances.
+def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> Iterator[Labelled]:
+    """Each image of a split with its objects.
 
     Raises:
         UserError: the split or a file is missing or broken.
@@ -148,17 +156,76 @@ def read(root: Path, split: str) -> Iterator[tuple[Path, Instances]]:
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
         raise UserError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
-    for name in listing.read_text(encoding="utf-8").splitlines():
-        candidates = (root / "JPEGImages" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
+    for number, line in enumerate(read_text(listing).splitlines(), start=1):
+        if not (name := line.strip()):
+            continue
+        place = inside(root / "JPEGImages", name, f"{listing}, line {number}: the image")
+        candidates = (place.with_name(place.name + suffix) for suffix in (*IMAGE_SUFFIXES, *sorted(known_suffixes())))
         image = next((path for path in candidates if path.is_file()), None)
         if image is None:
             raise UserError(f"dataset {root}: {listing.name} lists {name!r}, which is not in JPEGImages")
-        objects = root / "SegmentationObject" / f"{name}.png"
-        try:
-            classes = _read_mask(root / "SegmentationClass" / f"{name}.png")
-            yield image, from_masks(classes, _read_mask(objects) if objects.is_file() else None)
-        except (OSError, ValueError) as error:
-            raise UserError(f"dataset {root}: the masks of {name!r} cannot be read ({error})") from None
+        yield Labelled(image, name, partial(_instances, root, name, class_names))
+
+
+def _instances(root: Path, name: str, class_names: Sequence[str] | None, size_hw: tuple[int, int]) -> Instances:
+    colours = _classes(root)
+    names = list(colours)[1:]
+    objects = root / "SegmentationObject" / f"{name}.png"
+    try:
+        classes = _read_mask(root / "SegmentationClass" / f"{name}.png", list(colours.values()))
+        if classes.shape != size_hw:
+            raise ValueError(f"the class mask has {classes.shape[1]}x{classes.shape[0]} pixels, the image "
+                             f"{size_hw[1]}x{size_hw[0]}")  # fmt: skip
+        found = from_masks(classes, _read_mask(objects, _PALETTE) if objects.is_file() else None)
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"dataset {root}: the masks of {name!r} cannot be read ({error}); replace them") from None
+    try:
+        return renumbered(found, names, class_names or names)
+    except UserError as error:
+        raise UserError(f"dataset {root}: class mask of {name!r}: {error}; add its name to labels.txt") from None
+
+
+def _classes(root: Path) -> dict[str, Colour]:
+    """Class name -> colour, the background first; from labels.txt, else labelmap.txt.
+
+    Raises:
+        UserError: neither is there, or what they say cannot be used.
+    """
+    path, default = root / "labels.txt", list(_PALETTE)
+    if path.is_file():
+        lines = [(name, default[number]) for number, name in enumerate(read_text(path).splitlines()[:IGNORE])]
+    elif (path := root / LABEL_MAP).is_file():
+        lines = []
+        for line in read_text(path).splitlines():
+            name, _, rest = line.partition(":")
+            if name.strip() and line[0] != "#":
+                lines.append((name, _colour(rest.partition(":")[0], default[min(len(lines), IGNORE)], path)))
+    else:
+        raise UserError(f"dataset {root} has no labels.txt; write the class names into it, a line each, "
+                          f"with {BACKGROUND!r} as the first")  # fmt: skip
+    if not lines or lines[0][0].strip("_").lower() not in (BACKGROUND, "unlabeled", "unlabelled", "void", "bg"):
+        raise UserError(f"{path}: the first line must be {BACKGROUND!r}, which pixels of the value 0 are; add it")
+    check_distinct([name for name, _ in lines], path)
+    return dict(lines)
+
+
+def _colour(text: str, default: Colour, path: Path) -> Colour:
+    """What a line of labelmap.txt says."""
+    numbers = text.split(",") if text.strip() else []
+    if numbers and (len(numbers) != 3 or not all(n.strip().isdecimal() and int(n) < 256 for n in numbers)):
+        raise UserError(f"{path}: {text[:40]!r} is no colour; write r,g,b with numbers from 0 to 255")
+    return (int(numbers[0]), int(numbers[1]), int(numbers[2])) if numbers else default
+
+
+def _label_map(names: Sequence[str]) -> list[str]:
+    """The lines of labelmap.txt; names cannot hold what separates its columns."""
+    colours = (",".join(map(str, colour)) for colour in _PALETTE)
+    lines = (
+        f"{name.replace(':', '_').replace('#', '_')}:{colour}::" for name, colour in zip(names, colours, strict=False)
+    )
+    return ["# label:color_rgb:parts:actions", *lines]
 
 
 def _write_mask(path: Path, values: np.ndarray) -> None:
@@ -168,12 +235,27 @@ def _write_mask(path: Path, values: np.ndarray) -> None:
     picture.save(path)
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """uint8 [H, W]: palette indices, or grey values."""
+def _read_mask(path: Path, colours: Sequence[Colour]) -> np.ndarray:
+    """uint8 [H, W]: palette indices or grey values, or where a picture has colours, their places in `colours`."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no regular file")
     with Image.open(path, formats=["PNG"]) as picture:
-        if picture.mode not in ("P", "L"):
-            raise ValueError(f"{path.name} has colours ({picture.mode}), not a palette or grey values")
-        return np.asarray(picture)
+        if picture.width * picture.height > max_pixels():
+            raise ValueError(f"{path.name} has more than {max_pixels()} pixels")
+        if picture.mode in ("P", "L"):
+            return np.asarray(picture)
+        if picture.mode not in ("RGB", "RGBA"):
+            raise ValueError(f"{path.name} is of the kind {picture.mode}, without palette, grey values or colours")
+        pixels = np.asarray(picture.convert("RGB")).astype(np.int32)
+    codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    index = np.full(codes.shape, IGNORE, np.uint8)
+    known = {r << 16 | g << 8 | b: number for number, (r, g, b) in reversed(list(enumerate(colours[:IGNORE])))}
+    known.setdefault(224 << 16 | 224 << 8 | 192, IGNORE)  # VOC's colour of what is ignored
+    for code in np.unique(codes).tolist():
+        if code not in known:
+            raise ValueError(f"{path.name} has the colour {code >> 16},{code >> 8 & 255},{code & 255} of no class")
+        index[codes == code] = known[code]
+    return index
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

@@ -8,16 +8,22 @@ parts adds a line one pixel wide.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
+from diffugen.datasets.labelled import stacked
 from diffugen.instances import Instances
 
 _INSET = 0.01  # pixels between a path and the edge of its outermost pixels, so that rounding cannot cross it
 _DECIMALS = 7  # finer than a hundredth of a pixel in an image of a hundred thousand
+_EARLIER = re.compile(r"[01]\.\d{7}")  # as `to_lines` writes
+_TOLERANCE = 0.01  # of the image: how far outside a coordinate may lie, as in ultralytics
+_BRIDGE = 1.5  # pixels: contours of one part have steps of up to 1.42 where they are walked twice
 
 
 def to_lines(instances: Instances) -> list[str]:
@@ -31,40 +37,24 @@ def to_lines(instances: Instances) -> list[str]:
 
 
 def from_lines(lines: Sequence[str], size_hw: tuple[int, int]) -> Instances:
-    """Read a label file's lines for an image of the given size; blank lines are skipped.
+    """Read a label file's lines for an image of the given size; blank and repeated lines are skipped.
 
     A line of five values is a box (`class cx cy w h`) and becomes a rectangular mask.
 
     Raises:
-        ValueError: if a line is neither, or a coordinate lies outside [0, 1] by more than a hundredth.
+        ValueError: if a line is neither, or a coordinate lies outside [0, 1] by more than a hundredth; names the line.
     """
-    masks, class_ids = [], []
-    for line in lines:
+    found: dict[str, tuple[int, np.ndarray, Callable[..., np.ndarray]]] = {}
+    for number, line in enumerate(lines, start=1):
         values = line.split()
-        if values:
-            class_ids.append(_class_id(values[0], line))
-            masks.append(_mask_of(_points_of(values[1:], line), size_hw))
-    return Instances.from_masks(np.array(masks, bool).reshape(-1, *size_hw), class_ids)
-
-
-def data_yaml(splits: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """The lines of data.yaml, beside which lies images/<split>.
-
-    There is no `path`: ultralytics then takes the file's own folder, wherever it is called from. It demands
-    train and val, so another split stands in for one that is missing.
-    """
-    if not splits:
-        raise ValueError("the dataset has no items; give at least one")
-    available = {split: f"images/{split}" for split in splits}
-    for split, stand_ins in {"train": ("val", "test"), "val": ("train", "test")}.items():
-        available.setdefault(split, next(f"images/{s}" for s in (split, *stand_ins, *splits) if s in splits))
-    order = sorted(available, key=lambda split: (("train", "val", "test", split).index(split), split))
-    lines = [f"{split}: {json.dumps(available[split], ensure_ascii=False)}" for split in order]
-    return [
-        *lines,
-        "names:",
-        *(f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(class_names)),
-    ]
+        if values and (key := " ".join(values)) not in found:
+            try:
+                found[key] = (_class_id(values[0]), *_shape_of(values[1:]))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error} in {line.strip()[:60]!r}") from None
+    shapes = found.values()
+    masks = stacked((draw(points, size_hw) for _, points, draw in shapes), size_hw, len(shapes), "it")
+    return Instances.from_masks(masks, [class_id for class_id, *_ in shapes])
 
 
 def path_of(mask: np.ndarray) -> np.ndarray:
@@ -121,31 +111,78 @@ def _without_collinear(path: np.ndarray) -> np.ndarray:
     return path[(step_in != step_out).any(axis=1)] if len(path) > 2 else path
 
 
-def _class_id(text: str, line: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"class {text!r} is not a number >= 0 in the YOLO label line {line[:60]!r}")
-    return int(text)
+def _class_id(text: str) -> int:
+    whole = text.removesuffix(".0")
+    if not (whole.isascii() and whole.isdigit() and len(whole) < 10):
+        raise ValueError(f"class {text[:20]!r} is not a number >= 0")
+    return int(whole)
 
 
-def _points_of(texts: list[str], line: str) -> np.ndarray:
-    """Fractions float64 [k, 2]."""
+def _shape_of(texts: Sequence[str]) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
+    """Points float64 [k, 2], fractions of the image, and what draws them."""
     try:
         values = np.array([float(text) for text in texts])
     except ValueError:
-        raise ValueError(f"a coordinate is not a number in the YOLO label line {line[:60]!r}") from None
+        raise ValueError("a coordinate is not a number") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"{len(values)} coordinates make neither a box nor a polygon: {line[:60]!r}")
-    if not (values.min() >= -0.01 and values.max() <= 1.01):  # also refuses nan
-        raise ValueError(f"coordinates must be fractions of the image in the YOLO label line {line[:60]!r}")
+        raise ValueError(f"{len(values)} coordinates make neither a box nor a polygon")
+    if not (values.min() >= -_TOLERANCE and values.max() <= 1 + _TOLERANCE):  # also refuses nan
+        raise ValueError("coordinates must be fractions of the image")
     if len(values) == 4:
-        (x, y), (w, h) = values[:2], values[2:] / 2
-        values = np.array([x - w, y - h, x + w, y - h, x + w, y + h, x - w, y + h])
-    return values.reshape(-1, 2).clip(0, 1)
+        centre, half = values[:2], values[2:] / 2
+        return np.array([centre - half, centre + half]).clip(0, 1), _box
+    return values.reshape(-1, 2).clip(0, 1), _cut if all(map(_EARLIER.fullmatch, texts)) else _rounded
 
 
-def _mask_of(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    limit = np.array([size_hw[1] - 1, size_hw[0] - 1])
-    pixels = np.minimum((points * size_hw[::-1]).astype(np.int32), limit).astype(np.int32)
+def _box(corners: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """A rectangle; its corners are edges of pixels."""
+    low, high = np.floor(corners * size_hw[::-1] + 0.5).astype(int)
+    low = np.minimum(low, np.array(size_hw[::-1]) - 1)
+    mask = np.zeros(size_hw, bool)
+    mask[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)] = True
+    return mask
+
+
+def _cut(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    return _filled([points * size_hw[::-1]], size_hw)
+
+
+def _rounded(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Contours of pixels, whose numbers lost some decimals; each part of a joined path by itself."""
+    return _filled([part + 0.5 for part in parts_of(points * size_hw[::-1])], size_hw)
+
+
+def _filled(paths: Sequence[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
+    """The pixels in closed paths of pixels, edges too, by the even-odd rule; positions are cut to pixels."""
+    limit = np.array(size_hw[::-1]) - 1
     mask = np.zeros(size_hw, np.uint8)
-    cv2.fillPoly(mask, [pixels], 1)
+    cv2.fillPoly(mask, [np.minimum(path.astype(np.int32), limit).astype(np.int32) for path in paths], 1)
     return mask.astype(bool)
+
+
+def parts_of(points: np.ndarray) -> list[np.ndarray]:
+    """The closed paths [k, 2] that a path [n, 2], in pixels, joins by bridges: edges walked there and back.
+
+    ultralytics' converter of COCO polygons joins parts so, and so does `path_of`. An edge is a bridge if it is longer
+    than a step from pixel to pixel and both its sides have an area; else it is a thin part of the object itself.
+    """
+    corners = [(x, y) for x, y in points.tolist()]
+    edges = {(a, b) for a, b in zip(corners, corners[1:] + corners[:1], strict=True) if a != b}
+    starts = [i for i, a in enumerate(corners) if (b := corners[(i + 1) % len(corners)]) != a and (b, a) not in edges]
+    if not starts or len(starts) == len(corners):
+        return [points]
+    parts: list[np.ndarray] = []
+    walk, turned = [corners[starts[0]]], [0.0]  # what no part has taken yet; twice the area that it turned round
+    left_at: dict[tuple[Any, Any], int] = {}  # each edge walked -> where on the walk it began
+    for here in corners[starts[0] + 1 :] + corners[: starts[0] + 1]:
+        last = walk[-1]
+        at = left_at.get((here, last), len(walk))
+        back = at + 1 < len(walk) and walk[at] == here and walk[at + 1] == last
+        if back and math.dist(here, last) > _BRIDGE and abs(turned[-1] - turned[at + 1]) > 0.5:
+            parts.append(np.array(walk[at + 1 :]))
+            del walk[at + 1 :], turned[at + 1 :]
+        elif here != last:
+            left_at[last, here] = len(walk) - 1
+            walk.append(here)
+            turned.append(turned[-1] + last[0] * here[1] - last[1] * here[0])
+    return [np.array(walk), *parts]

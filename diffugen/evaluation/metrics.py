@@ -100,13 +100,14 @@ def _documents(
     pairs: Iterable[tuple[Instances, Instances]], class_names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """COCO documents of what is true and what was found; images are numbered from 1."""
-    found, true = _document(class_names), _document(class_names)
-    for image_id, (pred, truth) in enumerate(pairs, start=1):
+    found, true = coco.Document(class_names), coco.Document(class_names)
+    for pred, truth in pairs:
         for document, instances in ((found, pred), (true, truth)):
-            height, width = instances.size_hw
-            document["images"].append({"id": image_id, "height": height, "width": width})
-            document["annotations"] += _annotations(instances, image_id, len(document["annotations"]) + 1)
-    return true, found
+            # the instances' own boxes: a detector's box is not that of its mask
+            boxes = instances.xyxy[instances.masks.any(axis=(1, 2))].tolist()
+            for annotation, (x1, y1, x2, y2) in zip(document.add(instances), boxes, strict=True):
+                annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    return true.value, found.value
 
 
 def _table(
@@ -128,19 +129,6 @@ def _table(
             for name, value in zip(class_names, values, strict=True):
                 table[name][key] = float(value) if value >= 0 else None
     return table
-
-
-def _annotations(instances: Instances, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """COCO annotations with the instances' own boxes: a detector's box is not that of its mask."""
-    instances = instances.subset(instances.masks.any(axis=(1, 2)))
-    annotations = coco.annotations_of(instances, image_id=image_id, first_id=first_id)
-    for annotation, (x1, y1, x2, y2) in zip(annotations, instances.xyxy.tolist(), strict=True):
-        annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return annotations
-
-
-def _document(class_names: Sequence[str]) -> dict[str, Any]:
-    return {"info": {}, "images": [], "annotations": [], "categories": coco.categories(class_names)}
 
 
 def _precision(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffugen.config.dataset import DatasetConfig, Txt2ImgConfig
 from diffugen.config.settings import ModelConfig
@@ -14,11 +15,15 @@ from diffugen.files import locked, write_json
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
+from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
 from diffugen.prompts.templates import draw_per_class, num_combinations, sample_prompts
 from diffugen.sample import EncodedInstances, Sample, write_samples
+
+if TYPE_CHECKING:
+    from diffugen.datasets.near_duplicates import SeenImages
 
 # Modules that import torch are imported inside functions: a mistake in a config is reported before those seconds.
 
@@ -131,22 +136,37 @@ def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
 def _filtered(
     plan: Plan, found: Mapping[str, tuple[EncodedInstances, str]], labeler: str, max_distance: float | None
 ) -> list[Sample]:
-    """The samples with their labels; not kept are those that lack an object, and near-duplicates of an earlier one."""
+    """The samples with their labels; not kept are those that lack an object, those of one colour, and near-duplicates
+    of an earlier one."""
     from diffugen.datasets.near_duplicates import SeenImages
 
     seen = None if max_distance is None else SeenImages(max_distance)
     samples = []
     for sample in plan.samples:
         encoded, reason = found[sample.name]
-        if not reason and seen is not None and (twin := seen.twin(sample.name, sample.pixels())):
-            reason = f"near-duplicate of {twin}"
+        if not reason:
+            reason = _rejected(sample, seen)
         split = "" if reason else sample.split
         samples.append(replace(sample, split=split, encoded=encoded, labeler=labeler, reason=reason))
     return samples
 
 
+def _rejected(sample: Sample, seen: SeenImages | None) -> str:
+    """Why an image is not kept that shows what it should; empty if it is."""
+    pixels = sample.pixels()
+    if is_blank(pixels):
+        return BLANK
+    twin = seen.twin(sample.name, pixels) if seen is not None else None
+    return f"near-duplicate of {twin}" if twin else ""
+
+
 def _check_any_kept(config: DatasetConfig, samples: Sequence[Sample], out: Path) -> None:
     if not any(sample.kept for sample in samples):
+        if all(sample.reason == BLANK for sample in samples):
+            raise UserError(
+                f"each of the {len(samples)} images in {out} is of one colour; try more generate.num_inference_steps, "
+                'model.dtype "float32" or another model'
+            )
         threshold = f"{'label' if config.label_model is None else 'label_model'}.score_threshold"
         raise UserError(
             f"not one of {len(samples)} images shows all objects of its prompt; "

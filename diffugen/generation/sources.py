@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffugen.datasets import coco
-from diffugen.datasets.folder import class_names_of
+from diffugen.datasets.folder import class_names_of, entries_of
 from diffugen.errors import UserError
-from diffugen.files import read_json
-from diffugen.images import list_images
+from diffugen.images import list_images, read_image
 from diffugen.naming import text_of
 from diffugen.prompts.prompt import Prompt, caption
 from diffugen.sample import Sample
@@ -54,17 +52,17 @@ def _read_dataset(root: Path, words: Mapping[str, str]) -> tuple[list[Sample], l
         )
     images = []
     for split in splits:
-        for entry, instances in coco.read(read_json(root / "coco" / f"{split}.json"), names):
+        for entry in entries_of(root, split, names):
+            instances = entry.labels(entry.size_hw or read_image(entry.path).shape[:2])
             shown = [names[class_id] for class_id in instances.class_ids]
-            provenance = entry.get("provenance") or {}
             images.append(
                 Sample(
-                    name=Path(entry["file_name"]).stem,
-                    image=root / "images" / split / entry["file_name"],
-                    prompt=Prompt.from_provenance(provenance) or caption(shown, words),
+                    name=entry.path.stem,
+                    image=entry.path,
+                    prompt=Prompt.from_provenance(entry.provenance) or caption(shown, words),
                     split=split,
                     encoded=instances.to_json(),
-                    provenance=provenance,
+                    provenance=entry.provenance,
                 )
             )
     return images, names

@@ -15,6 +15,7 @@ from round_samples import SIZE_HW, loop_config, make_generated, make_instances
 from bootstrap.judging import judge_images
 from bootstrap.labelers import MirroredLabeler, label_images
 from diffugen.generation.background import in_background
+from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput, label_input
 from diffugen.sample import EncodedInstances, Sample
@@ -145,3 +146,13 @@ def test_attention_alone_is_judged_by_its_scores(tmp_path: Path) -> None:
     labels = [{"attention": make_instances([0]).to_json()}] * 2
     samples = judge_images(records, labels, loop_config())
     assert [(sample.outcome, sample.reason) for sample in samples] == [("keep", ""), ("reject", "too_few:car")]
+
+
+@pytest.mark.parametrize("labelers", [("attention",), ("attention", "detector")])
+@pytest.mark.parametrize("task", ["txt2img", "photo"])
+def test_an_image_of_one_colour_is_rejected(tmp_path: Path, labelers: tuple[str, ...], task: str) -> None:
+    sample = replace(make_generated(tmp_path, 0, [0]), task=task)
+    write_png(sample.image_path, np.full((*SIZE_HW, 3), (0, 90, 7), np.uint8))
+    labels = [{name: make_instances([0]).to_json() for name in labelers}]
+    (judged,) = judge_images([sample], labels, loop_config())
+    assert (judged.outcome, judged.reason, judged.split) == ("reject", "blank", "")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffugen.errors import UserError
-from diffugen.images import draw_instances, index_map, list_images, read_image, readable_images, write_png
+from diffugen.images import draw_instances, index_map, is_blank, list_images, read_image, readable_images, write_png
 from diffugen.instances import Instances
 
 SIZE_HW = (40, 64)
@@ -135,3 +135,12 @@ def test_index_map_prefers_the_higher_score(instances: Instances) -> None:
     assert numbers[10, 15] == 1
     assert numbers[20, 35] == 2  # both are here
     assert numbers[0, 0] == 0
+
+
+def test_an_image_of_one_colour_is_blank(photo: np.ndarray) -> None:
+    flat = np.full((40, 60, 3), (0, 128, 255), np.uint8)
+    noisy = flat.copy()
+    noisy[::9, ::9, 1] += 1
+    assert is_blank(flat) and is_blank(noisy) and is_blank(np.zeros_like(flat))
+    noisy[10:14, 20:24] = 90
+    assert not is_blank(noisy) and not is_blank(photo)

@@ -1,12 +1,15 @@
 import contextlib
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from diffugen.datasets import coco
-from diffugen.instances import Instances, encode_rle
+from diffugen.datasets import coco, coco_file
+from diffugen.datasets.outlines import polygon_mask
+from diffugen.instances import Instances, decode_rle, encode_rle
 
 SIZE_HW = (31, 47)
 
@@ -29,15 +32,21 @@ def document(segmentation: coco.Segmentation) -> dict:
     }
 
 
+def read(document: dict, names: Sequence[str]) -> list[Instances]:
+    """The objects of each image."""
+    entries = coco_file.read_document(document, Path("x.json"), Path("img"), names)
+    return [entry.labels(SIZE_HW) for entry in entries]
+
+
 @pytest.mark.parametrize("segmentation", ["rle", "polygon"])
 def test_instances_come_back_exactly(segmentation: coco.Segmentation) -> None:
-    ((entry, read),) = coco.read(document(segmentation), ["cat", "piano"])
-    given = some_instances()
-    assert entry["file_name"] == "a.png"
-    np.testing.assert_array_equal(read.masks, given.masks)
-    np.testing.assert_array_equal(read.xyxy, given.xyxy)
-    assert read.class_ids.tolist() == given.class_ids.tolist()
-    np.testing.assert_allclose(read.scores, given.scores)
+    (entry,) = coco_file.read_document(document(segmentation), Path("x.json"), Path("img"))
+    given, found = some_instances(), entry.labels(SIZE_HW)
+    assert entry.path == Path("img/a.png")
+    np.testing.assert_array_equal(found.masks, given.masks)
+    np.testing.assert_array_equal(found.xyxy, given.xyxy)
+    assert found.class_ids.tolist() == given.class_ids.tolist()
+    np.testing.assert_allclose(found.scores, given.scores)
 
 
 @pytest.mark.parametrize("segmentation", ["rle", "polygon"])
@@ -62,27 +71,28 @@ def test_random_masks_without_holes_are_exact_as_polygons() -> None:
     mask = np.zeros((40, 29), bool)
     for column, (low, high) in enumerate(zip(10 + steps[0], 25 + steps[1], strict=True)):
         mask[max(low, 0) : max(high, low + 1), column] = True
-    np.testing.assert_array_equal(coco.decode(coco.polygons_of_edges(mask), (40, 29)), mask)
+    polygons = [np.reshape(polygon, (-1, 2)) for polygon in coco.polygons_of_edges(mask)]
+    np.testing.assert_array_equal(polygon_mask(polygons, (40, 29)), mask)
 
 
 def test_plain_run_lengths_are_read() -> None:
     counts = [3, 2, 31 * 47 - 5]  # column by column
-    mask = coco.decode({"size": list(SIZE_HW), "counts": counts}, SIZE_HW)
+    mask = decode_rle({"size": list(SIZE_HW), "counts": counts})
     assert np.argwhere(mask).tolist() == [[3, 0], [4, 0]]
 
 
 def test_classes_are_found_by_name_and_others_and_crowds_are_passed_over() -> None:
     values = document("rle")
     values["annotations"][0]["iscrowd"] = 1
-    ((_, read),) = coco.read(values, ["piano"])
-    assert read.class_ids.tolist() == [0]  # the single pixel: the other piano is a crowd
-    assert read.masks.sum() == 1
+    (found,) = read(values, ["piano"])
+    assert found.class_ids.tolist() == [0]  # the single pixel: the other piano is a crowd
+    assert found.masks.sum() == 1
 
 
 def test_an_image_without_annotations_is_empty() -> None:
     values = document("rle") | {"annotations": []}
-    ((_, read),) = coco.read(values, ["cat", "piano"])
-    assert len(read) == 0 and read.size_hw == SIZE_HW
+    (found,) = read(values, ["cat", "piano"])
+    assert len(found) == 0 and found.size_hw == SIZE_HW
 
 
 def test_empty_masks_are_left_out_and_ids_go_on() -> None:
@@ -91,8 +101,3 @@ def test_empty_masks_are_left_out_and_ids_go_on() -> None:
     found = coco.annotations_of(Instances.from_masks(masks, [0, 0, 0]), image_id=1, first_id=5)
     assert [annotation["id"] for annotation in found] == [5, 6]
     assert found[0]["segmentation"] == encode_rle(masks[0])
-
-
-def test_what_is_no_instance_file_is_refused() -> None:
-    with pytest.raises(ValueError, match="no 'annotations'"):
-        list(coco.read({"images": [], "categories": []}, ["a"]))

@@ -129,6 +129,7 @@ def test_torchvision_reads_it_as_voc(tmp_path: Path) -> None:
 def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, path: str, content: bytes | None, message: str) -> None:
     voc.write(tmp_path / "d", [item("a", "train", some_instances())], NAMES)
     (tmp_path / "d" / path).unlink()
+    (tmp_path / "d" / "labelmap.txt").unlink()
     if content is not None:
         (tmp_path / "d" / path).write_bytes(content)
     with pytest.raises(UserError, match=message):

@@ -121,8 +121,68 @@ def test_a_box_line_becomes_a_rectangle() -> None:
         ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.7", "neither a box nor a polygon"),
         ("0 10 10 50 10 50 50", "fractions of the image"),
         ("0 nan 0.1 0.5 0.1 0.5 0.5", "fractions of the image"),
+        ("² 0.1 0.1 0.5 0.1 0.5 0.5", "class '²' is not a number"),
+        ("99999999999999999999 0.1 0.1 0.5 0.1 0.5 0.5", "is not a number >= 0"),
     ],
 )
 def test_broken_lines_are_refused(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         yolo.from_lines([line], SIZE_HW)
+
+
+def test_six_decimals_are_rounded_to_the_pixel() -> None:
+    """159 / 426 is written as 0.373239, which is 158.9998 pixels."""
+    corners = [(101, 159), (101, 198), (140, 198), (140, 159)]
+    line = "0 " + " ".join(f"{x / 640:.6f} {y / 426:.6f}" for x, y in corners)
+    (box,) = yolo.from_lines([line], (426, 640)).xyxy
+    assert box.tolist() == [101, 159, 141, 199]
+
+
+def test_repeated_lines_are_one_object() -> None:
+    line = "0 0.1 0.1 0.5 0.1 0.5 0.5"
+    assert len(yolo.from_lines([line, f" {line}  ", line.replace("0 ", "1 ", 1)], SIZE_HW)) == 2
+
+
+def as_others_write(paths: list[np.ndarray]) -> str:
+    """Parts joined by ultralytics' own converter, six decimals."""
+    from diffugen.detector.model import import_ultralytics
+
+    import_ultralytics()
+    from ultralytics.data.converter import merge_multi_segment
+
+    points = (
+        np.concatenate(merge_multi_segment([path.ravel().tolist() for path in paths])) if len(paths) > 1 else paths[0]
+    )
+    return "0 " + " ".join(f"{x / SIZE_HW[1]:.6f} {y / SIZE_HW[0]:.6f}" for x, y in points)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        drawn((3, 3, 12, 12), (30, 5, 45, 30)),
+        drawn((1, 1, 8, 8), (20, 3, 30, 12), (40, 20, 50, 35)),
+        drawn((1, 1, 8, 8), (40, 20, 50, 35), (5, 20, 9, 30), (20, 3, 30, 12)),
+    ],
+    ids=["two", "three", "four"],
+)
+def test_parts_joined_by_repeated_points_are_parts(mask: np.ndarray) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    line = as_others_write([contour[:, 0] for contour in contours])
+    np.testing.assert_array_equal(yolo.from_lines([line], SIZE_HW).masks[0], mask)
+
+
+def test_thin_parts_are_no_bridges() -> None:
+    """A tail one pixel wide is walked there and back, too."""
+    mask = drawn((5, 5, 20, 20), (20, 10, 40, 11))
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    np.testing.assert_array_equal(yolo.from_lines([as_others_write([contours[0][:, 0]])], SIZE_HW).masks[0], mask)
+    line = "0 " + " ".join(f"{x / 53:.6f} {y / 37:.6f}" for x, y in [(4, 9), (40, 9), (4, 9)])
+    np.testing.assert_array_equal(yolo.from_lines([line], SIZE_HW).masks[0], EXACT["row"] | drawn((40, 9, 41, 10)))
+
+
+def test_long_walks_there_and_back_take_no_time() -> None:
+    x = np.tile(np.arange(500) * 20 % 1000, 20) / 1000
+    there = np.stack([x, np.linspace(0, 0.99, len(x))], axis=1)
+    points = np.concatenate([there, there[::-1], [[0.5, 0.99], [0.9, 0.01]]])
+    line = "0 " + " ".join(f"{value:.6f}" for value in points.ravel())
+    assert len(yolo.from_lines([line], (100, 1000))) == 1

@@ -143,4 +143,4 @@ def test_the_command_names_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["evaluate", "--data", "x", "--labels", "y", "--map", "a=b"]) == 2
     assert "--map is for --weights" in capsys.readouterr().err
     assert main(["evaluate", "--data", str(tmp_path / "gone"), "--weights", str(BASE)]) == 2
-    assert "gone has no data.yaml" in capsys.readouterr().err
+    assert "gone does not exist" in capsys.readouterr().err

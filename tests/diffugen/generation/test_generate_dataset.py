@@ -251,6 +251,28 @@ def test_images_are_labelled_while_the_next_are_made(
     assert next(batches) == 2 and len(read_jsonl(out / "samples.jsonl")) == 4
 
 
+def test_images_of_one_colour_are_not_kept(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of prompts without objects anything else would be kept."""
+    generate = generate_module.generate_with_attention
+    blank = {1, 2}
+
+    def generate_some_blank(pipe: Any, prompts: Any, seeds: Any, *args: Any, **options: Any) -> Any:
+        made = generate(pipe, prompts, seeds, *args, **options)
+        return [(image * (index not in blank), heat) for index, (image, heat) in enumerate(made)]
+
+    monkeypatch.setattr(generate_module, "generate_with_attention", generate_some_blank)
+    prompts = {"templates": [{"text": "a road"}]}
+    config = write_config(tmp_path / "config.json", tiny_pipeline_dir, prompts=prompts, classes=["car"], num_images=3,
+                          generate={"height": 64, "width": 64, "num_inference_steps": 1, "batch_size": 3})  # fmt: skip
+    assert main(["generate", str(config), "--out", str(tmp_path / "out")]) == 0
+    assert [line["reason"] for line in read_jsonl(tmp_path / "out" / "samples.jsonl")] == ["", "blank", "blank"]
+    blank.add(0)
+    assert main(["generate", str(config), "--out", str(tmp_path / "black")]) == 2
+    assert "each of the 3 images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "found", "expected"),
     [
