@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bootstrap.report.pictures import heat_overlay
 from bootstrap.run_folder import RunFolder
-from bootstrap.samples import SampleRecord, read_samples
+from diffugen.attention.heatmaps import ImageAttention
 from diffugen.config.loader import validate
 from diffugen.datasets.folder import class_names_of, read_dataset
 from diffugen.detector.model import load_detector, predict
@@ -26,6 +26,7 @@ from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import read_json
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
+from diffugen.sample import Sample, read_samples
 from textual_inversion.config import ConceptConfig
 from textual_inversion.learn import learn_concept
 from textual_inversion.pictures import generate_samples
@@ -61,12 +62,10 @@ def main() -> None:
 
 def strip(config: RunConfig, run: RunFolder, number: int = 3) -> list[Line]:
     """The way from photos to a detector, `number` pictures of each stage."""
-    samples = list(islice(best_samples(read_samples(run.round(0)), config.rare_classes), number))
-    images = [enlarged(sample.source.image()) for sample in samples]
-    heat = [
-        heat_overlay(image, sample.source.heatmaps()[0].values) for image, sample in zip(images, samples, strict=True)
-    ]
-    masks = [marked(sample.source.image(), sample.instances) for sample in samples]
+    samples = list(islice(best_samples(read_samples(run.round(0).samples), config.rare_classes), number))
+    images = [enlarged(sample.pixels()) for sample in samples]
+    heat = [heat_overlay(*pair) for pair in zip(images, map(first_heatmap, samples), strict=True)]
+    masks = [marked(sample.pixels(), sample.instances) for sample in samples]
     return [
         Line("1  Your photos", "a handful, no labels", first_photos(config.concept[0], number)),
         Line("2  Generated", "the learned word, new scenes", images),
@@ -76,17 +75,25 @@ def strip(config: RunConfig, run: RunFolder, number: int = 3) -> list[Line]:
     ]
 
 
-def best_samples(samples: Sequence[SampleRecord], rare: Sequence[str]) -> Iterator[SampleRecord]:
+def best_samples(samples: Sequence[Sample], rare: Sequence[str]) -> Iterator[Sample]:
     """Kept images of one rare object, best label first, none at night, a new place each."""
     places = set()
-    for sample in sorted(samples, key=lambda sample: -max(sample.encoded["scores"], default=0.0)):
-        shown = [phrase.class_name for phrase in sample.source.prompt.objects]
-        attributes = sample.source.prompt.attributes
+    for sample in sorted(samples, key=lambda sample: -max(sample.scores, default=0.0)):
+        shown = [phrase.class_name for phrase in sample.prompt.objects]
+        attributes = sample.prompt.attributes
         place = attributes.get("place")
         shows_it = sample.kept and not sample.is_photo and len(shown) == 1 and shown[0] in rare
         if shows_it and attributes.get("time") != "at night" and place not in places:
             places.add(place)
             yield sample
+
+
+def first_heatmap(sample: Sample) -> np.ndarray:
+    """Where the first phrase of a generated image is attended, float32 [h, w]."""
+    assert sample.heatmap_path is not None, "generated images have heatmaps"
+    return (
+        ImageAttention.load(sample.heatmap_path, [phrase.text for phrase in sample.prompt.objects]).heatmaps[0].values
+    )
 
 
 def first_photos(concept: ConceptConfig, number: int) -> list[np.ndarray]:
@@ -100,7 +107,7 @@ def found(config: RunConfig, run: RunFolder, number: int) -> list[np.ndarray]:
     names = class_names_of(config.evaluation.dataset)
     scenes = read_dataset(config.evaluation.dataset, config.evaluation.split, names)
     alone = (image for _, image, truth in scenes if [names[i] for i in truth.class_ids] == [config.rare_classes[0]])
-    images = list(islice((image if isinstance(image, np.ndarray) else read_image(image) for image in alone), number))
+    images = list(islice(alone, number))
     detections = predict(load_detector(run.best), images, class_names=config.classes)
     return [marked(*pair) for pair in zip(images, detections, strict=True)]
 
