@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from command_reference import command_parser
-from config_reference import KINDS
+from config_reference import schemas
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(path for path in ROOT.glob("*.md") if path.stem != "CHANGELOG")])
@@ -53,8 +53,7 @@ def commands_of(path: Path) -> Iterator[list[str]]:
 def settings() -> frozenset[str]:
     """Every setting of every kind of config, with its dotted key."""
     found: set[str] = set()
-    for model, _ in KINDS.values():
-        schema = model.model_json_schema()
+    for schema in schemas().values():
         found |= set(_keys(schema, schema.get("$defs", {}), ""))
     return frozenset(found)
 
