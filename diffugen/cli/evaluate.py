@@ -25,7 +25,7 @@ def add_evaluate(commands: Any) -> None:
         commands,
         "evaluate",
         "measure a detector, or labels, against a dataset with ground truth",
-        "Give either --weights (a trained detector) or --labels (a dataset of the same images, by name).\n"
+        "Give either --weights (a trained detector) or --labels (a dataset of the same images, by path).\n"
         "Prints box and mask average precision, IoU, precision and recall, for each class.",
         "diffugen evaluate --weights runs/demo/best.pt --data runs/grand-piano-truth --json scores.json\n"
         "  diffugen evaluate --labels labelled --data truth --split val",

@@ -147,8 +147,7 @@ def read_dataset(
     Raises:
         UserError: if the dataset, the split or an image is missing or broken.
     """
-    for _, name, image, instances in read_labelled(root, split, class_names, images=images):
-        yield name, image, instances
+    yield from read_entries(list(entries_of(root, split, class_names, images=images)))
 
 
 def read_samples(
@@ -158,19 +157,28 @@ def read_samples(
 
     Samples name the image's file where every reader sees its pixels as we do, so that it is stored as it is.
     """
-    for entry, name, image, instances in read_labelled(root, split, class_names, images=images):
+    entries = list(entries_of(root, split, class_names, images=images))
+    for entry, (name, image, instances) in zip(entries, read_entries(entries), strict=True):
         stored = entry.path if stores_as_it_is(entry.path) else image
         yield Sample.labelled(name, stored, instances, split, entry.provenance), image
 
 
-def read_labelled(
-    root: Path, split: str, class_names: Sequence[str] | None = None, *, images: Path | None = None
-) -> Iterator[tuple[Labelled, str, np.ndarray, Instances]]:
-    """Like `read_dataset`, with what the dataset says of each image's file in front; names are unique in the split."""
-    entries = list(entries_of(root, split, class_names, images=images))
+def read_entries(entries: Sequence[Labelled]) -> Iterator[tuple[str, np.ndarray, Instances]]:
+    """Like `read_dataset`, for a split's entries; names are unique among them."""
     for entry, name in zip(entries, unique_names([entry.key for entry in entries]), strict=True):
         image = read_image(entry.path)
-        yield entry, name, image, entry.labels(image.shape[:2])
+        yield name, image, entry.labels(image.shape[:2])
+    _tell_left_out(entries)
+
+
+def read_labels(entries: Sequence[Labelled]) -> Iterator[Instances]:
+    """The labels of a split's entries; images are opened only where the dataset does not state their sizes."""
+    for entry in entries:
+        yield entry.labels(entry.size_hw or read_image(entry.path).shape[:2])
+    _tell_left_out(entries)
+
+
+def _tell_left_out(entries: Sequence[Labelled]) -> None:
     for left_out in {id(entry.left_out): entry.left_out for entry in entries}.values():
         if left_out is not None:
             left_out.warn()

@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from diffugen.class_maps import class_index, mapped_classes, renumbered
-from diffugen.datasets.folder import class_names_of, own_splits, read_dataset
+from diffugen.datasets.folder import class_names_of, entries_of, own_splits, read_dataset, read_entries, read_labels
 from diffugen.detector.model import load_detector
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import detector_pairs
 from diffugen.evaluation.metrics import LabelTotals, average_precision_of
+from diffugen.evaluation.pairing import same_images
 from diffugen.instances import Instances
 
 
@@ -50,7 +51,7 @@ def score_detector(
         UserError: the dataset or the weights are missing or broken, or have no class in common.
     """
     yolo = load_detector(weights)
-    known = class_names_of(truth)
+    known = class_names_of(truth, class_names)
     class_index(yolo.names, known, class_map)  # a wrong map is told before any work
     reachable = mapped_classes(yolo.names, None, {}, str(weights)) + list((class_map or {}).values())
     names = _shared_classes(class_names, reachable, known, str(weights), truth)
@@ -72,7 +73,7 @@ def score_labels(
     class_names: Sequence[str] | None = None,
     score_threshold: float = 0.0,
 ) -> dict[str, Any]:
-    """Measure the labels of a dataset against the truth of another one that has the same images, by name.
+    """Measure the labels of a dataset against the truth of another one that has the same images (see `same_images`).
 
     Args:
         labels: the dataset to judge; its splits do not matter.
@@ -82,29 +83,36 @@ def score_labels(
     Raises:
         UserError: a dataset is missing or broken, or they have no class or no image in common.
     """
-    names = _shared_classes(class_names, class_names_of(labels), class_names_of(truth), str(labels), truth)
+    known = [class_names_of(dataset, class_names) for dataset in (labels, truth)]
+    names = _shared_classes(class_names, known[0], known[1], str(labels), truth)
     part = _split_of(truth, split)
-    found = {
-        name: instances.to_json()
-        for own in sorted(own_splits(labels), key=lambda own: own == part)  # the same split, last, has the say
-        for name, _, instances in tqdm(read_dataset(labels, own, names), desc=f"reading {own}", unit="image")
-    }
-    unlabelled: list[str] = []
+    found: dict[str, dict[str, Any]] = {}
+    for own in sorted(_splits_of(labels), key=lambda own: own == part):  # the same split, last, has the say
+        entries = list(entries_of(labels, own, names, images=images if labels.is_file() else None))
+        rows = tqdm(read_labels(entries), desc=f"reading {own}".strip(), unit="image", total=len(entries))
+        for entry, instances in zip(entries, rows, strict=True):
+            found[entry.key] = instances.to_json()
+    truths = list(entries_of(truth, part, names, images=images))
+    same = same_images(found, [entry.key for entry in truths])
 
     def pairs() -> Iterator[tuple[Instances, Instances]]:
-        for name, _, true in tqdm(read_dataset(truth, part, names, images=images), desc="measuring", unit="image"):
-            if name not in found:
-                unlabelled.append(name)
+        rows = tqdm(read_entries(truths), desc="measuring", unit="image", total=len(truths))
+        for entry, (name, _, true) in zip(truths, rows, strict=True):
+            if entry.key not in same:
                 continue
-            instances = Instances.from_json(found[name])
+            instances = Instances.from_json(found[same[entry.key]])
             if instances.size_hw != true.size_hw:
                 raise UserError(f"image {name!r} is {instances.size_hw} in {labels}, but {true.size_hw} in {truth}")
             yield instances, true
 
     scores = _scores(pairs(), names, score_threshold)
     if not scores["num_images"]:
-        raise UserError(f"{labels} has none of the images of {truth}, split {part!r}: no name is the same")
-    measured = {"labels_of": str(labels), "truth": str(truth), "split": part, "num_unlabelled": len(unlabelled)}
+        raise UserError(
+            f"{labels} has none of the images of {truth}, split {part!r}: no path is the same, nor a name that only "
+            "one image has; give labels of these images"
+        )
+    unlabelled = len(truths) - len(same)
+    measured = {"labels_of": str(labels), "truth": str(truth), "split": part, "num_unlabelled": unlabelled}
     return measured | scores
 
 
@@ -173,8 +181,10 @@ def _shared_classes(
     return names
 
 
+def _splits_of(dataset: Path) -> list[str]:
+    return own_splits(dataset) if dataset.is_dir() else [""]
+
+
 def _split_of(truth: Path, split: str | None) -> str:
-    if truth.suffix == ".json":
-        return split or ""
-    splits = own_splits(truth)
+    splits = _splits_of(truth)
     return split or next((name for name in ("test", "val", *splits) if name in splits), "")

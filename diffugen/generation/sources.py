@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffugen.datasets.folder import class_names_of, entries_of
+from diffugen.datasets.folder import class_names_of, entries_of, read_labels
 from diffugen.errors import UserError
-from diffugen.images import list_images, read_image
+from diffugen.images import list_images
 from diffugen.naming import text_of
 from diffugen.prompts.prompt import Prompt, caption
 from diffugen.sample import Sample
@@ -52,8 +52,8 @@ def _read_dataset(root: Path, words: Mapping[str, str]) -> tuple[list[Sample], l
         )
     images = []
     for split in splits:
-        for entry in entries_of(root, split, names):
-            instances = entry.labels(entry.size_hw or read_image(entry.path).shape[:2])
+        entries = list(entries_of(root, split, names))
+        for entry, instances in zip(entries, read_labels(entries), strict=True):
             shown = [names[class_id] for class_id in instances.class_ids]
             images.append(
                 Sample(

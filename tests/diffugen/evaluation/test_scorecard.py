@@ -10,12 +10,14 @@ import torch
 
 import diffugen.toyworld
 from diffugen.cli.main import main
+from diffugen.datasets.export import export_dataset
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
 from diffugen.files import read_json
+from diffugen.images import write_image
 from diffugen.instances import Instances
 from diffugen.sample import Sample
 from diffugen.toyworld.scene import COMMON_KINDS
@@ -144,3 +146,24 @@ def test_the_command_names_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--map is for --weights" in capsys.readouterr().err
     assert main(["evaluate", "--data", str(tmp_path / "gone"), "--weights", str(BASE)]) == 2
     assert "gone does not exist" in capsys.readouterr().err
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for number, place in enumerate(("x", "y")):
+        (tmp_path / "labels" / place).mkdir(parents=True)
+        write_image(tmp_path / "images" / place / "a.png", np.zeros((30, 50, 3), np.uint8))
+        (tmp_path / "labels" / place / "a.txt").write_text(f"{number} 0.1 0.1 0.{4 + number} 0.1 0.4 0.8\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [piano, car]\n")
+    scores = score_labels(tmp_path, tmp_path, split="train")
+    assert scores["num_images"] == 2 and scores["labels"]["mean_iou"] == 1
+    export_dataset(tmp_path, tmp_path / "out")
+    for pair in ((tmp_path / "out", tmp_path), (tmp_path, tmp_path / "out")):
+        scores = score_labels(*pair, split="train")
+        assert scores["num_images"] == 2 and scores["labels"]["mean_iou"] == 1
+
+
+def test_labels_of_a_coco_file_need_no_images(tmp_path: Path) -> None:
+    truth = write(tmp_path / "truth", TRUTH, "val")
+    (tmp_path / "labels.json").write_bytes((truth / "coco" / "val.json").read_bytes())
+    scores = score_labels(tmp_path / "labels.json", truth)
+    assert scores["num_images"] == 3 and scores["labels"]["mean_iou"] == 1
