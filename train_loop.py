@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,9 @@ from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from textual_inversion.config import Concepts
+
+if TYPE_CHECKING:
+    from diffugen.diffusion.protocol import Pipeline
 
 
 class RunConfig(LoopConfig):
@@ -89,7 +92,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     return run
 
 
-def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
+def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
     """Check the rest of the config against the model and learn the concepts; the pipeline that knows them."""
     from bootstrap.labelers import mask2former_labeler
     from bootstrap.prompts import check_prompts
@@ -110,7 +113,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Any:
         gpus(config.detector)
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
     run.write_config(config, weights=config.detector.base_weights)
-    if not concepts:
+    if pipe is not None and not concepts:
         return pipe
     del pipe  # a GPU may not have room for it beside the one that learns
     seeded = [

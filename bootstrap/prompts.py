@@ -10,6 +10,7 @@ from typing import Any
 from bootstrap.config import LoopConfig
 from bootstrap.run_folder import derive_seed
 from bootstrap.variations import possible_prompts
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt, tokenizers_of
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
@@ -21,7 +22,7 @@ def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
     return sample_prompts(config.prompts, config.rounds.num_images, seed=derive_seed(config.seed, "prompts", index))
 
 
-def check_prompts(config: LoopConfig, pipe: Any, new_tokens: Sequence[Sequence[str]] = ()) -> None:
+def check_prompts(config: LoopConfig, pipe: Pipeline, new_tokens: Sequence[Sequence[str]] = ()) -> None:
     """Check every prompt of every round before any work starts.
 
     Args:

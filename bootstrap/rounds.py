@@ -19,13 +19,14 @@ from bootstrap.decisions import stop_reason
 from bootstrap.measures.round import report_round
 from bootstrap.run_folder import RunFolder, promoted_round
 from bootstrap.stages import decide, fine_tune, generate, label, trains_on, write_training_set
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import link_file, link_tree, read_json, read_jsonl, write_jsonl
 
 logger = logging.getLogger(__name__)
 
 
 def run_rounds(
-    config: LoopConfig, pipe: Any, run: RunFolder, *, photos: Sequence[Path] = ()
+    config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[Path] = ()
 ) -> Iterator[dict[str, Any]]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
@@ -51,7 +52,7 @@ def run_rounds(
             return
 
 
-def play_round(context: RoundContext, pipe: Any) -> None:
+def play_round(context: RoundContext, pipe: Pipeline) -> None:
     """Run the stages of one round; the last one writes `decision.json`. Stages that are done are not run again."""
     timed = context.folder.timed
     with timed("generate"):

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from bootstrap.context import RoundContext
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
@@ -40,6 +39,7 @@ from bootstrap.training_set import (
 from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.metrics import label_quality
 from diffugen.files import link_file, read_json, write_json
@@ -70,7 +70,7 @@ class Generated:
     labels: dict[str, EncodedLabels]
 
 
-def generate(context: RoundContext, pipe: Any) -> Generated:
+def generate(context: RoundContext, pipe: Pipeline) -> Generated:
     """Generate the round's images with heatmaps, label them by attention meanwhile, and read the pool's photos."""
     config, plan = context.config, plan_round(context, model_name(pipe))
     labels: dict[str, EncodedLabels] = {}
@@ -103,7 +103,7 @@ def plan_round(context: RoundContext, model: str) -> Plan:
     )
 
 
-def read_pool(context: RoundContext, pipe: Any) -> list[Sample]:
+def read_pool(context: RoundContext, pipe: Pipeline) -> list[Sample]:
     """The user's own photos with their attention, to be labelled and filtered like generated images.
 
     The first round reads them; later ones share its files.
@@ -116,9 +116,9 @@ def read_pool(context: RoundContext, pipe: Any) -> list[Sample]:
     return named if folder == first else [_linked(photo, folder) for photo in named]
 
 
-def model_name(pipe: Any) -> str:
+def model_name(pipe: Pipeline) -> str:
     """What is recorded as a generated image's model."""
-    return str(getattr(pipe, "name_or_path", ""))
+    return str(pipe.name_or_path)
 
 
 def _linked(photo: Sample, folder: RoundFolder) -> Sample:

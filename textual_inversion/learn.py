@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.diffusion.embeddings import text_parts, write_embedding
 from diffugen.diffusion.pipelines import load_pipeline
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
@@ -34,7 +34,7 @@ EMBEDDING_FILE = "learned_embeds.safetensors"
 LORA_FILE = "lora.safetensors"
 
 
-def check_concept(config: ConceptConfig, pipe: Any | None = None) -> None:
+def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
     """Check what the user gave before any work starts.
 
     Args:
@@ -140,14 +140,14 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
     return finished
 
 
-def _size_hw(config: ConceptConfig, pipe: Any) -> tuple[int, int]:
+def _size_hw(config: ConceptConfig, pipe: Pipeline) -> tuple[int, int]:
     size = pipe.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     factor = pipe.vae_scale_factor
     return config.height or height * factor, config.width or width * factor
 
 
-def _build_module(config: ConceptConfig, pipe: Any, size_hw: tuple[int, int]) -> ConceptModule:
+def _build_module(config: ConceptConfig, pipe: Pipeline, size_hw: tuple[int, int]) -> ConceptModule:
     """The pipeline frozen but for the placeholder (and the LoRA), and the photos as latents."""
     if pipe.get_list_adapters():  # a LoRA of the model's own: part of the frozen weights from here on
         pipe.fuse_lora()
@@ -163,7 +163,7 @@ def _build_module(config: ConceptConfig, pipe: Any, size_hw: tuple[int, int]) ->
     return ConceptModule(pipe, placeholder, draws, config, lora, held_out)
 
 
-def _draws(config: ConceptConfig, pipe: Any, photos: Sequence[Path], size_hw: tuple[int, int]) -> ConceptDraws:
+def _draws(config: ConceptConfig, pipe: Pipeline, photos: Sequence[Path], size_hw: tuple[int, int]) -> ConceptDraws:
     """The photos' views, encoded and weighted, with their captions."""
     emphasis = config.object_emphasis if config.learns == "object" else 0.0
     weigh = partial(
@@ -184,7 +184,7 @@ def _draws(config: ConceptConfig, pipe: Any, photos: Sequence[Path], size_hw: tu
 
 
 def _train(
-    module: ConceptModule, pipe: Any, config: ConceptConfig, model: ModelConfig, out: Path, progress: bool
+    module: ConceptModule, pipe: Pipeline, config: ConceptConfig, model: ModelConfig, out: Path, progress: bool
 ) -> None:
     device = pipe.device
     if config.num_devices > 1:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diffugen.diffusion.denoising import noise_schedule, prediction_target, scaled_latents, unet_conditions
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, Draw
@@ -41,7 +42,7 @@ class ConceptModule(L.LightningModule):
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         placeholder: Placeholder,
         draws: ConceptDraws,
         config: ConceptConfig,
@@ -165,7 +166,7 @@ def _cast(conditions: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def check_prediction_type(pipe: Any) -> None:
+def check_prediction_type(pipe: Pipeline) -> None:
     """Raise UserError for a model whose training target is not known."""
     kind = pipe.scheduler.config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction", "sample"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from diffugen.attention.extract import read_attention
 from diffugen.config.settings import AttentionConfig
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 
 def object_weights(
-    pipe: Any, images: Sequence[np.ndarray], template: str, word: str, emphasis: float, settings: AttentionConfig
+    pipe: Pipeline, images: Sequence[np.ndarray], template: str, word: str, emphasis: float, settings: AttentionConfig
 ) -> Tensor:
     """Weights of the denoising loss from the model's own cross-attention to a word for something similar.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from diffugen.drawing import contact_sheet
+from diffugen.diffusion.protocol import Pipeline
 from textual_inversion.config import ConceptConfig
 
 _INK, _DOTS, _LINE = (40, 40, 40), (190, 205, 220), (20, 90, 160)
@@ -51,7 +51,7 @@ def draw_loss_curve(losses: Sequence[float], size_hw: tuple[int, int] = (320, 56
     return canvas
 
 
-def generate_samples(pipe: Any, config: ConceptConfig, word: str, size_hw: tuple[int, int]) -> list[Image.Image]:
+def generate_samples(pipe: Pipeline, config: ConceptConfig, word: str, size_hw: tuple[int, int]) -> list[Image.Image]:
     """One image per template and seed with `word` in the template; the same noise for any word."""
     settings = config.samples
     images = []

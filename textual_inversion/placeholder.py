@@ -13,6 +13,7 @@ from peft import TrainableTokensConfig, get_peft_model
 from torch import Tensor, nn
 
 from diffugen.diffusion.embeddings import text_parts
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import tokenizers_of
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
@@ -40,7 +41,7 @@ def placeholder_tokens(config: ConceptConfig) -> tuple[str, ...]:
     return (config.placeholder_token, *numbered)
 
 
-def check_tokens(config: ConceptConfig, pipe: Any, captions: Sequence[str] | None = None) -> None:
+def check_tokens(config: ConceptConfig, pipe: Pipeline, captions: Sequence[str] | None = None) -> None:
     """Check the concept's words against a pipeline's tokenizers.
 
     Args:
@@ -103,7 +104,7 @@ def _nearest(word: str, tokenizer: Any) -> str:
     return f" (near: {', '.join(near)})" if near else ""
 
 
-def add_placeholder(pipe: Any, config: ConceptConfig) -> Placeholder:
+def add_placeholder(pipe: Pipeline, config: ConceptConfig) -> Placeholder:
     """Add the token to the pipeline's tokenizers and text encoders, and make its rows the only trainable ones.
 
     The rows start at the mean of the initialiser's. The text encoders are wrapped by peft until
@@ -146,7 +147,7 @@ def _with_trainable_rows(
     return wrapped, rows
 
 
-def merge_placeholder(pipe: Any) -> None:
+def merge_placeholder(pipe: Pipeline) -> None:
     """Write the learned rows into the text encoders, without peft's wrapper, in the model's own dtype."""
     for name, _, encoder in text_parts(pipe):
         setattr(pipe, name, encoder.merge_and_unload().to(pipe.unet.dtype))

@@ -22,6 +22,7 @@ from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
 from diffugen.datasets.near_duplicates import near_duplicates
 from diffugen.detector.model import embed, load_detector
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_groups
 from diffugen.evaluation.metrics import label_quality
@@ -48,7 +49,7 @@ NUM_ATTENTION_IMAGES = 24
 _BATCH = 32
 
 
-def report_round(folder: RoundFolder, config: LoopConfig, pipe: Any, photos: Sequence[Path] = ()) -> None:
+def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos: Sequence[Path] = ()) -> None:
     """Measure a round whose decision has been made, and complete it by writing `metrics.json`.
 
     The evaluation set with its truth is read here and nowhere else; what it says begins with "test/".
@@ -134,7 +135,9 @@ def _distances(
     return {"kernel_distance": distance, **fid_and_kid(images, reference, evaluation.inception_weights)}
 
 
-def measure_truth(config: LoopConfig, evaluation: EvaluationConfig, pipe: Any, folder: RoundFolder) -> dict[str, Any]:
+def measure_truth(
+    config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline, folder: RoundFolder
+) -> dict[str, Any]:
     """What the evaluation set's truth says about a round's labels and its detector.
 
     Returns:
@@ -212,7 +215,7 @@ def _detector_pairs(
 
 
 def _attention_pairs(
-    config: LoopConfig, evaluation: EvaluationConfig, pipe: Any
+    config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline
 ) -> Iterator[tuple[Instances, Instances]]:
     """Attention's labels of real images, each captioned with the classes that it truly shows."""
     labeler = AttentionLabeler(config.classes, config.label)

@@ -19,13 +19,14 @@ from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_c
 from diffugen.diffusion.overflow import check_finite, watched_decoder
 from diffugen.diffusion.pipelines import as_task
 from diffugen.diffusion.prompt_batches import groups_alike, text_inputs
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
 
 def generate_with_attention(
-    pipe: Any,
+    pipe: Pipeline,
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
     settings: GenerateConfig,
@@ -98,7 +99,7 @@ def generate_with_attention(
 
 @torch.no_grad()
 def read_attention(
-    pipe: Any,
+    pipe: Pipeline,
     images: Sequence[np.ndarray],
     prompts: Sequence[Prompt],
     settings: AttentionConfig = AttentionConfig(),  # noqa: B008 (immutable)
@@ -147,7 +148,7 @@ def read_attention(
 
 
 def _read_batch(
-    pipe: Any,
+    pipe: Pipeline,
     images: Sequence[np.ndarray],
     prompts: Sequence[Prompt],
     settings: AttentionConfig,
@@ -200,7 +201,7 @@ def _step_callback(
     if on_step is None and max_timestep is None:
         return None
 
-    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if max_timestep is not None:
             _watch_from(pipe, seen, step, max_timestep)
         if on_step is not None:
@@ -210,7 +211,7 @@ def _step_callback(
     return callback
 
 
-def _watch_from(pipe: Any, seen: Watch, step: int, max_timestep: int) -> None:
+def _watch_from(pipe: Pipeline, seen: Watch, step: int, max_timestep: int) -> None:
     """Let only steps of at most this timestep count, or the last one if there is none.
 
     The first step is watched in any case, and forgotten if a later one counts.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from diffugen.diffusion.denoising import (
 )
 from diffugen.diffusion.overflow import check_finite
 from diffugen.diffusion.prompt_batches import groups_alike
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 TIMESTEP_SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -45,7 +45,7 @@ class _Trial:
 
 
 def with_presence(
-    pipe: Any,
+    pipe: Pipeline,
     images: Sequence[np.ndarray],
     prompts: Sequence[Prompt],
     attention: Sequence[ImageAttention],
@@ -109,7 +109,7 @@ def _presence(
 
 
 @torch.no_grad()
-def _denoising_errors(pipe: Any, images: Sequence[np.ndarray], prompts: Sequence[Prompt], seed: int) -> np.ndarray:
+def _denoising_errors(pipe: Pipeline, images: Sequence[np.ndarray], prompts: Sequence[Prompt], seed: int) -> np.ndarray:
     """Squared errors of the UNet's prediction, the mean over channels and noise levels: float32 [n, h, w]."""
     schedule = noise_schedule(pipe)
     latents = encode_images(pipe, images)

@@ -12,6 +12,7 @@ from diffugen.attention.heatmaps import Heatmap, ImageAttention
 from diffugen.attention.self_attention import AffinityCapture
 from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.prompt_encoding import encode_prompts, fragment_positions, without_weights
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import class_prompt, content_token_indices, object_token_indices
 from diffugen.prompts.prompt import Prompt
 
@@ -64,7 +65,7 @@ class Watch:
 
 @contextmanager
 def watch(
-    pipe: Any, prompts: Sequence[Prompt], latent_hw: tuple[int, int], settings: AttentionConfig
+    pipe: Pipeline, prompts: Sequence[Prompt], latent_hw: tuple[int, int], settings: AttentionConfig
 ) -> Iterator[Watch]:
     """Look at the attention while the block runs the UNet.
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from diffugen.diffusion.overflow import check_finite
 from diffugen.diffusion.prompt_batches import text_inputs
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.prompts.prompt import Prompt
 
 
-def encode_images(pipe: Any, images: Sequence[np.ndarray]) -> Tensor:
+def encode_images(pipe: Pipeline, images: Sequence[np.ndarray]) -> Tensor:
     """Latents of uint8 RGB [H, W, 3] images of one size, as the UNet expects them, in its dtype and on its device.
 
     Sides that the VAE cannot halve are resized to the nearest it can.
@@ -30,7 +31,7 @@ def encode_images(pipe: Any, images: Sequence[np.ndarray]) -> Tensor:
     return scaled_latents(vae, latents).to(pipe.unet.dtype)
 
 
-def at_most_native(image: np.ndarray, pipe: Any) -> np.ndarray:
+def at_most_native(image: np.ndarray, pipe: Pipeline) -> np.ndarray:
     """The image, shrunk to about as many pixels as the model was trained on: it is lost in larger ones."""
     height, width = image.shape[:2]
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -58,7 +59,7 @@ def safe_precision(vae: Any) -> Iterator[Any]:
             vae.to(dtype)
 
 
-def noise_schedule(pipe: Any) -> DDPMScheduler:
+def noise_schedule(pipe: Pipeline) -> DDPMScheduler:
     """The forward process q(x_t | x_0) that the model was trained with, whatever the pipeline's sampler."""
     return DDPMScheduler.from_config(pipe.scheduler.config)
 
@@ -74,14 +75,14 @@ def prediction_target(schedule: DDPMScheduler, clean: Tensor, noise: Tensor, ste
             return clean
 
 
-def prompt_conditions(pipe: Any, prompts: Sequence[Prompt], latent_hw: tuple[int, int]) -> dict[str, Any]:
+def prompt_conditions(pipe: Pipeline, prompts: Sequence[Prompt], latent_hw: tuple[int, int]) -> dict[str, Any]:
     """The UNet's keyword arguments for prompts that may share a batch, for latents of a size; no negative half."""
     texts = {name: value for name, value in text_inputs(pipe, prompts).items() if not name.startswith("negative_")}
     factor = pipe.vae_scale_factor
     return unet_conditions(pipe, texts, (latent_hw[0] * factor, latent_hw[1] * factor))
 
 
-def unet_conditions(pipe: Any, texts: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
+def unet_conditions(pipe: Pipeline, texts: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
     """The UNet's keyword arguments for texts, without a negative half.
 
     Args:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
 
@@ -31,14 +32,14 @@ _TOKEN = "token"  # key of the metadata
 _SDXL = ("clip_l", "clip_g")
 
 
-def text_parts(pipe: Any) -> list[tuple[str, Any, Any]]:
+def text_parts(pipe: Pipeline) -> list[tuple[str, Any, Any]]:
     """A pipeline's text encoders, one or SDXL's two: (its attribute's name, tokenizer, encoder) each."""
     names = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
     parts = [(encoder, getattr(pipe, tokenizer, None), getattr(pipe, encoder, None)) for tokenizer, encoder in names]
     return [part for part in parts if part[2] is not None]
 
 
-def load_embedding(pipe: Any, path: Path) -> None:
+def load_embedding(pipe: Pipeline, path: Path) -> None:
     """Add the learned tokens of a file to a pipeline's tokenizers and text encoders.
 
     Raises:
@@ -74,7 +75,7 @@ def _check_fit(path: Path, token: str, learned: Sequence[Tensor], parts: Sequenc
             raise UserError(f"model.embeddings: token {token!r} in {path} is already known; list it once")
 
 
-def _check_read(path: Path, token: str, rows: Tensor, pipe: Any, tokenizer: Any, encoder: Any) -> None:
+def _check_read(path: Path, token: str, rows: Tensor, pipe: Pipeline, tokenizer: Any, encoder: Any) -> None:
     """Check that a prompt with the token reaches the rows that were learned; capitals and spaces can be in the way."""
     ids = tokenizer(pipe.maybe_convert_prompt(token, tokenizer), add_special_tokens=False).input_ids
     weight = encoder.get_input_embeddings().weight.detach()

@@ -34,6 +34,7 @@ from diffugen.diffusion.embeddings import load_embedding
 from diffugen.diffusion.lora import load_lora
 from diffugen.diffusion.model_index import check_model_index
 from diffugen.diffusion.model_parts import check_complete, check_parts
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.files import is_full_disk
 from diffugen.model_files import check_model_folder, read_model_config
@@ -49,7 +50,7 @@ _SCHEDULERS = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "eul
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def load_pipeline(config: ModelConfig) -> Any:
+def load_pipeline(config: ModelConfig) -> Pipeline:
     """Load a text-to-image pipeline, its learned tokens and LoRA, onto its device, ready to run.
 
     All components get the configured dtype, whatever they were saved in. There is no safety checker, and the
@@ -84,7 +85,7 @@ def load_pipeline(config: ModelConfig) -> Any:
     return pipe.to(device)
 
 
-def as_task(pipe: Any, task: str) -> Any:
+def as_task(pipe: Pipeline, task: str) -> Pipeline:
     """The same models as a pipeline for "txt2img", "img2img" or "inpaint"; nothing is copied."""
     if task not in _TASKS:
         raise UserError(f"task {task!r} is not known; choose one of {', '.join(_TASKS)}")

@@ -10,11 +10,12 @@ import torch
 
 from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.prompt_encoding import encode_prompts, needs_compel, num_chunks, parse_weights
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import class_prompt
 from diffugen.prompts.prompt import Prompt
 
 
-def text_inputs(pipe: Any, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def text_inputs(pipe: Pipeline, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The pipeline's arguments for the texts of prompts that may share a batch."""
     negatives = [prompt.negative_text for prompt in prompts]
     if not _by_compel(pipe, prompts[0]):
@@ -30,17 +31,17 @@ def text_inputs(pipe: Any, prompts: Sequence[Prompt]) -> dict[str, Any]:
     return inputs
 
 
-def _by_compel(pipe: Any, prompt: Prompt) -> bool:
+def _by_compel(pipe: Pipeline, prompt: Prompt) -> bool:
     return needs_compel(pipe, prompt.text) or needs_compel(pipe, prompt.negative_text)
 
 
-def _zeros_for_no_negative(pipe: Any, prompt: Prompt) -> bool:
+def _zeros_for_no_negative(pipe: Pipeline, prompt: Prompt) -> bool:
     """SDXL does not encode a negative prompt that is not there."""
     return not prompt.negative_text and bool(pipe.config.get("force_zeros_for_empty_prompt"))
 
 
 def groups_alike(
-    pipe: Any, prompts: Sequence[Prompt], settings: AttentionConfig, shapes: Sequence[Any] | None = None
+    pipe: Pipeline, prompts: Sequence[Prompt], settings: AttentionConfig, shapes: Sequence[Any] | None = None
 ) -> list[list[int]]:
     """Indices of the prompts that may run in one batch without any changing another's image or attention."""
     groups: dict[Any, list[int]] = defaultdict(list)

@@ -18,6 +18,7 @@ from compel.prompt_parser import FlattenedPrompt, Fragment, PromptParser
 from pyparsing import ParseException
 from torch import Tensor
 
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 
 _A1111_WEIGHT = re.compile(r":\s*(\d*\.?\d+)\s*\)")
@@ -76,13 +77,13 @@ def num_chunks(tokenizer: Any, text: str) -> int:
     return last // tokenizer.model_max_length + 1
 
 
-def needs_compel(pipe: Any, text: str) -> bool:
+def needs_compel(pipe: Pipeline, text: str) -> bool:
     """Whether the plain pipeline would ignore weights in the prompt, or cut it."""
     return any(weight != 1 for _, weight in parse_weights(text)) or num_chunks(pipe.tokenizer, text) > 1
 
 
 @torch.no_grad()
-def encode_prompts(pipe: Any, texts: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor | None]:
+def encode_prompts(pipe: Pipeline, texts: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor | None]:
     """Encode prompts of any length with their weights.
 
     Args:
@@ -101,7 +102,7 @@ def encode_prompts(pipe: Any, texts: Sequence[Sequence[tuple[str, float]]]) -> t
     return embeds, parts[-1][1]
 
 
-def _encode(pipe: Any, name: str, texts: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor | None]:
+def _encode(pipe: Pipeline, name: str, texts: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor | None]:
     """`encode_prompts` for one of the text encoders."""
     is_xl = getattr(pipe, "text_encoder_2", None) is not None
     device = pipe._execution_device  # where the models run, also when they are offloaded

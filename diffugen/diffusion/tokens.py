@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from diffugen.diffusion.prompt_encoding import expand_placeholders, fragment_positions, parse_weights, without_weights
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
@@ -86,7 +87,7 @@ def prompt_tokens(tokenizer: Any, text: str) -> list[str]:
     return list(itertools.chain.from_iterable(fragments))
 
 
-def check_prompt(pipe: Any, prompt: Prompt, attend: str = "tokens") -> None:
+def check_prompt(pipe: Pipeline, prompt: Prompt, attend: str = "tokens") -> None:
     """Check that a pipeline can read the prompt, and that every object phrase is in it.
 
     Cheap: call it before anything is generated.
@@ -107,7 +108,7 @@ def check_prompt(pipe: Any, prompt: Prompt, attend: str = "tokens") -> None:
             raise UserError(f"an object phrase of the prompt {prompt.text!r} has no words; write some")
 
 
-def tokenizers_of(pipe: Any) -> list[Any]:
+def tokenizers_of(pipe: Pipeline) -> list[Any]:
     """The tokenizers of a pipeline: one, or two for SDXL, which place the words alike."""
     found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
     return [tokenizer for tokenizer in found if tokenizer is not None]

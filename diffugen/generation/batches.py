@@ -14,6 +14,7 @@ from diffugen.attention.extract import generate_with_attention
 from diffugen.batching import map_groups
 from diffugen.config.errors import first_difference
 from diffugen.config.settings import GenerateConfig
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
@@ -24,7 +25,7 @@ from diffugen.sample import Sample
 
 
 def generate_batches(
-    pipe: Any,
+    pipe: Pipeline,
     plan: Plan,
     settings: GenerateConfig,
     *,
@@ -79,7 +80,7 @@ def _kind(variation: Variation | None) -> tuple[Any, ...]:
     return () if variation is None else (variation.task, variation.strength, variation.start_hw)
 
 
-def _generate_batch(pipe: Any, batch: Sequence[Sample], plan: Plan, settings: GenerateConfig) -> None:
+def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, settings: GenerateConfig) -> None:
     variations = [plan.variations[sample.name] for sample in batch if sample.name in plan.variations]
     results = generate_with_attention(
         pipe,

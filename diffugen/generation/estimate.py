@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffugen.config.settings import GenerateConfig, ModelConfig
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 
@@ -106,7 +107,7 @@ def disk_bytes(settings: GenerateConfig, prompts: Sequence[Prompt]) -> float:
     return len(prompts) * num_pixels * PNG_BYTES_PER_PIXEL + heat
 
 
-def memory_bytes(pipe: Any, config: ModelConfig, settings: GenerateConfig) -> tuple[int, int]:
+def memory_bytes(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig) -> tuple[int, int]:
     """Bytes of GPU memory for weights, and for activations where they are most.
 
     That is in the widest layers at full size: the decoder's last block, or the UNet's first, whose transformer's
@@ -128,7 +129,7 @@ def memory_bytes(pipe: Any, config: ModelConfig, settings: GenerateConfig) -> tu
     return max(sizes) if config.cpu_offload else sum(sizes), max(decoder, unet)
 
 
-def run_trial(pipe: Any, plan: Plan, settings: GenerateConfig) -> Trial:
+def run_trial(pipe: Pipeline, plan: Plan, settings: GenerateConfig) -> Trial:
     """Run the first batch with few denoising steps, after one step to warm up, and throw its images away."""
     import torch
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from diffugen.config.settings import GenerateConfig
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.generation.background import in_background
 from diffugen.generation.batches import generate_batches
 from diffugen.generation.plan import Plan
@@ -18,7 +18,7 @@ from diffugen.sample import EncodedInstances, Sample
 
 
 def generate_labelled(
-    pipe: Any, plan: Plan, settings: GenerateConfig, labeler: Labeler, min_area_fraction: float
+    pipe: Pipeline, plan: Plan, settings: GenerateConfig, labeler: Labeler, min_area_fraction: float
 ) -> dict[str, tuple[EncodedInstances, str]]:
     """Generate the images of a plan; each is labelled in the background while the next ones are generated.
 

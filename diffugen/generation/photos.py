@@ -12,6 +12,7 @@ from diffugen.attention.extract import read_attention
 from diffugen.attention.heatmaps import geometric_mean
 from diffugen.config.settings import GenerateConfig
 from diffugen.diffusion.denoising import at_most_native
+from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import list_images, read_image, write_png
 from diffugen.naming import text_of
@@ -20,7 +21,7 @@ from diffugen.sample import Sample
 
 
 def read_photos(
-    pipe: Any,
+    pipe: Pipeline,
     folder: Path,
     prompts: Sequence[Prompt],
     settings: GenerateConfig,
