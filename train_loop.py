@@ -10,11 +10,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
 from bootstrap.config import LoopConfig, check_files
+from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
 from diffugen.cli.loop import add_loop_arguments
 from diffugen.cli.options import CONFIG_HINTS
@@ -122,7 +123,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
     return load_pipeline(learn_concepts(seeded, model, run.concept))
 
 
-def describe(row: dict[str, Any], rare_classes: Sequence[str]) -> str:
+def describe(row: Row, rare_classes: Sequence[str]) -> str:
     """One round in a line or two."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
     lines = [
@@ -130,13 +131,14 @@ def describe(row: dict[str, Any], rare_classes: Sequence[str]) -> str:
         + (f" (rejected: {reasons})" if reasons else ""),
         f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
     ]
-    if "test/mask_map50" in row:
-        scores = f"mask mAP50 {row['test/mask_map50']:.3f}, mAP50-95 {row['test/mask_map50_95']:.3f}"
+    half, strict = (number(row, f"test/{metric}") for metric in ("mask_map50", "mask_map50_95"))
+    if half is not None and strict is not None:
+        scores = f"mask mAP50 {half:.3f}, mAP50-95 {strict:.3f}"
         lines.append(f"  {', '.join(rare_classes)} on the evaluation set: {scores}")
     return "\n".join(lines)
 
 
-def summary(rows: Sequence[dict[str, Any]], run: RunFolder) -> str:
+def summary(rows: Sequence[Row], run: RunFolder) -> str:
     """Where everything is."""
     best = [row["round"] for row in rows if row["promoted"]][-1]
     files = {f"detector (round {best})": run.best, "its dataset": run.dataset, "report": run.report}

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
@@ -17,7 +17,7 @@ from diffugen.files import read_json, write_json
 Inode = tuple[int, int]
 
 
-def complete_round(folder: RoundFolder, row: dict[str, Any]) -> None:
+def complete_round(folder: RoundFolder, row: Row) -> None:
     """Complete a round: write the SHA-256 of all its files to `checksums.json`, then `metrics.json` with the row."""
     content = json.dumps(row, indent=2, ensure_ascii=False) + "\n"  # as write_json writes it
     seen: dict[Inode, str] = {}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from bootstrap.config import LoopConfig
 from bootstrap.decisions import choose_labeler
+from bootstrap.row import read_row
 from bootstrap.run_folder import RoundFolder, RunFolder, promoted_round
-from diffugen.files import read_json
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,6 @@ class RoundContext:
 def round_context(config: LoopConfig, run: RunFolder, folder: RoundFolder) -> RoundContext:
     """The context of a round whose predecessors are complete; it decides who labels the round."""
     best = promoted_round(run)
-    row = None if best is None else read_json(best.metrics)
+    row = None if best is None else read_row(best.metrics)
     labeler, reason = choose_labeler(row, config.rounds, has_photos=config.pool is not None)
     return RoundContext(config.model_copy(update={"evaluation": None}), run, folder, labeler, reason)

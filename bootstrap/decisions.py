@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from bootstrap.config import RoundsConfig
-
-IMAGE_AGREEMENT = "val/image_agreement"
-"""Mean over the validation images of the IoU of all that a checkpoint or attention sees there, what only one of them
-sees counting 0: what promotion goes by."""
-
-AGREEMENT = "val/label_agreement"
-"""Mean IoU of a checkpoint's labels of the validation images with attention's, a missed object counting 0."""
+from bootstrap.row import AGREEMENT, Row, number
 
 
-def choose_labeler(best: Mapping[str, Any] | None, rules: RoundsConfig, *, has_photos: bool) -> tuple[str, str]:
+def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -> tuple[str, str]:
     """Who labels a round: "attention" or "detector", and why.
 
     Args:
@@ -30,11 +23,12 @@ def choose_labeler(best: Mapping[str, Any] | None, rules: RoundsConfig, *, has_p
         return "attention", "there is no detector yet"
     if spared and not has_photos:
         return "attention", "rounds.filter.by says so, and there are no photos"
-    seen = f"round {best['round']}'s detector agrees with attention on the validation images by {best[AGREEMENT]:.3f}"
-    if best[AGREEMENT] >= min_agreement:
-        told = "; generated images keep attention's labels (rounds.filter.by)" if spared else ""
-        return "detector", f"{seen}, at least {min_agreement:g}{told}"
-    return "attention", f"{seen}, less than {min_agreement:g}"
+    agreement = number(best, AGREEMENT) or 0.0
+    found = f"round {best['round']}'s detector agrees with attention on the validation images by {agreement:.3f}"
+    if agreement >= min_agreement:
+        photos_only = "; generated images keep attention's labels (rounds.filter.by)" if spared else ""
+        return "detector", f"{found}, at least {min_agreement:g}{photos_only}"
+    return "attention", f"{found}, less than {min_agreement:g}"
 
 
 def decide_promotion(
@@ -66,7 +60,7 @@ def decide_promotion(
     return {"promoted": kept, "why": why}
 
 
-def stop_reason(rows: Sequence[Mapping[str, Any]], patience: int) -> str:
+def stop_reason(rows: Sequence[Row], patience: int) -> str:
     """Why no further round is worth its time, or an empty string.
 
     Args:

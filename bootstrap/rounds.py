@@ -11,23 +11,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
 from bootstrap.decisions import stop_reason
 from bootstrap.measures.round import report_round
+from bootstrap.row import Row, read_row, read_rows
 from bootstrap.run_folder import RunFolder, promoted_round
 from bootstrap.stages import decide, fine_tune, generate, label, trains_on, write_training_set
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.files import link_file, link_tree, read_json, read_jsonl, write_jsonl
+from diffugen.files import link_file, link_tree, read_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 
 
-def run_rounds(
-    config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[Path] = ()
-) -> Iterator[dict[str, Any]]:
+def run_rounds(config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[Path] = ()) -> Iterator[Row]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
     Args:
@@ -45,8 +43,8 @@ def run_rounds(
             play_round(round_context(config, run, folder), pipe)
             report_round(folder, config, pipe, photos)
         publish(run)
-        yield read_json(folder.metrics)
-        reason = stop_reason(read_jsonl(run.metrics), config.rounds.patience)
+        yield read_row(folder.metrics)
+        reason = stop_reason(read_rows(run.metrics), config.rounds.patience)
         if reason and index + 1 < config.rounds.num_rounds:
             logger.warning("stopped after round %d: %s", index, reason)
             return

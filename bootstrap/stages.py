@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bootstrap.context import RoundContext
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
-from bootstrap.decisions import AGREEMENT, IMAGE_AGREEMENT, decide_promotion
+from bootstrap.decisions import decide_promotion
 from bootstrap.disagreement import mean_agreement
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
@@ -27,6 +27,7 @@ from bootstrap.labelers import (
 )
 from bootstrap.measures.round import flatten
 from bootstrap.prompts import round_prompts
+from bootstrap.row import AGREEMENT, IMAGE_AGREEMENT
 from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
 from bootstrap.samples import with_relabelled
 from bootstrap.training_set import (

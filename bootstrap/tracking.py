@@ -9,12 +9,13 @@ import functools
 import logging
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
 from bootstrap.config import WandbConfig
+from bootstrap.row import Row, scores_by_attribute
 from bootstrap.run_folder import RunFolder
 from diffugen.config.loader import Strict
 from diffugen.files import read_json, write_json
@@ -88,7 +89,7 @@ class Tracker:
         self._wandb.define_metric("*", step_metric="round")
 
     @_never_fails
-    def log_round(self, row: dict[str, Any], class_names: Sequence[str]) -> None:
+    def log_round(self, row: Row, class_names: Sequence[str]) -> None:
         """Log a round's metrics and its table of images, once however often the run is resumed."""
         if self._wandb is None or row["round"] in self._state["rounds"]:
             return
@@ -99,7 +100,7 @@ class Tracker:
         self._remember(rounds=[*self._state["rounds"], row["round"]])
 
     @_never_fails
-    def finish(self, rows: Sequence[dict[str, Any]]) -> None:
+    def finish(self, rows: Sequence[Row]) -> None:
         """Log the dataset and the checkpoint as artifacts, and close the W&B run."""
         if self._wandb is None:
             return
@@ -110,7 +111,7 @@ class Tracker:
             self._remember(artifacts_of=best["round"])
         self._wandb.finish()
 
-    def _log_artifacts(self, best: dict[str, Any]) -> None:
+    def _log_artifacts(self, best: Row) -> None:
         """The promoted round's dataset and checkpoint, the latter with what it was trained on."""
         import wandb
 
@@ -130,7 +131,7 @@ class Tracker:
         write_json(self._folder / "state.json", self._state)
 
 
-def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(row: Mapping[str, Any] | Row, prefix: str = "") -> dict[str, Any]:
     """Nested values as `group/name`, without those that could not be measured."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
@@ -138,7 +139,7 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return {key: value for key, value in flat.items() if value is not None}
 
 
-def _attribute_tables(row: dict[str, Any]) -> dict[str, Any]:
+def _attribute_tables(row: Row) -> dict[str, Any]:
     """What the filter kept, and how good the detector is, by the values of attributes."""
     balance = [
         {"slot": slot, "value": value, **counts, "p_value": table["p_value"]}
@@ -147,7 +148,7 @@ def _attribute_tables(row: dict[str, Any]) -> dict[str, Any]:
     ]
     detector = [
         {"slot": slot, "value": value, **scores}
-        for slot, values in row.get("test/by_attribute", {}).items()
+        for slot, values in scores_by_attribute(row).items()
         for value, scores in values.items()
     ]
     return {name: _rows_table(rows) for name, rows in (("balance", balance), ("by_attribute", detector)) if rows}

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
+from bootstrap.row import MEASURES, Row
 from bootstrap.run_folder import RunFolder
 from diffugen.attention.heatmaps import attention_of
 from diffugen.files import read_json, read_jsonl
 from diffugen.sample import read_samples
+
+
+def test_every_number_of_a_row_is_described(finished_loop: RunFolder) -> None:
+    classes = "|".join(("piano", "car"))
+    for row in read_jsonl(finished_loop.metrics):
+        assert set(row) >= Row.__required_keys__
+        measures = {re.sub(rf"^(test|val)/({classes})/", r"\1/", key) for key in row.keys() - Row.__annotations__}
+        assert measures - {"test/by_attribute"} <= set(MEASURES)
 
 
 def test_a_run_leaves_the_folder_that_the_design_describes(finished_loop: RunFolder) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from bootstrap.labelers import detector_labeler, first_device
 from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
 from bootstrap.measures.images import measure_sets, stack
+from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder
 from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
@@ -65,14 +66,9 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos
         measured = {**measure_images(samples, config, photos), "balance": balance(samples)}
         if config.evaluation is not None:
             measured |= measure_truth(config, config.evaluation, pipe, folder)
-    row = {
-        "round": folder.index,
-        **summarise_samples(samples),
-        **read_json(folder.decision),
-        **measured,
-        "seconds": read_json(folder.seconds),
-    }
-    complete_round(folder, row)
+    decision, seconds = read_json(folder.decision), read_json(folder.seconds)
+    row = {"round": folder.index, **summarise_samples(samples), **decision, **measured, "seconds": seconds}
+    complete_round(folder, cast(Row, row))
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:

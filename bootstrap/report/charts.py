@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bootstrap.row import Row, number
+
 WIDTH, HEIGHT = 320, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 40, 14, 24
 
@@ -19,7 +21,7 @@ class Curve:
     top: float = 1.0
 
 
-def curves(rows: Sequence[dict[str, Any]], rare_classes: Sequence[str]) -> list[Curve]:
+def curves(rows: Sequence[Row], rare_classes: Sequence[str]) -> list[Curve]:
     """The curves of a run that have any points."""
     rare = " and ".join(rare_classes)
     kept = [(row["round"], row["num_kept"] / max(row["num_generated"], 1)) for row in rows]
@@ -48,7 +50,7 @@ def curves(rows: Sequence[dict[str, Any]], rare_classes: Sequence[str]) -> list[
     return [curve for curve in drawn if any(curve.series.values())]
 
 
-def _scaled(title: str, rows: Sequence[dict[str, Any]], keys: dict[str, str]) -> Curve:
+def _scaled(title: str, rows: Sequence[Row], keys: dict[str, str]) -> Curve:
     """A curve whose axis ends at a round number above its highest point."""
     series = {name: _points(rows, key) for name, key in keys.items()}
     highest = max((value for points in series.values() for _, value in points), default=1.0)
@@ -56,15 +58,15 @@ def _scaled(title: str, rows: Sequence[dict[str, Any]], keys: dict[str, str]) ->
     return Curve(title, series, float(top))
 
 
-def _map_points(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, list[tuple[int, float]]]:
+def _map_points(rows: Sequence[Row], prefix: str) -> dict[str, list[tuple[int, float]]]:
     return {
         "mAP50": _points(rows, f"{prefix}/mask_map50"),
         "mAP50-95": _points(rows, f"{prefix}/mask_map50_95"),
     }
 
 
-def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(row["round"], row[key]) for row in rows if row.get(key) is not None]
+def _points(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
+    return [(row["round"], value) for row in rows if (value := number(row, key)) is not None]
 
 
 def draw(curve: Curve) -> dict[str, Any]:

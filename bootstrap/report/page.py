@@ -12,40 +12,41 @@ from bootstrap.config import LoopConfig
 from bootstrap.measures.balance import discriminated
 from bootstrap.report.charts import curves, draw
 from bootstrap.report.pictures import NO_VALUE, Card, cards, class_colour, photo_uris, png_uri
+from bootstrap.row import MEASURES, Row, number, read_rows, scores_by_attribute
 from bootstrap.run_folder import RunFolder
-from diffugen.files import read_json, read_jsonl, write_text
+from diffugen.files import read_json, write_text
 
-SCORES = {
-    "val/mean/mask_map50": "validation, all classes: mask mAP50",
-    "val/mean/mask_map50_95": "validation, all classes: mAP50-95",
-    "val/image_agreement": "validation: agreement by image, which promotion goes by",
-    "test/mask_map50": "evaluation: mask mAP50",
-    "test/mask_map50_95": "evaluation: mask mAP50-95",
-    "test/box_map50_95": "evaluation: box mAP50-95",
-}
-LABEL_MEASURES = {
-    "label_agreement": "agreement of attention and detector (mean IoU)",
-    "val/label_agreement": "agreement of the new detector with attention, validation images",
-    "test/labels/attention/mean_iou": "attention's labels against the truth: mean IoU",
-    "test/labels/attention/precision": "attention's labels against the truth: precision",
-    "test/labels/attention/recall": "attention's labels against the truth: recall",
-    "test/labels/detector/mean_iou": "the new detector's labels against the truth: mean IoU",
-    "test/labels/detector/precision": "the new detector's labels against the truth: precision",
-    "test/labels/detector/recall": "the new detector's labels against the truth: recall",
-}
-IMAGE_MEASURES = {
-    "images/vendi_score": "Vendi score: effective number of different images",
-    "images/kept/vendi_score": "the same of the kept images",
-    "images/mean_distance": "mean cosine distance of two images",
-    "images/kept/mean_distance": "the same of the kept images",
-    "images/near_duplicate_fraction": "share of near-duplicates",
-    "images/kept/near_duplicate_fraction": "the same of the kept images",
-    "images/rare/kernel_distance_photos": "kernel distance of images with a rare object to the photos",
-    "test/images/kernel_distance": "kernel distance of all images to the evaluation set",
-    "test/images/fid": "FID to the evaluation set",
-    "test/images/kid": "KID to the evaluation set",
-}
-"""What the page tells of a row, in its order, and in which words."""
+SCORES = (
+    "val/mean/mask_map50",
+    "val/mean/mask_map50_95",
+    "val/image_agreement",
+    "test/mask_map50",
+    "test/mask_map50_95",
+    "test/box_map50_95",
+)
+LABEL_MEASURES = (
+    "label_agreement",
+    "val/label_agreement",
+    "test/labels/attention/mean_iou",
+    "test/labels/attention/precision",
+    "test/labels/attention/recall",
+    "test/labels/detector/mean_iou",
+    "test/labels/detector/precision",
+    "test/labels/detector/recall",
+)
+IMAGE_MEASURES = (
+    "images/vendi_score",
+    "images/kept/vendi_score",
+    "images/mean_distance",
+    "images/kept/mean_distance",
+    "images/near_duplicate_fraction",
+    "images/kept/near_duplicate_fraction",
+    "images/rare/kernel_distance_photos",
+    "test/images/kernel_distance",
+    "test/images/fid",
+    "test/images/kid",
+)
+"""The measures that the page shows, in its order."""
 
 
 def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = ()) -> Path:
@@ -56,7 +57,7 @@ def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] =
         config: the run's settings.
         photos: folders of the concepts' photos, if there are any.
     """
-    rows = read_jsonl(run.metrics)
+    rows = read_rows(run.metrics)
     shown = [card for folder in run.complete_rounds() for card in cards(folder)]
     templates = PackageLoader("bootstrap.report", "")
     environment = Environment(
@@ -95,16 +96,17 @@ def slots_of(shown: Sequence[Card]) -> dict[str, list[str]]:
     return {slot: sorted(values) for slot, values in slots.items() if len(values) > 1}
 
 
-def _present(measures: dict[str, str], rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    return {key: text for key, text in measures.items() if any(row.get(key) is not None for row in rows)}
+def _present(keys: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
+    """The measures that any round has: key -> what it is."""
+    return {key: MEASURES[key].text for key in keys if any(number(row, key) is not None for row in rows)}
 
 
-def _by_attribute(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _by_attribute(rows: Sequence[Row]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """The detector's scores: slot -> value -> one dict per round, empty where it was not measured."""
     table: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for number, row in enumerate(rows):
-        for slot, values in row.get("test/by_attribute", {}).items():
+    for index, row in enumerate(rows):
+        for slot, values in scores_by_attribute(row).items():
             for value, scores in values.items():
                 line = table.setdefault(slot, {}).setdefault(value, [{} for _ in rows])
-                line[number] = scores
+                line[index] = scores
     return table

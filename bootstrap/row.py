@@ -1,0 +1,188 @@
+"""A row of metrics: what a round did and how good it was. `metrics.json` holds one, `metrics.jsonl` one per round.
+
+A row has the fields of `Row`, and a number for each of `MEASURES` that could be measured. Average precision comes for
+each class as well, as `test/<class>/<metric>` and `val/<class>/<metric>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from diffugen.files import read_json, read_jsonl
+
+
+class Row(TypedDict):
+    """The fields of a row of metrics that are not plain measures.
+
+    Attributes:
+        round: the round's number, from 0.
+        labeler: whose labels the kept images have: "attention", "detector", "consensus", "mixed" or "none".
+        labels_from: which labeler was asked: "attention", or "detector" (then attention and the checks as well).
+        labels_why: why that one.
+        num_generated: images, the pool's photos included.
+        num_variations: those of them that were generated from an earlier image.
+        num_kept, num_rejected, num_review: images by outcome.
+        rejected: images by the reason for which they were rejected, such as "low_iou:car".
+        label_agreement: mean IoU of attention's and the detector's instances in the round's images, 0 to 1; None where
+            only attention labelled.
+        promoted: whether the round's checkpoint became the best one.
+        why: the reason for that.
+        balance: kept rates by what the prompts vary, see `bootstrap.measures.balance`.
+        seconds: wall-clock time by stage: "generate", "label", "finetune", "compare", "evaluate".
+    """
+
+    round: int
+    labeler: str
+    labels_from: str
+    labels_why: str
+    num_generated: int
+    num_variations: int
+    num_kept: int
+    num_rejected: int
+    num_review: int
+    rejected: dict[str, int]
+    label_agreement: float | None
+    promoted: bool
+    why: str
+    balance: NotRequired[dict[str, Any]]
+    seconds: NotRequired[dict[str, float]]
+
+
+Evidence = Literal["validation images", "evaluation set", "generated images", "photos"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a row.
+
+    Attributes:
+        key: its name in the row.
+        text: what it is, in a few words.
+        unit: its scale; of "0 to 1" 1 is best.
+        evidence: what it was measured on. "validation images" are generated images that attention labelled: they show
+            drift, but share the generator's faults. The "evaluation set" has ground truth; no decision reads it.
+    """
+
+    key: str
+    text: str
+    unit: str
+    evidence: Evidence
+
+
+IMAGE_AGREEMENT = "val/image_agreement"
+AGREEMENT = "val/label_agreement"
+_MMD = "squared maximum mean discrepancy, around 0 is best"
+
+_TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
+    (
+        "validation images",
+        "0 to 1",
+        {
+            "val/mask_map50": "validation, rare classes: mask mAP50",
+            "val/mask_map50_95": "validation, rare classes: mask mAP50-95",
+            "val/box_map50": "validation, rare classes: box mAP50",
+            "val/box_map50_95": "validation, rare classes: box mAP50-95",
+            "val/mean/mask_map50": "validation, all classes: mask mAP50",
+            "val/mean/mask_map50_95": "validation, all classes: mAP50-95",
+            "val/mean/box_map50": "validation, all classes: box mAP50",
+            "val/mean/box_map50_95": "validation, all classes: box mAP50-95",
+            AGREEMENT: "agreement of the new detector with attention, validation images (IoU by object, 0 if missed)",
+            IMAGE_AGREEMENT: "validation: agreement by image, which promotion goes by",
+        },
+    ),
+    (
+        "evaluation set",
+        "0 to 1",
+        {
+            "test/mask_map50": "evaluation: mask mAP50",
+            "test/mask_map50_95": "evaluation: mask mAP50-95",
+            "test/box_map50": "evaluation: box mAP50",
+            "test/box_map50_95": "evaluation: box mAP50-95",
+            "test/mean/mask_map50": "evaluation, all classes: mask mAP50",
+            "test/mean/mask_map50_95": "evaluation, all classes: mask mAP50-95",
+            "test/mean/box_map50": "evaluation, all classes: box mAP50",
+            "test/mean/box_map50_95": "evaluation, all classes: box mAP50-95",
+            "test/labels/attention/mean_iou": "attention's labels against the truth: mean IoU",
+            "test/labels/attention/precision": "attention's labels against the truth: precision",
+            "test/labels/attention/recall": "attention's labels against the truth: recall",
+            "test/labels/detector/mean_iou": "the new detector's labels against the truth: mean IoU",
+            "test/labels/detector/precision": "the new detector's labels against the truth: precision",
+            "test/labels/detector/recall": "the new detector's labels against the truth: recall",
+        },
+    ),
+    (
+        "generated images",
+        "number of images",
+        {
+            "images/vendi_score": "Vendi score: effective number of different images",
+            "images/kept/vendi_score": "the same of the kept images",
+            "images/rare/vendi_score": "the same of images with a rare object",
+        },
+    ),
+    (
+        "generated images",
+        "cosine distance, 0 to 2",
+        {
+            "images/mean_distance": "mean cosine distance of two images",
+            "images/kept/mean_distance": "the same of the kept images",
+            "images/rare/mean_distance": "the same of images with a rare object",
+        },
+    ),
+    (
+        "generated images",
+        "0 to 1, 0 is best",
+        {
+            "images/near_duplicate_fraction": "share of near-duplicates",
+            "images/kept/near_duplicate_fraction": "the same of the kept images",
+            "images/rare/near_duplicate_fraction": "the same of images with a rare object",
+        },
+    ),
+    (
+        "generated images",
+        "0 to 1",
+        {"label_agreement": "agreement of attention and detector (mean IoU)"},
+    ),
+    (
+        "photos",
+        _MMD,
+        {"images/rare/kernel_distance_photos": "kernel distance of images with a rare object to the photos"},
+    ),
+    (
+        "evaluation set",
+        _MMD,
+        {
+            "test/images/kernel_distance": "kernel distance of all images to the evaluation set",
+            "test/images/kid": "KID to the evaluation set",
+        },
+    ),
+    ("evaluation set", "Fréchet distance, 0 is best", {"test/images/fid": "FID to the evaluation set"}),
+)
+
+MEASURES = {key: Measure(key, text, unit, evidence) for evidence, unit, texts in _TABLE for key, text in texts.items()}
+"""The measures by their keys; "mAP" is COCO's average precision of the round's checkpoint."""
+
+
+def number(row: Mapping[str, Any] | Row, key: str) -> float | None:
+    """A measure of a row; None where it was not measured."""
+    return cast(Mapping[str, Any], row).get(key)
+
+
+def scores_by_attribute(row: Mapping[str, Any] | Row) -> dict[str, dict[str, dict[str, float]]]:
+    """The evaluation set by its images' attributes: slot -> value -> "num_images" and average precision on these.
+
+    Empty where no attributes are known.
+    """
+    return cast(Mapping[str, Any], row).get("test/by_attribute", {})
+
+
+def read_row(path: Path) -> Row:
+    """Read a round's `metrics.json`."""
+    return cast(Row, read_json(path))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a run's `metrics.jsonl`."""
+    return [cast(Row, value) for value in read_jsonl(path)]
