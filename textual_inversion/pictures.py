@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffugen.drawing import contact_sheet
 from diffugen.diffusion.protocol import Pipeline
+from diffugen.drawing import contact_sheet
 from textual_inversion.config import ConceptConfig
 
 _INK, _DOTS, _LINE = (40, 40, 40), (190, 205, 220), (20, 90, 160)
