@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from bootstrap.config import LoopConfig, check_files
+from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
 from diffugen.cli.loop import add_loop_arguments
@@ -23,6 +24,7 @@ from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
+from diffugen.outputs import claim_output, paths_in
 from textual_inversion.config import Concepts
 
 if TYPE_CHECKING:
@@ -74,8 +76,11 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     from bootstrap.rounds import run_rounds
     from bootstrap.tracking import Tracker
 
-    run = RunFolder((out or Path("runs") / config.name).resolve())
+    out = out or Path("runs") / config.name
+    claim_output(out, "loop", paths_in(config.model_dump()), is_earlier=is_run)
+    run = RunFolder(out.resolve())
     with run.locked():
+        check_published(run)
         run.check_resumable(config)
         check_rounds(run)
         pipe = prepare_pipeline(config, run)

@@ -16,11 +16,11 @@ from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
 from bootstrap.decisions import stop_reason
 from bootstrap.measures.round import report_round
+from bootstrap.published import publish
 from bootstrap.row import Row, read_row, read_rows
-from bootstrap.run_folder import RunFolder, promoted_round
+from bootstrap.run_folder import RunFolder
 from bootstrap.stages import decide, fine_tune, generate, label, trains_on, write_training_set
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.files import link_file, link_tree, read_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,3 @@ def play_round(context: RoundContext, pipe: Pipeline) -> None:
             fine_tune(context)
     with timed("compare"):
         decide(context, samples)
-
-
-def publish(run: RunFolder) -> None:
-    """Bring the run's own `metrics.jsonl`, `dataset/` and `best.pt` up to date with the complete rounds."""
-    write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
-    best = promoted_round(run)
-    if best is None or (run.best.is_file() and run.best.samefile(best.weights) and run.dataset.is_dir()):
-        return
-    link_tree(best.dataset, run.dataset)
-    link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well

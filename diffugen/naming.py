@@ -37,7 +37,7 @@ def unique_names(paths: Sequence[PurePath | str]) -> list[str]:
         names = [own[level] for own, level in zip(forms, levels, strict=True)]
         shared: dict[str, list[int]] = {}
         for index, name in enumerate(names):
-            shared.setdefault(_key(name), []).append(index)
+            shared.setdefault(name_key(name), []).append(index)
         clashes = [group for group in shared.values() if len(group) > 1]
         if not clashes:
             return names
@@ -51,6 +51,11 @@ def unique_names(paths: Sequence[PurePath | str]) -> list[str]:
 def text_of(path: PurePath | str) -> str:
     """A path as text for JSON files and messages; bytes that are not UTF-8 as \\xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def name_key(name: str) -> str:
+    """What two names have in common that some file system takes for the same: case and composition do not count."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _forms(path: PurePath, repeat: int) -> tuple[str, str, str, str]:
@@ -89,7 +94,3 @@ def _fitting(name: str, digest: str) -> str:
     if len(name.encode()) <= MAX_BYTES:
         return name
     return name.encode()[: MAX_BYTES - len(digest) - 1].decode("utf-8", "ignore") + f"-{digest}"
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

@@ -21,7 +21,7 @@ MAY_KNOW = {
 FLOORS = (
     "errors instances batching progress naming",
     "files registered masks model_files decoding",
-    "config",
+    "config outputs",
     "images class_maps command_line prompts",
     "sample drawing",
     "diffusion datasets detector",

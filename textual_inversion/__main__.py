@@ -14,7 +14,9 @@ from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.loader import load_config
 from diffugen.files import locked
+from diffugen.outputs import claim_output, paths_in
 from textual_inversion.config import ConceptRunConfig
+from textual_inversion.record import is_begun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +40,7 @@ def run_learn(options: argparse.Namespace) -> None:
 
     logging.getLogger("textual_inversion").setLevel(logging.INFO)
     out = options.out or Path("runs") / options.config.stem
+    claim_output(out, "learn", paths_in(config.model_dump()), is_earlier=is_begun)
     with locked(out):
         learned = learn_concepts(config.concept, config.model, out)
     print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")

@@ -24,6 +24,18 @@ def make_record(config: ConceptConfig, model: ModelConfig) -> dict[str, Any]:
     }
 
 
+def is_begun(out: Path) -> bool:
+    """Whether a concept, or several, were begun in a folder."""
+    for path in (out / RECORD_FILE, *out.glob(f"*/{RECORD_FILE}")):
+        try:
+            record = read_json(path)
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and {"concept", "photos", "model"} <= set(record):
+            return True
+    return False
+
+
 def check_same_concept(record: dict[str, Any], out: Path) -> None:
     """Refuse to go on in a folder that was begun with other settings or photos."""
     path = out / RECORD_FILE

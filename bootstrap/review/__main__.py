@@ -21,6 +21,7 @@ from diffugen.cli.review import add_review_arguments
 from diffugen.command_line import run_command
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json, write_text
+from diffugen.outputs import check_output_file
 from diffugen.sample import read_samples
 
 
@@ -31,8 +32,13 @@ def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review"
 
     Returns:
         The number of tasks.
+
+    Raises:
+        UserError: the run cannot be read, or the files may not be written.
     """
     class_names = _class_names(run)
+    for file, is_own in ((out, _is_tasks), (out.with_suffix(".xml"), _is_labelling_config)):
+        check_output_file(file, [run.path], is_own=is_own)
     chosen = [sample for sample in latest_samples(run, read_corrections(run)) if sample.outcome in outcomes]
     write_text(out, json.dumps([to_task(sample, class_names) for sample in chosen]))
     write_text(out.with_suffix(".xml"), labelling_config(class_names) + "\n")
@@ -64,6 +70,21 @@ def import_review(run: RunFolder, export: Path) -> int:
             corrected[sample.name] = instances.to_json()
     write_json(run.corrections, corrected)
     return len(corrected) - before
+
+
+def _is_tasks(path: Path) -> bool:
+    try:
+        tasks = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(tasks, list) and all(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) and {"name", "why"} <= set(task["data"])
+        for task in tasks
+    )
+
+
+def _is_labelling_config(path: Path) -> bool:
+    return path.read_bytes().startswith(b'<View><Header value="$why"/>')
 
 
 def _class_names(run: RunFolder) -> list[str]:

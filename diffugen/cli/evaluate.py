@@ -51,6 +51,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from diffugen.class_maps import parse_class_map
     from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
     from diffugen.files import write_json
+    from diffugen.outputs import check_output_file
 
     if (arguments.weights is None) == (arguments.labels is None):
         raise UserError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
@@ -61,6 +62,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     }
     if arguments.score_threshold is not None:
         options["score_threshold"] = arguments.score_threshold
+    if arguments.json is not None:
+        inputs = (arguments.data, arguments.labels, arguments.weights, arguments.images)
+        given = [path for path in inputs if path is not None]
+        check_output_file(arguments.json, given, option="--json", is_own=_is_own)
     if arguments.labels is not None:
         if arguments.map:
             raise UserError("--map is for --weights; labels are compared by the names of their classes")
@@ -71,3 +76,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(table_of(scores))
     if arguments.json is not None:
         write_json(arguments.json, scores)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is what the command writes."""
+    from diffugen.files import read_json
+
+    try:
+        scores = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(scores, dict) and {"average_precision", "labels"} <= set(scores)

@@ -70,7 +70,10 @@ def _label(arguments: argparse.Namespace) -> None:
     if arguments.model is not None and Path(arguments.model).suffix in (".pt", ".onnx"):
         raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
     from diffugen.labelers.label_folder import label_images
+    from diffugen.outputs import check_output
 
+    models = [Path(value) for value in (*given, *arguments.embeddings)]
+    check_output(arguments.out, "label", [arguments.source, *models])
     labeler, class_names = _labeler(arguments)
     label_images(
         arguments.source,

@@ -13,6 +13,7 @@ from diffugen.datasets import coco, imagefolder, voc
 from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.datasets.near_duplicates import SeenImages
 from diffugen.errors import UserError
+from diffugen.outputs import check_output
 from diffugen.sample import Sample
 
 
@@ -41,10 +42,9 @@ def export_dataset(
             `max_distance` it is); None: keep all.
 
     Raises:
-        UserError: the source cannot be read, or lacks a class.
+        UserError: the source cannot be read, or lacks a class; or `out` may not be written.
     """
-    if out.resolve() == source.resolve():
-        raise UserError(f"--out {out} is the dataset itself; choose another folder")
+    check_output(out, "export", [source, *([images] if images else [])])
     known = class_names_of(source, class_names)
     for name in class_names or ():
         if name not in known:
@@ -65,7 +65,7 @@ def export_dataset(
                 yield sample
 
     write = {"voc": voc.write, "imagefolder": imagefolder.write}.get(layout, partial(write_dataset, segmentation=masks))
-    write(out, samples(), names, link_images=False)
+    write(out, samples(), names, link_images=False, command="export")
     if dropped := counts.pop("dropped", 0):
         print(f"dropped {dropped} near-duplicates")
     print(f"{', '.join(f'{part}: {count} images' for part, count in counts.items())}\ndataset: {out}")

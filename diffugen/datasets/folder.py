@@ -25,10 +25,11 @@ from diffugen.datasets.labelled import Labelled
 from diffugen.datasets.store import check_sample, store_image
 from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, link_file
+from diffugen.files import link_file
 from diffugen.images import read_image
 from diffugen.instances import Instances
 from diffugen.naming import unique_names
+from diffugen.outputs import new_output
 from diffugen.sample import Sample
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,9 @@ def write_dataset(
     *,
     link_images: bool = True,
     segmentation: coco.Segmentation = "rle",
+    command: str = "dataset",
 ) -> None:
-    """Write a dataset folder; it appears complete or not at all, and replaces one that is there.
+    """Write a dataset folder; it appears complete or not at all, and replaces one that the same command wrote.
 
     Args:
         out: the folder.
@@ -67,11 +69,13 @@ def write_dataset(
         class_names: what the instances' class ids index.
         link_images: hard-link image files (they are copied where the file system cannot link).
         segmentation: how the COCO file tells masks.
+        command: whose folder it is, see `new_output`.
 
     Raises:
+        UserError: the folder is not empty and not what the command wrote.
         ValueError: if a name comes twice in a split or is no plain file name, or a class id has no name.
     """
-    with atomic_path(Path(out)) as folder:
+    with new_output(out, command) as folder:
         documents: dict[str, coco.Document] = {}
         for sample in samples:
             check_sample(sample, class_names)

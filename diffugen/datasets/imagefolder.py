@@ -25,8 +25,9 @@ from diffugen.datasets.labelled import Labelled, inside, stacked
 from diffugen.datasets.store import check_sample, store_image
 from diffugen.decoding import max_pixels
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, read_text
+from diffugen.files import read_text
 from diffugen.instances import Instances, decode_rle, encode_rle
+from diffugen.outputs import new_output
 from diffugen.sample import Sample
 
 METADATA = "metadata.jsonl"
@@ -88,14 +89,22 @@ def _columns(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {column: "" if value is None else str(value) for column, value in values.items()}
 
 
-def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, link_images: bool = True) -> None:
-    """Write a folder; it appears complete or not at all, and replaces one that is there.
+def write(
+    out: Path,
+    samples: Iterable[Sample],
+    class_names: Sequence[str],
+    *,
+    link_images: bool = True,
+    command: str = "dataset",
+) -> None:
+    """Write a folder; it appears complete or not at all, and replaces one that the same command wrote.
 
     Raises:
         ValueError: as `check_sample`, a name comes twice in a split, or there are no samples.
+        UserError: the folder is not empty and not what the command wrote.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    with atomic_path(Path(out)) as folder:
+    with new_output(out, command) as folder:
         for sample in samples:
             check_sample(sample, class_names)
             file_name = store_image(folder / sample.split, sample, link=link_images)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
@@ -30,9 +31,11 @@ from diffugen.datasets.labelled import Labelled, inside
 from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample, store_image
 from diffugen.decoding import known_suffixes, max_pixels
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, read_text
+from diffugen.files import read_text
 from diffugen.images import index_map
 from diffugen.instances import Instances
+from diffugen.naming import name_key
+from diffugen.outputs import new_output
 from diffugen.sample import Sample
 
 IGNORE = 255
@@ -103,22 +106,28 @@ def palette() -> list[int]:
 _PALETTE: list[Colour] = list(zip(*[iter(palette())] * 3, strict=True))
 
 
-def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, link_images: bool = True) -> None:
-    """Write a folder; it appears complete or not at all, and replaces one that is there.
+def write(
+    out: Path,
+    samples: Iterable[Sample],
+    class_names: Sequence[str],
+    *,
+    link_images: bool = True,
+    command: str = "dataset",
+) -> None:
+    """Write a folder; it appears complete or not at all, and replaces one that the same command wrote.
 
     Names must be unique over all splits, which share one folder; a name that comes again gets its split in front.
 
     Raises:
         ValueError: as `check_sample`, or if there are no samples.
-        UserError: an image has more objects than fit.
+        UserError: an image has more objects than fit, or the folder is not what the command wrote.
     """
     splits: dict[str, list[str]] = {}
-    owner: dict[str, str] = {}
-    with atomic_path(Path(out)) as folder:
+    taken: dict[str, tuple[str, str]] = {}
+    with new_output(out, command) as folder:
         for sample in samples:
             check_sample(sample, class_names)
-            clash = owner.setdefault(sample.name, sample.split) != sample.split
-            stored = replace(sample, name=f"{sample.split}_{sample.name}") if clash else sample
+            stored = replace(sample, name=_free_name(sample, taken))
             store_image(folder / "JPEGImages", stored, link=link_images)
             for kind, mask in zip(("Class", "Object"), to_masks(sample.instances), strict=True):
                 _write_mask(folder / f"Segmentation{kind}" / f"{stored.name}.png", mask)
@@ -129,6 +138,13 @@ def write(out: Path, samples: Iterable[Sample], class_names: Sequence[str], *, l
         _write_lines(folder / LABEL_MAP, _label_map([BACKGROUND, *class_names]))
         for split, names in splits.items():
             _write_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+
+
+def _free_name(sample: Sample, taken: dict[str, tuple[str, str]]) -> str:
+    """A sample's name, with its split in front where another split has the same; noted in `taken`."""
+    own = sample.split, sample.name
+    names = chain([sample.name], (f"{sample.split}_{sample.name}{'_' * number}" for number in count()))
+    return next(name for name in names if taken.setdefault(name_key(name), own) == own)
 
 
 def is_dataset(root: Path) -> bool:

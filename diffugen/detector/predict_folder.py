@@ -14,6 +14,7 @@ from diffugen.detector.model import load_detector, predict
 from diffugen.files import write_json
 from diffugen.images import RECURSIVE_HINT, draw_instances, index_map, list_images, readable_images, write_png
 from diffugen.naming import text_of, unique_names
+from diffugen.outputs import check_output, new_output
 
 
 def predict_folder(
@@ -39,25 +40,28 @@ def predict_folder(
         recursive: read the folder's sub-folders too.
 
     Raises:
-        UserError: there is no image that can be read, or the weights are broken or lack a class.
+        UserError: no image can be read, the weights are broken or lack a class, or `out` may not be written.
     """
+    check_output(out, "predict", [folder, weights])
     paths = list_images(folder, recursive=recursive, hint=RECURSIVE_HINT)
     files = [path.relative_to(folder) for path in paths]
     output_names = dict(zip(paths, zip(files, unique_names(files), strict=True), strict=True))
     detector = load_detector(weights)
     names = mapped_classes(detector.names, class_names, {}, str(weights))
-    images, counts = [], Counter[str]()
-    for path, image in readable_images(tqdm(paths, desc="predicting", unit="image")):
-        file, name = output_names[path]
-        options: Any = {"score_threshold": score_threshold, "imgsz": imgsz, "device": device}
-        instances = predict(detector, [image], class_names=names, **options)[0]
-        write_png(out / "overlays" / f"{name}.png", draw_instances(image, instances, names))
-        write_png(out / "masks" / f"{name}.png", index_map(instances))
-        found = [names[class_id] for class_id in instances.class_ids]
-        counts.update(found)
-        boxes = instances.xyxy.round(2).tolist()
-        images.append({"file": text_of(file), "name": name, "classes": found, "xyxy": boxes, **instances.to_json()})
-    write_json(out / "instances.json", {"class_names": names, "images": images})
+    images: list[dict[str, Any]] = []
+    with new_output(out, "predict", [folder, weights]) as found:
+        for path, image in readable_images(tqdm(paths, desc="predicting", unit="image")):
+            file, name = output_names[path]
+            options: Any = {"score_threshold": score_threshold, "imgsz": imgsz, "device": device}
+            instances = predict(detector, [image], class_names=names, **options)[0]
+            write_png(found / "overlays" / f"{name}.png", draw_instances(image, instances, names))
+            write_png(found / "masks" / f"{name}.png", index_map(instances))
+            classes = [names[class_id] for class_id in instances.class_ids]
+            boxes = instances.xyxy.round(2).tolist()
+            entry = {"file": text_of(file), "name": name, "classes": classes, "xyxy": boxes}
+            images.append(entry | instances.to_json())
+        write_json(found / "instances.json", {"class_names": names, "images": images})
+    counts = Counter(name for entry in images for name in entry["classes"])
     found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     print(f"{len(images)} images, found: {found_text}")
-    print(f"overlays: {out / 'overlays'}\ninstances: {out / 'instances.json'}")
+    print(f"overlays: {text_of(out / 'overlays')}\ninstances: {text_of(out / 'instances.json')}")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from diffugen.config.dataset import DatasetConfig, Txt2ImgConfig
 from diffugen.config.settings import ModelConfig
 from diffugen.errors import UserError
-from diffugen.files import locked, write_json
+from diffugen.files import locked, read_json, write_json
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
 from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
+from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
 from diffugen.prompts.templates import draw_per_class, num_combinations, sample_prompts
@@ -94,7 +95,13 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         config: what to generate.
         out: gets config.json, images/, heatmaps/, parts/, samples.jsonl and dataset/; what is there is kept.
         dry_run: print what would be generated, and what it would take, instead.
+
+    Raises:
+        UserError: see `make_plan` and `claim_output`; or no image shows what it should.
     """
+    inputs = list(paths_in(config.model_dump()))
+    check_output(out, "generate", inputs, replaced=False, is_earlier=_is_earlier)
+    check_output(out / "dataset", "dataset", option="dataset")
     plan = make_plan(config, out)
     _check_learned_tokens(config.model, plan)
     if dry_run:
@@ -110,6 +117,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
 
     labeler = _labeler(config, plan)
     pipe = load_pipeline(config.model)
+    claim_output(out, "generate", inputs, is_earlier=_is_earlier)
     with locked(out):
         write_json(out / "config.json", config.model_dump(mode="json"))
         found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
@@ -118,6 +126,15 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         _check_any_kept(config, samples, out)
         write_dataset(out / "dataset", (sample for sample in samples if sample.kept), plan.class_names)
     _print_summary(samples, out)
+
+
+def _is_earlier(out: Path) -> bool:
+    """Whether a version without markers generated into a folder."""
+    try:
+        values = read_json(out / "config.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"prompts", "generate", "task"} <= set(values) and (out / "parts").is_dir()
 
 
 def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:

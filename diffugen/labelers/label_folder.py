@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from diffugen.datasets.folder import is_dataset, own_splits, read_samples, write_dataset
 from diffugen.decoding import stores_as_it_is
-from diffugen.errors import UserError
 from diffugen.images import RECURSIVE_HINT, list_images, readable_images
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.naming import text_of, unique_names
+from diffugen.outputs import check_output
 from diffugen.sample import Sample
 
 LABEL_BATCH = 16
@@ -38,8 +38,7 @@ def label_images(
     stays with it; who labelled it is noted. Photos that cannot be read are left out with a warning. With `recursive`
     the photos of sub-folders are labelled too.
     """
-    if out.resolve() == source.resolve():
-        raise UserError(f"--out {out} is the folder of the images; choose another folder")
+    check_output(out, "label", [source])
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample]:
@@ -53,7 +52,7 @@ def label_images(
                 provenance = {**sample.provenance, "labeler": labeler.name}
                 yield replace(sample, encoded=instances.to_json(), provenance=provenance)
 
-    write_dataset(out, samples(), class_names, link_images=False)
+    write_dataset(out, samples(), class_names, link_images=False, command="label")
     found = ", ".join(f"{name} {counts[name]}" for name in class_names)
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from diffugen.command_line import run_command
 from diffugen.images import write_png
+from diffugen.outputs import claim_output
 from diffugen.toyworld.palette import COLOURS
 from diffugen.toyworld.render import render
 from diffugen.toyworld.scene import RARE_KINDS, TRAINING_KINDS, sample_scene
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m diffugen.toyworld.photos`."""
     parser = argparse.ArgumentParser(prog="python -m diffugen.toyworld.photos", description=__doc__)
     parser.add_argument(
         "--kind", required=True, choices=RARE_KINDS + TRAINING_KINDS, metavar="KIND", help="what they show"
@@ -19,8 +24,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the photos")
     parser.add_argument("--num", type=int, default=6, help="number of photos")
     parser.add_argument("--seed", type=int, default=880_000, help="first seed")
-    args = parser.parse_args()
-    write_photos(args.kind, args.out, args.num, args.seed)
+    args = parser.parse_args(arguments)
+
+    def command() -> None:
+        claim_output(args.out, "toyworld.photos")
+        write_photos(args.kind, args.out, args.num, args.seed)
+
+    return run_command(command, "toyworld.photos")
 
 
 def write_photos(kind: str, out: Path, num: int = 6, seed: int = 880_000) -> list[Path]:
@@ -35,4 +45,4 @@ def write_photos(kind: str, out: Path, num: int = 6, seed: int = 880_000) -> lis
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

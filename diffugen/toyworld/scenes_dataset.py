@@ -13,6 +13,7 @@ from diffugen.datasets.folder import write_dataset
 from diffugen.errors import UserError
 from diffugen.files import write_jsonl
 from diffugen.instances import Instances
+from diffugen.outputs import new_output
 from diffugen.sample import Sample
 from diffugen.toyworld.captions import caption_with_phrases
 from diffugen.toyworld.render import Rendered, render
@@ -47,6 +48,9 @@ def write_scenes(
         split: the dataset's only split.
         distractor_fraction: share of the scenes with an unlabelled object of some other kind, in half of them
             with nothing else.
+
+    Raises:
+        UserError: an argument is out of range, or the folder is not empty and not of this command.
     """
     _check(num, class_names, rare, rare_fraction)
     rng = np.random.default_rng([seed, 21])
@@ -78,8 +82,9 @@ def write_scenes(
             instances, provenance = labels(rendered, class_names), {"scene": rendered.scene.seed}
             yield Sample.labelled(name, rendered.image, instances, split, provenance)
 
-    write_dataset(out, samples(), class_names)
-    write_jsonl(Path(out) / "captions.jsonl", captions)
+    with new_output(Path(out), "toyworld.scenes_dataset") as folder:
+        write_dataset(folder, samples(), class_names)
+        write_jsonl(folder / "captions.jsonl", captions)
     return Path(out)
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from diffugen.command_line import run_command
+from diffugen.outputs import claim_output
 from diffugen.toyworld.captions import caption
 from diffugen.toyworld.scene import TRAINING_KINDS, sample_scene
 from diffugen.toyworld.training.model import build_tokenizer
@@ -20,7 +24,8 @@ from diffugen.toyworld.training.train_unet import train_unet
 from diffugen.toyworld.training.train_vae import polish_decoder, train_vae
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m diffugen.toyworld.train`."""
     parser = argparse.ArgumentParser(prog="python -m diffugen.toyworld.train", description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=Path(".training/toyworld"), help="checkpoints and the pipeline folder"
@@ -42,9 +47,15 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, metavar="FOLDER", help="go on from a trained toy pipeline: its autoencoder stays"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    args.out.mkdir(parents=True, exist_ok=True)
+    return run_command(lambda: train_pipeline(args), "toyworld.train")
+
+
+def train_pipeline(args: argparse.Namespace) -> None:
+    """Train all stages, or go on with them."""
+    inputs = [args.start_from] if args.start_from else []
+    claim_output(args.out, "toyworld.train", inputs, is_earlier=lambda folder: (folder / "vae.pt").is_file())
     device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")  # TensorFloat-32 for what autocast leaves in float32
     start = time.time()
@@ -87,4 +98,4 @@ def caption_words() -> set[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,17 +10,20 @@ import argparse
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from diffugen.command_line import run_command
 from diffugen.config.settings import DetectorConfig
 from diffugen.detector.model import load_detector, new_detector, save_detector
 from diffugen.detector.training import train
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.files import read_json, write_json
+from diffugen.outputs import claim_output
 from diffugen.toyworld.scene import COMMON_KINDS
 from diffugen.toyworld.scenes_dataset import write_scenes
 
@@ -85,7 +88,7 @@ def _hardware(device: str) -> str:
     return f"{os.cpu_count()}-core {platform.machine()} CPU"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m diffugen.toyworld.train_detector`."""
     parser = argparse.ArgumentParser(description="Train the toy world's base detector from scratch.")
     parser.add_argument("--out", type=Path, required=True, help="scratch folder: rendered scenes and the training run")
@@ -102,11 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     if args.threads:
         torch.set_num_threads(args.threads)
-    if not args.measure_only:
-        train_base_detector(args.out, args.weights, num=args.num, epochs=args.epochs, device=args.device)
-    map50 = measure_base_detector(args.out, args.weights, args.num_test)
-    print(f"mask mAP50 {map50:.3f} on {args.num_test} unseen scenes; weights: {args.weights}")
+
+    def command() -> None:
+        claim_output(args.out, "toyworld.train_detector")
+        if not args.measure_only:
+            train_base_detector(args.out, args.weights, num=args.num, epochs=args.epochs, device=args.device)
+        map50 = measure_base_detector(args.out, args.weights, args.num_test)
+        print(f"mask mAP50 {map50:.3f} on {args.num_test} unseen scenes; weights: {args.weights}")
+
+    return run_command(command, "toyworld.train_detector")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -244,7 +244,7 @@ def test_export_of_chosen_classes_in_a_new_order(dataset: Path, tmp_path: Path) 
 
 def test_export_names_mistakes(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
-    assert "is the dataset itself" in error_of(capsys, main(["export", str(dataset), "--out", str(dataset)]))
+    assert "is the input" in error_of(capsys, main(["export", str(dataset), "--out", str(dataset)]))
     code = main(["export", str(dataset), "--out", out, "--classes", "dog"])
     assert "has no class 'dog'; its classes are car, tent" in error_of(capsys, code)
     assert "gone" in error_of(capsys, main(["export", str(tmp_path / "gone"), "--out", out]))

@@ -1,0 +1,85 @@
+"""What a run publishes at its top: `best.pt`, `dataset/` and `report.html`, which never replace files of the user's."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+from pathlib import Path
+
+from bootstrap.run_folder import RunFolder, promoted_round
+from diffugen.errors import UserError
+from diffugen.files import link_file, link_tree, read_json, write_json, write_jsonl
+from diffugen.outputs import MARKER, check_output, read_marker
+
+PUBLISHED = "published"
+"""In the run folder's marker: the SHA-256 of every checkpoint that was published as `best.pt`."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder without a marker is a run of an earlier version: its config.json has what no other has."""
+    try:
+        record = read_json(folder / "config.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and {"config", "versions", "sha256"} <= set(record)
+
+
+def check_published(run: RunFolder) -> None:
+    """Check that what lies where the run publishes is what it published.
+
+    Raises:
+        UserError: a file or folder is not, or was changed since.
+    """
+    check_output(run.dataset, "dataset", option="the run's dataset", is_earlier=lambda folder: _is_rounds(run, folder))
+    if run.best.exists() and not _is_published(run):
+        raise UserError(f"{run.best} is not a checkpoint of this run; rename or move it, then resume")
+    if run.report.exists() and not _is_report(run.report):
+        raise UserError(f"{run.report} is not a report of this run; rename or move it, then resume")
+
+
+def publish(run: RunFolder) -> None:
+    """Bring the run's own `metrics.jsonl`, `dataset/` and `best.pt` up to date with the complete rounds.
+
+    Raises:
+        UserError: see `check_published`.
+    """
+    write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
+    best = promoted_round(run)
+    if best is None or (run.best.is_file() and run.best.samefile(best.weights) and run.dataset.is_dir()):
+        return
+    check_published(run)
+    link_tree(best.dataset, run.dataset)
+    marker = read_marker(run.path) or {"command": "loop"}
+    known = [*marker.get(PUBLISHED, []), _sha256(best.weights)]
+    write_json(run.path / MARKER, marker | {PUBLISHED: sorted(set(known))})
+    link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
+
+
+def _is_published(run: RunFolder) -> bool:
+    """Whether best.pt was published here; by an earlier version: whether it is a round's."""
+    if run.best.is_symlink() or not run.best.is_file():
+        return False
+    weights = [path for path in run.path.glob("round_*/weights/best.pt") if path.is_file()]
+    if any(run.best.samefile(path) for path in weights):
+        return True
+    known = (read_marker(run.path) or {}).get(PUBLISHED, [])
+    return _sha256(run.best) in known or any(filecmp.cmp(run.best, path, shallow=False) for path in weights)
+
+
+def _is_rounds(run: RunFolder, dataset: Path) -> bool:
+    """Whether an earlier version published a folder: its annotations are those of a round's dataset."""
+    own = dataset / "coco" / "train.json"
+    rounds = run.path.glob("round_*/dataset/coco/train.json")
+    return own.is_file() and any(filecmp.cmp(own, path, shallow=False) for path in rounds)
+
+
+def _is_report(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"diffugen</title>" in file.read(4096)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
