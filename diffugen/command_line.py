@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
 import shlex
@@ -39,6 +40,9 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         after SIGTERM, when the message names the command line that goes on.
     """
     _hear_our_warnings_only(program)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     came: list[signal.Signals] = []
     try:
         with _signals_raise(came):

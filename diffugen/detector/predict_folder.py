@@ -64,4 +64,4 @@ def predict_folder(
     counts = Counter(name for entry in images for name in entry["classes"])
     found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     print(f"{len(images)} images, found: {found_text}")
-    print(f"overlays: {text_of(out / 'overlays')}\ninstances: {text_of(out / 'instances.json')}")
+    print(f"overlays: {out / 'overlays'}\ninstances: {out / 'instances.json'}")

@@ -99,9 +99,6 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
     Raises:
         UserError: see `make_plan` and `claim_output`; or no image shows what it should.
     """
-    inputs = list(paths_in(config.model_dump()))
-    check_output(out, "generate", inputs, replaced=False, is_earlier=_is_earlier)
-    check_output(out / "dataset", "dataset", option="dataset")
     plan = make_plan(config, out)
     _check_learned_tokens(config.model, plan)
     if dry_run:
@@ -111,6 +108,9 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         print("estimates:", *estimate(config.model, config.generate, plan), sep="\n  ")
         return
 
+    inputs = list(paths_in(config.model_dump()))
+    check_output(out, "generate", inputs, replaced=False, is_earlier=_is_earlier)
+    check_output(out / "dataset", "dataset", option="dataset")
     from diffugen.datasets.folder import write_dataset
     from diffugen.diffusion.pipelines import load_pipeline
     from diffugen.generation.labelled import generate_labelled

@@ -129,7 +129,7 @@ def test_every_photo_has_an_output_of_its_own(
         path = tmp_path / "photos" / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(number)).save(path)
-    out = tmp_path / "out"
+    out = tmp_path / os.fsdecode(b"out\xe9")
     options = ["--weights", "best.pt", "--out", str(out), "--recursive"]
     assert main([command, str(tmp_path / "photos"), *options]) == 0
     if command == "predict":

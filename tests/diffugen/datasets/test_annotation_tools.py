@@ -63,13 +63,14 @@ def test_via_regions_are_read(tmp_path: Path, as_dict: bool, project: bool, capl
 
 def test_via_regions_without_a_class_are_of_the_named_one(tmp_path: Path) -> None:
     """As in Matterport's balloon set, a file for each split."""
+    data = tmp_path / "data"
     for split in ("train", "val"):
-        (tmp_path / split).mkdir()
-        via(tmp_path / split / "via_region_data.json", region(), as_dict=True)
-    assert is_dataset(tmp_path) and own_splits(tmp_path) == ["train", "val"]
+        (data / split).mkdir(parents=True)
+        via(data / split / "via_region_data.json", region(), as_dict=True)
+    assert is_dataset(data) and own_splits(data) == ["train", "val"]
     with pytest.raises(UserError, match="name no class; give the one that they show with --classes NAME"):
-        class_names_of(tmp_path)
-    assert main(["export", str(tmp_path), "--classes", "balloon", "--out", str(tmp_path / "out")]) == 0
+        class_names_of(data)
+    assert main(["export", str(data), "--classes", "balloon", "--out", str(tmp_path / "out")]) == 0
     assert class_names_of(tmp_path / "out") == ["balloon"]
     assert objects(tmp_path / "out", "val") == [(0, 100)]
 
