@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 from pathlib import Path
 
 from bootstrap.run_folder import RunFolder, promoted_round
 from diffugen.errors import UserError
-from diffugen.files import link_file, link_tree, read_json, write_json, write_jsonl
-from diffugen.outputs import MARKER, check_output, read_marker
-
-PUBLISHED = "published"
-"""In the run folder's marker: the SHA-256 of every checkpoint that was published as `best.pt`."""
+from diffugen.files import link_file, link_tree, read_json, write_jsonl
+from diffugen.outputs import check_output
 
 
 def is_run(folder: Path) -> bool:
@@ -32,7 +28,7 @@ def check_published(run: RunFolder) -> None:
     """
     check_output(run.dataset, "dataset", option="the run's dataset", is_earlier=lambda folder: _is_rounds(run, folder))
     if run.best.exists() and not _is_published(run):
-        raise UserError(f"{run.best} is not a checkpoint of this run; rename or move it, then resume")
+        raise UserError(f"{run.best} is not the checkpoint of a round of this run; rename or move it, then resume")
     if run.report.exists() and not _is_report(run.report):
         raise UserError(f"{run.report} is not a report of this run; rename or move it, then resume")
 
@@ -49,21 +45,15 @@ def publish(run: RunFolder) -> None:
         return
     check_published(run)
     link_tree(best.dataset, run.dataset)
-    marker = read_marker(run.path) or {"command": "loop"}
-    known = [*marker.get(PUBLISHED, []), _sha256(best.weights)]
-    write_json(run.path / MARKER, marker | {PUBLISHED: sorted(set(known))})
     link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
 
 
 def _is_published(run: RunFolder) -> bool:
-    """Whether best.pt was published here; by an earlier version: whether it is a round's."""
+    """Whether best.pt is a round's checkpoint, by the same bytes."""
     if run.best.is_symlink() or not run.best.is_file():
         return False
     weights = [path for path in run.path.glob("round_*/weights/best.pt") if path.is_file()]
-    if any(run.best.samefile(path) for path in weights):
-        return True
-    known = (read_marker(run.path) or {}).get(PUBLISHED, [])
-    return _sha256(run.best) in known or any(filecmp.cmp(run.best, path, shallow=False) for path in weights)
+    return any(run.best.samefile(path) or filecmp.cmp(run.best, path, shallow=False) for path in weights)
 
 
 def _is_rounds(run: RunFolder, dataset: Path) -> bool:
@@ -78,8 +68,3 @@ def _is_report(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return b"diffugen</title>" in file.read(4096)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
