@@ -171,11 +171,14 @@ def test_links_of_pages_outside_the_site_resolve(page: Path) -> None:
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="mkdocs is not installed")
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+def test_the_site_builds_strictly_with_its_tables_and_fetches_nothing(tmp_path: Path) -> None:
     """Seconds long, as it renders every page: a broken link, anchor or generated page fails it."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=None)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    for page in (path for path in PAGES if path.parent.name == "docs"):
+        written = re.findall(r"^\s*\|(?:-+\|)+$", FENCE.sub("", text_of(page)), re.MULTILINE)
+        assert text_of(tmp_path / f"{page.stem}.html").count("<table>") == len(written), page.name
     for page in tmp_path.rglob("*.html"):
         fetched = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(https?:[^\"]+)", text_of(page))
         assert not fetched, page.name
