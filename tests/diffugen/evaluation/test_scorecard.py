@@ -149,15 +149,16 @@ def test_the_command_names_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    data = tmp_path / "data"
     for number, place in enumerate(("x", "y")):
-        (tmp_path / "labels" / place).mkdir(parents=True)
-        write_image(tmp_path / "images" / place / "a.png", np.zeros((30, 50, 3), np.uint8))
-        (tmp_path / "labels" / place / "a.txt").write_text(f"{number} 0.1 0.1 0.{4 + number} 0.1 0.4 0.8\n")
-    (tmp_path / "data.yaml").write_text("train: images\nnames: [piano, car]\n")
-    scores = score_labels(tmp_path, tmp_path, split="train")
+        (data / "labels" / place).mkdir(parents=True)
+        write_image(data / "images" / place / "a.png", np.zeros((30, 50, 3), np.uint8))
+        (data / "labels" / place / "a.txt").write_text(f"{number} 0.1 0.1 0.{4 + number} 0.1 0.4 0.8\n")
+    (data / "data.yaml").write_text("train: images\nnames: [piano, car]\n")
+    scores = score_labels(data, data, split="train")
     assert scores["num_images"] == 2 and scores["labels"]["mean_iou"] == 1
-    export_dataset(tmp_path, tmp_path / "out")
-    for pair in ((tmp_path / "out", tmp_path), (tmp_path, tmp_path / "out")):
+    export_dataset(data, tmp_path / "out")
+    for pair in ((tmp_path / "out", data), (data, tmp_path / "out")):
         scores = score_labels(*pair, split="train")
         assert scores["num_images"] == 2 and scores["labels"]["mean_iou"] == 1
 
