@@ -25,6 +25,7 @@ from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.outputs import claim_output, paths_in
+from diffugen.progress import say
 from textual_inversion.config import Concepts
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     """Run a whole loop in the folder `out`, or go on with it; returns the folder."""
+    say("loading libraries")
     # Seconds of imports, which a typo in the config should not have to wait for.
     from bootstrap.checksums import check_rounds
     from bootstrap.report.page import write_report
@@ -89,7 +91,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         rows = []
         photos = [concept.photos for concept in config.concept]
         for row in run_rounds(config, pipe, run, photos=photos):
-            print(describe(row, config.rare_classes))
+            print(describe(row, config))
             tracker.log_round(row, config.classes)
             rows.append(row)
             write_report(run, config, photos=photos)
@@ -111,7 +113,9 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
     concepts, model = config.concept, config.model
     pipe = None
     if not concepts or not are_learned(concepts, run.concept):
+        say(f"loading {model.path}")
         pipe = load_pipeline(model)
+        say("checking photos, prompts and the base detector")
         for concept in concepts:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
@@ -125,29 +129,32 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
     seeded = [
         concept.model_copy(update={"seed": derive_seed(config.seed, "concept", concept.seed)}) for concept in concepts
     ]
-    return load_pipeline(learn_concepts(seeded, model, run.concept))
+    learned = learn_concepts(seeded, model, run.concept)
+    say(f"loading {model.path} with what it learned")
+    return load_pipeline(learned)
 
 
-def describe(row: Row, rare_classes: Sequence[str]) -> str:
+def describe(row: Row, config: LoopConfig) -> str:
     """One round in a line or two."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
     lines = [
-        f"round {row['round']}: {row['num_kept']} of {row['num_generated']} images kept, labels by {row['labeler']}"
+        f"round {row['round'] + 1}/{config.rounds.num_rounds} (round_{row['round']:02d}): {row['num_kept']} of "
+        f"{row['num_generated']} images kept, labels by {row['labeler']}"
         + (f" (rejected: {reasons})" if reasons else ""),
         f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
     ]
     half, strict = (number(row, f"test/{metric}") for metric in ("mask_map50", "mask_map50_95"))
     if half is not None and strict is not None:
         scores = f"mask mAP50 {half:.3f}, mAP50-95 {strict:.3f}"
-        lines.append(f"  {', '.join(rare_classes)} on the evaluation set: {scores}")
+        lines.append(f"  {', '.join(config.rare_classes)} on the evaluation set: {scores}")
     return "\n".join(lines)
 
 
 def summary(rows: Sequence[Row], run: RunFolder) -> str:
     """Where everything is."""
     best = [row["round"] for row in rows if row["promoted"]][-1]
-    files = {f"detector (round {best})": run.best, "its dataset": run.dataset, "report": run.report}
-    return "\n".join(f"{name + ':':<22}{path}" for name, path in files.items())
+    files = {f"detector (round_{best:02d})": run.best, "its dataset": run.dataset, "report": run.report}
+    return "\n".join(f"{name + ':':<24}{path}" for name, path in files.items())
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
+from diffugen.progress import progress_bar
 
 Inode = tuple[int, int]
 
@@ -39,7 +38,9 @@ def check_rounds(run: RunFolder) -> None:
         for name, checksum in _read_checksums(folder).items()
     }
     seen: dict[Inode, str] = {}
-    for path, checksum in tqdm(wanted.items(), desc="checking finished rounds", unit="file", leave=False, delay=2):
+    for path, checksum in progress_bar(
+        wanted.items(), desc="checking finished rounds", unit="file", leave=False, delay=2
+    ):
         trouble = "is missing" if not path.is_file() else "is corrupt" if _sha256(path, seen) != checksum else ""
         if trouble:
             first = path.relative_to(run.path).parts[0]

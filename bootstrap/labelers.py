@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from bootstrap.config import LoopConfig
 from bootstrap.run_folder import RunFolder, promoted_rounds
@@ -18,6 +17,7 @@ from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import Labeler, LabelInput, label_input
 from diffugen.labelers.detector import DetectorLabeler
 from diffugen.labelers.mask2former import Mask2FormerLabeler
+from diffugen.progress import progress_bar
 from diffugen.sample import EncodedInstances, Sample
 
 LABEL_BATCH = 16
@@ -59,7 +59,7 @@ def label_images(
         known: by sample name, labels that are there already; they are not computed again.
     """
     labels = [dict((known or {}).get(sample.name, {})) for sample in samples]
-    with tqdm(total=len(samples), desc=description, unit="image") as progress:
+    with progress_bar(total=len(samples), desc=description, unit="image") as progress:
         for start in range(0, len(samples), LABEL_BATCH):
             numbers = range(start, min(start + LABEL_BATCH, len(samples)))
             inputs = {n: label_input(samples[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}

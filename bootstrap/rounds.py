@@ -20,7 +20,9 @@ from bootstrap.published import publish
 from bootstrap.row import Row, read_row, read_rows
 from bootstrap.run_folder import RunFolder
 from bootstrap.stages import decide, fine_tune, generate, label, trains_on, write_training_set
+from bootstrap.time_left import round_title, stage
 from diffugen.diffusion.protocol import Pipeline
+from diffugen.progress import part, say
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ def run_rounds(config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Se
         folder = run.round(index)
         if not folder.complete:
             play_round(round_context(config, run, folder), pipe)
-            report_round(folder, config, pipe, photos)
+            with part(round_title(index, config.rounds.num_rounds)):
+                say("measuring")
+                report_round(folder, config, pipe, photos)
         publish(run)
         yield read_row(folder.metrics)
         reason = stop_reason(read_rows(run.metrics), config.rounds.patience)
@@ -52,14 +56,13 @@ def run_rounds(config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Se
 
 def play_round(context: RoundContext, pipe: Pipeline) -> None:
     """Run the stages of one round; the last one writes `decision.json`. Stages that are done are not run again."""
-    timed = context.folder.timed
-    with timed("generate"):
+    with stage(context, "generate"):
         generated = generate(context, pipe)
-    with timed("label"):
+    with stage(context, "label"):
         samples = label(context, generated)
         write_training_set(context, samples)
     if trains_on(samples):
-        with timed("finetune"):
+        with stage(context, "finetune"):
             fine_tune(context)
-    with timed("compare"):
+    with stage(context, "compare"):
         decide(context, samples)

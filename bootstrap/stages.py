@@ -157,8 +157,7 @@ def label(context: RoundContext, generated: Generated) -> list[Sample]:
 
 def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, Labeler]) -> list[Sample]:
     """Have every labeler label a round's images, and decide which are kept."""
-    description = f"round {context.index}: labelling"
-    labels = label_images(generated.samples, labelers, description, generated.labels)
+    labels = label_images(generated.samples, labelers, "labelling", generated.labels)
     shown = [shown_prompt(sample, generated.variations.get(sample.name)) for sample in generated.samples]
     return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
 
@@ -185,8 +184,7 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
         return
     samples = [sample for sample in read_samples(earlier.samples) if sample.task == "txt2img" and sample.split != "val"]
     known = {sample.name: {"attention": sample.encoded_labels["attention"]} for sample in samples}
-    description = f"round {context.index}: labels of round {earlier.index}"
-    labels = label_images(samples, labelers, description, known)
+    labels = label_images(samples, labelers, f"re-labelling {earlier.path.name}", known)
     judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
     write_samples(path, judged)
 

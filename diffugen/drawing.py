@@ -132,7 +132,7 @@ class OverlaySheets:
     """Writes contact sheets of images with their instances, a file for every `COLUMNS` * `ROWS` images.
 
     Args:
-        folder: gets sheet_000.jpg, sheet_001.jpg and so on.
+        folder: gets sheet_000.jpg, sheet_001.jpg and so on; those of an earlier run are removed.
         class_names: names of the class ids.
     """
 
@@ -143,6 +143,8 @@ class OverlaySheets:
         self._captions: list[str] = []
 
     def __enter__(self) -> OverlaySheets:
+        for path in self.folder.glob("sheet_*.jpg"):
+            path.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Images in files: listing, reading and writing them, and drawing instances onto them."""
+"""Images in files: listing, reading and writing them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,6 @@ BLANK = "blank"
 _BLANK_STD = 1.0  # grey levels; a photo of the night sky has more
 
 RECURSIVE_HINT = "which --recursive reads"
-
-# Okabe and Ito's palette, which colour-blind people can tell apart
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 
 
 def list_images(
@@ -173,26 +162,6 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 RGB [H, W, 3], or uint8 or uint16 grey [H, W], atomically."""
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
-
-
-def draw_instances(image: np.ndarray, instances: Instances, class_names: Sequence[str]) -> np.ndarray:
-    """A copy of the image, uint8 RGB [H, W, 3], with tinted masks, outlines, class names and scores."""
-    drawn = image.copy()
-    height, width = instances.size_hw
-    scale = max(0.3, min(height, width) / 900)
-    for mask, class_id in zip(instances.masks, instances.class_ids, strict=True):
-        colour = PALETTE[int(class_id) % len(PALETTE)]
-        drawn[mask] = (0.6 * drawn[mask] + 0.4 * np.array(colour)).astype(np.uint8)
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, colour, max(1, round(scale * 2)))
-    for (x, y, *_), class_id, score in zip(instances.xyxy, instances.class_ids, instances.scores, strict=True):
-        text = f"{class_names[int(class_id)]} {score:.2f}"
-        (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        left = int(max(0, min(x, width - text_width)))
-        corner = (left, int(max(text_height + 1, y - 2)))
-        cv2.putText(drawn, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(drawn, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-    return drawn
 
 
 def index_map(instances: Instances) -> np.ndarray:

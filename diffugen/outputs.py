@@ -103,8 +103,13 @@ def new_output(out: Path, command: str, inputs: Iterable[Path] = (), *, option: 
         with _no_place(f"{option} {text_of(out)}"):
             folder.mkdir()
         yield folder
-        write_json(folder / MARKER, _marker(command) | {"files": dict(_files(folder))})
+        record_files(folder, command)
         check_output(out, command, option=option)  # hours may have passed
+
+
+def record_files(out: Path, command: str) -> None:
+    """Note in the marker what a command added to the folder that it wrote."""
+    write_json(out / MARKER, _marker(command) | {"files": dict(_files(out))})
 
 
 def check_output_file(

@@ -1,37 +1,36 @@
 """What a user sees of work that takes long: bars, and lines before the first of them.
 
-All bars come from `bar`, so that each says which part of the whole it belongs to ("round 2/3: labelling").
+All bars come from `progress_bar`, so that each says which part of the whole it belongs to ("round 2/3: labelling").
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from tqdm import tqdm
+from tqdm import tqdm as Bar
 
 _part: ContextVar[str] = ContextVar("part", default="")
-_left: ContextVar[Callable[[], str]] = ContextVar("left", default=lambda: "")
 
 
 def say(text: str) -> None:
     """Tell what goes on where no bar can: while something is loaded or checked. Goes to stderr, as bars do."""
-    tqdm.write(_titled(text), file=sys.stderr)
+    Bar.write(_titled(text), file=sys.stderr)
 
 
-def bar(things: Iterable[Any] | None = None, *, desc: str, unit: str, **options: Any) -> tqdm:
-    """A progress bar.
+def progress_bar(things: Iterable[Any] | None = None, *, desc: str, unit: str = "it", **options: Any) -> Bar:
+    """A progress bar of tqdm's.
 
     Args:
         things: what is iterated over; None: whoever asks calls `update`.
         desc: what is done, such as "labelling".
         unit: what is counted, such as "image".
-        options: further ones of tqdm.
+        options: as for tqdm.
     """
-    return tqdm(things, desc=_titled(desc), unit=unit, **options)
+    return Bar(things, desc=_titled(desc), unit=unit, **options)
 
 
 @contextmanager

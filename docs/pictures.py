@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bootstrap.report.pictures import heat_overlay
 from bootstrap.run_folder import RunFolder
 from diffugen.attention.heatmaps import ImageAttention
 from diffugen.config.loader import validate
 from diffugen.datasets.folder import class_names_of, read_dataset
 from diffugen.detector.model import load_detector, predict
 from diffugen.diffusion.pipelines import load_pipeline
+from diffugen.drawing import heat_overlay
 from diffugen.files import read_json
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances

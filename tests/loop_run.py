@@ -119,6 +119,6 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one sentence with which the command refuses."""
     assert train_loop.main(arguments) == 2
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.strip()]
+    lines = [line for line in captured.err.splitlines() if line.startswith("train_loop: ")]
     assert len(lines) == 1 and "Traceback" not in captured.err
     return lines[0]

@@ -14,13 +14,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from tqdm import tqdm
 
 from diffugen.batching import lacks_memory
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.pipelines import pick_device
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
+from diffugen.progress import Bar, progress_bar
 from textual_inversion.config import ConceptConfig
 from textual_inversion.module import ConceptModule
 
@@ -113,11 +113,13 @@ class _ProgressBar(Callback):
 
     def __init__(self, config: ConceptConfig) -> None:
         self._steps, self._name = config.steps, config.placeholder_token
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._bar = tqdm(total=self._steps, initial=trainer.global_step, desc=f"concept {self._name}", unit="step")
+            self._bar = progress_bar(
+                total=self._steps, initial=trainer.global_step, desc=f"concept {self._name}", unit="step"
+            )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if self._bar is None or not isinstance(pl_module, ConceptModule):

@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bootstrap.config import LoopConfig
 from bootstrap.measures.balance import discriminated
 from bootstrap.report.charts import curves, draw
-from bootstrap.report.pictures import NO_VALUE, Card, cards, class_colour, photo_uris, png_uri
+from bootstrap.report.pictures import NO_VALUE, Card, cards, photo_uris, png_uri
 from bootstrap.row import MEASURES, Row, number, read_rows, scores_by_attribute
 from bootstrap.run_folder import RunFolder
+from diffugen.drawing import class_colour
 from diffugen.files import read_json, write_text
 
 SCORES = (

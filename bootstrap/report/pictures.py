@@ -13,9 +13,9 @@ import numpy as np
 
 from bootstrap.run_folder import RoundFolder
 from diffugen.attention.heatmaps import attention_of
+from diffugen.drawing import draw_instances, heat_overlay
 from diffugen.errors import UserError
-from diffugen.images import PALETTE, list_images, read_image
-from diffugen.instances import Instances
+from diffugen.images import list_images, read_image
 from diffugen.sample import Sample, read_samples
 
 logger = logging.getLogger(__name__)
@@ -67,34 +67,10 @@ def cards(folder: RoundFolder) -> list[Card]:
     return [_card(sample, folder.index) for sample in chosen]
 
 
-def overlay(image: np.ndarray, instances: Instances) -> np.ndarray:
-    """Instances drawn over a uint8 RGB [H, W, 3] image: tinted masks with outlines, a colour per class."""
-    canvas = image.copy()
-    for mask, class_id in zip(instances.masks, instances.class_ids, strict=True):
-        colour = class_colour(int(class_id))
-        canvas[mask] = (0.5 * canvas[mask] + 0.5 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, colour, 1)
-    return canvas
-
-
-def heat_overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A heatmap [h, w] over a uint8 RGB [H, W, 3] image, brightest where it is highest."""
-    height, width = image.shape[:2]
-    heat = cv2.resize(values / max(float(values.max()), 1e-12), (width, height), interpolation=cv2.INTER_CUBIC)
-    colours = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (0.35 * image + 0.65 * colours).astype(np.uint8)
-
-
 def max_heat(maps: Sequence[np.ndarray]) -> np.ndarray | None:
     """The maximum over heatmaps [h, w] of each one's share of its own peak; None if there are none."""
     shares = [values / max(float(values.max()), 1e-12) for values in maps]
     return np.max(shares, axis=0) if shares else None
-
-
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """A class's colour, RGB."""
-    return PALETTE[class_id % len(PALETTE)]
 
 
 def photo_uris(folder: Path) -> list[str]:
@@ -119,9 +95,9 @@ def _card(sample: Sample, round_index: int) -> Card:
     # What each of the two said before any filter: a rejected sample has labels that were thrown away for a reason.
     for labeler in ("attention", "detector"):
         if labeler in sample.encoded_labels:
-            pictures.append((f"{labeler}'s mask", overlay(image, sample.labels(labeler))))
+            pictures.append((f"{labeler}'s mask", draw_instances(image, sample.labels(labeler))))
     if sample.labeler == "consensus":
-        pictures.append(("what both hold", overlay(image, sample.instances)))
+        pictures.append(("what both hold", draw_instances(image, sample.instances)))
     attributes = [(slot, value or NO_VALUE) for slot, value in sample.prompt.attributes.items()]
     classes = list(dict.fromkeys(phrase.class_name for phrase in sample.prompt.objects)) or [NO_VALUE]
     return Card(

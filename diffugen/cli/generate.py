@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import CONFIG_HINTS, add_command, add_set
+from diffugen.cli.options import CONFIG_HINTS, add_command, add_overlays, add_set
 
 
 def add_generate(commands: Any) -> None:
@@ -25,6 +25,7 @@ def add_generate(commands: Any) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config; see `diffugen schema`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
     add_set(parser, "generate.width=768 num_images=20")
+    add_overlays(parser)
     parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, write nothing")
     parser.add_argument(
         "--task", choices=("txt2img", "img2img", "inpaint"), help="one task of a config of DiffuGen's first release"
@@ -42,4 +43,4 @@ def _generate(arguments: argparse.Namespace) -> None:
         if arguments.dry_run and source and not source.exists() and source in (other.out.resolve() for other in jobs):
             print(f"\n{job.config.task.kind}: starts from {source}, which has to be there first")
             continue
-        generate_dataset(job.config, job.out, dry_run=arguments.dry_run)
+        generate_dataset(job.config, job.out, dry_run=arguments.dry_run, overlays=arguments.overlays)

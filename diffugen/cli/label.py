@@ -13,6 +13,7 @@ from diffugen.cli.options import (
     add_class_map,
     add_command,
     add_detector_options,
+    add_overlays,
     dataset_path,
     names,
 )
@@ -42,6 +43,7 @@ def add_label(commands: Any) -> None:
     )
     parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"folder of images, or {DATASET}")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
+    add_overlays(parser)
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
@@ -71,9 +73,11 @@ def _label(arguments: argparse.Namespace) -> None:
         raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
     from diffugen.labelers.label_folder import label_images
     from diffugen.outputs import check_output
+    from diffugen.progress import say
 
     models = [Path(value) for value in (*given, *arguments.embeddings)]
     check_output(arguments.out, "label", [arguments.source, *models])
+    say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
     label_images(
         arguments.source,
@@ -82,6 +86,7 @@ def _label(arguments: argparse.Namespace) -> None:
         class_names,
         split=arguments.split,
         recursive=arguments.recursive,
+        overlays=arguments.overlays,
     )
 
 

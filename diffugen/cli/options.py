@@ -109,6 +109,13 @@ def add_set(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def add_overlays(parser: argparse.ArgumentParser) -> None:
+    """Add `--overlays`."""
+    parser.add_argument(
+        "--overlays", action="store_true", help="draw masks, classes and scores: contact sheets in OUT/overlays"
+    )
+
+
 def add_detector_options(parser: argparse.ArgumentParser, score_threshold: str) -> None:
     """Add how a detector (or another network) looks at images."""
     parser.add_argument(

@@ -20,6 +20,10 @@ def first_difference(old: Any, new: Any, key: str = "") -> str | None:
             if difference is not None:
                 return difference
         return None
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        differences = (first_difference(*pair, f"{key}.{number}" if key else str(number)) for number, pair in pairs)
+        return next((difference for difference in differences if difference is not None), None)
     return None if old == new else f"setting {key!r} changed from {old!r} to {new!r}"
 
 

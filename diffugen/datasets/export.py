@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffugen.datasets import coco, imagefolder, voc
 from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.datasets.near_duplicates import SeenImages
 from diffugen.errors import UserError
 from diffugen.outputs import check_output
+from diffugen.progress import progress_bar
 from diffugen.sample import Sample
 
 
@@ -57,7 +56,7 @@ def export_dataset(
         seen = None if drop_duplicates is None else SeenImages(drop_duplicates)
         for part in splits:
             rows = read_samples(source, part, names, images=images)
-            for sample, image in tqdm(rows, desc=f"converting {part}", unit="image"):
+            for sample, image in progress_bar(rows, desc=f"converting {part}", unit="image"):
                 if seen is not None and seen.twin(f"{part}/{sample.name}", image):
                     counts["dropped"] += 1
                     continue

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from diffugen.config.settings import DetectorConfig
 from diffugen.detector.model import load_detector
 from diffugen.detector.runtime import device_name
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, full_disk_named
+from diffugen.progress import progress_bar
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -130,7 +130,7 @@ def train(
     if not data_yaml.is_file():
         raise UserError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
     alone = len(gpus(config)) < 2
-    bar = tqdm(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
+    bar = progress_bar(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
     yolo.add_callback("on_train_start", _without_validation)
     if alone:  # processes of other GPUs get the callbacks as they are; a bar would not reach them
         yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffugen.class_maps import class_index, mapped_classes, renumbered
 from diffugen.datasets.folder import class_names_of, entries_of, own_splits, read_dataset, read_entries, read_labels
@@ -17,6 +16,7 @@ from diffugen.evaluation.detector import detector_pairs
 from diffugen.evaluation.metrics import LabelTotals, average_precision_of
 from diffugen.evaluation.pairing import same_images
 from diffugen.instances import Instances
+from diffugen.progress import progress_bar
 
 
 def score_detector(
@@ -56,7 +56,7 @@ def score_detector(
     reachable = mapped_classes(yolo.names, None, {}, str(weights)) + list((class_map or {}).values())
     names = _shared_classes(class_names, reachable, known, str(weights), truth)
     part = _split_of(truth, split)
-    rows = tqdm(read_dataset(truth, part, names, images=images), desc="measuring", unit="image")
+    rows = progress_bar(read_dataset(truth, part, names, images=images), desc="measuring", unit="image")
     options: dict[str, Any] = {"class_names": known, "class_map": class_map, "imgsz": imgsz, "device": device}
     all_pairs = detector_pairs(yolo, ((image, true) for _, image, true in rows), **options)
     pairs = ((renumbered(found, known, names), true) for found, true in all_pairs)
@@ -89,14 +89,14 @@ def score_labels(
     found: dict[str, dict[str, Any]] = {}
     for own in sorted(_splits_of(labels), key=lambda own: own == part):  # the same split, last, has the say
         entries = list(entries_of(labels, own, names, images=images if labels.is_file() else None))
-        rows = tqdm(read_labels(entries), desc=f"reading {own}".strip(), unit="image", total=len(entries))
+        rows = progress_bar(read_labels(entries), desc=f"reading {own}".strip(), unit="image", total=len(entries))
         for entry, instances in zip(entries, rows, strict=True):
             found[entry.key] = instances.to_json()
     truths = list(entries_of(truth, part, names, images=images))
     same = same_images(found, [entry.key for entry in truths])
 
     def pairs() -> Iterator[tuple[Instances, Instances]]:
-        rows = tqdm(read_entries(truths), desc="measuring", unit="image", total=len(truths))
+        rows = progress_bar(read_entries(truths), desc="measuring", unit="image", total=len(truths))
         for entry, (name, _, true) in zip(truths, rows, strict=True):
             if entry.key not in same:
                 continue

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from diffugen.attention.extract import generate_with_attention
 from diffugen.batching import map_groups
@@ -21,6 +20,7 @@ from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generation.plan import Plan
 from diffugen.generation.variations import Variation
 from diffugen.images import write_png
+from diffugen.progress import progress_bar
 from diffugen.sample import Sample
 
 
@@ -65,7 +65,9 @@ def generate_batches(
         return [None] * len(batch)
 
     alike = groupby(range(len(pending)), key=lambda number: _kind(plan.variations.get(pending[number].name)))
-    with tqdm(total=len(plan.samples), initial=len(done), unit="image", desc="generating", disable=not progress) as bar:
+    with progress_bar(
+        total=len(plan.samples), initial=len(done), unit="image", desc="generating", disable=not progress
+    ) as bar:
         try:
             map_groups([list(numbers) for _, numbers in alike], settings.batch_size, run)
         except torch.OutOfMemoryError:

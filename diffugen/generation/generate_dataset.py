@@ -18,6 +18,7 @@ from diffugen.generation.variations import plan_variations
 from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
 from diffugen.outputs import check_output, claim_output, paths_in
+from diffugen.progress import progress_bar, say
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
 from diffugen.prompts.templates import draw_per_class, num_combinations, sample_prompts
@@ -88,13 +89,14 @@ def _plan_variations(config: DatasetConfig, out: Path) -> Plan:
     )
 
 
-def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False) -> None:
+def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False, overlays: bool = False) -> None:
     """Generate images, label them and write the dataset of those whose objects were all found.
 
     Args:
         config: what to generate.
         out: gets config.json, images/, heatmaps/, parts/, samples.jsonl and dataset/; what is there is kept.
         dry_run: print what would be generated, and what it would take, instead.
+        overlays: draw all images with their labels into overlays/, see `OverlaySheets`.
 
     Raises:
         UserError: see `make_plan` and `claim_output`; or no image shows what it should.
@@ -116,6 +118,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
     from diffugen.generation.labelled import generate_labelled
 
     labeler = _labeler(config, plan)
+    say(f"loading {config.model.path}")
     pipe = load_pipeline(config.model)
     claim_output(out, "generate", inputs, is_earlier=_is_earlier)
     with locked(out):
@@ -123,6 +126,8 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False)
         found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
         samples = _filtered(plan, found, labeler.name, config.drop_duplicates)
         write_samples(out / "samples.jsonl", samples)
+        if overlays:
+            _draw(samples, plan.class_names, out / "overlays")
         _check_any_kept(config, samples, out)
         write_dataset(out / "dataset", (sample for sample in samples if sample.kept), plan.class_names)
     _print_summary(samples, out)
@@ -135,6 +140,16 @@ def _is_earlier(out: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"prompts", "generate", "task"} <= set(values) and (out / "parts").is_dir()
+
+
+def _draw(samples: Sequence[Sample], class_names: Sequence[str], folder: Path) -> None:
+    from diffugen.drawing import OverlaySheets
+
+    with OverlaySheets(folder, class_names) as sheets:
+        for sample in progress_bar(samples, desc="drawing", unit="image"):
+            state = "kept" if sample.kept else f"rejected: {sample.reason}"
+            sheets.add(sample.pixels(), sample.instances, f"{sample.name} {state}. {sample.prompt.text}")
+    print(f"overlays: {folder}")
 
 
 def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:

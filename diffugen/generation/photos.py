@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from diffugen.attention.extract import read_attention
 from diffugen.attention.heatmaps import geometric_mean
 from diffugen.config.settings import GenerateConfig
@@ -16,6 +14,7 @@ from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import list_images, read_image, write_png
 from diffugen.naming import text_of
+from diffugen.progress import progress_bar
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
 
@@ -48,7 +47,7 @@ def read_photos(
     if len(prompts) > 1:  # several words stand in for one that the model does not know: none need be right
         settings = settings.model_copy(update={"presence": False})
     photos = []
-    for number, path in enumerate(tqdm(list_images(folder), unit="photo", desc="reading photos")):
+    for number, path in enumerate(progress_bar(list_images(folder), unit="photo", desc="reading photos")):
         image = read_image(path)
         looked_at = [at_most_native(image, pipe)] * len(prompts)
         readings = read_attention(pipe, looked_at, prompts, settings, seed=number)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from diffugen.datasets.folder import write_dataset
 from diffugen.errors import UserError
 from diffugen.files import write_jsonl
 from diffugen.instances import Instances
 from diffugen.outputs import new_output
+from diffugen.progress import progress_bar
 from diffugen.sample import Sample
 from diffugen.toyworld.captions import caption_with_phrases
 from diffugen.toyworld.render import Rendered, render
@@ -59,7 +59,7 @@ def write_scenes(
     captions = []
 
     def samples() -> Iterator[Sample]:
-        for i in tqdm(range(num), desc=f"scenes {split}", disable=not progress):
+        for i in progress_bar(range(num), desc=f"scenes {split}", disable=not progress):
             rendered = _scene(
                 seed * _SEED_STRIDE + i,
                 class_names,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from diffugen.progress import bar, part, say
+from diffugen.progress import part, progress_bar, say
 
 
 def test_bars_and_lines_name_their_part(capsys: pytest.CaptureFixture[str]) -> None:
     with part("round 2/3"):
         say("loading the detector")
-        assert list(bar([1, 2], desc="labelling", unit="image")) == [1, 2]
+        assert list(progress_bar([1, 2], desc="labelling", unit="image")) == [1, 2]
     say("done")
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line]
     assert lines[0] == "round 2/3: loading the detector" and lines[-1] == "done"

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from diffugen.files import atomic_path
+from diffugen.progress import progress_bar
 from diffugen.toyworld.captions import caption
 from diffugen.toyworld.render import render
 from diffugen.toyworld.scene import sample_scene
@@ -56,7 +56,7 @@ class LatentCache:
         jobs = [(folder / f"{k:04d}.npz", seed * 10**7 + k * _CHUNK, size) for k, size in enumerate(sizes)]
         missing = [job for job in jobs if not job[0].exists()]
         drawn = draw_scenes([job[1:] for job in missing], tokenizer)
-        for (path, *_), (images, objects, tokens) in zip(tqdm(missing, desc="scenes"), drawn, strict=True):
+        for (path, *_), (images, objects, tokens) in zip(progress_bar(missing, desc="scenes"), drawn, strict=True):
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, latents=encode(vae, images, objects, device), tokens=tokens)
         self._parts = [_load([path for path, _, other in jobs if other == size], device) for size in SIZES_HW]

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
-from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from diffugen.files import atomic_path
 from diffugen.images import write_png
+from diffugen.progress import progress_bar
 from diffugen.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
 from diffugen.toyworld.training.cuda_graph import CudaGraph
 from diffugen.toyworld.training.latents import LatentCache
@@ -94,7 +94,7 @@ def train_unet(
     if device.type == "cuda" and cuda_graph:
         take_step = CudaGraph(take_step)
     recent: list[Tensor] = []  # read only where all of them are needed: reading makes a GPU wait
-    progress = tqdm(range(step, num_steps), desc="denoiser", initial=step, total=num_steps, mininterval=10)
+    progress = progress_bar(range(step, num_steps), desc="denoiser", initial=step, total=num_steps, mininterval=10)
     first, start = step, time.perf_counter()
     for step in progress:
         set_rates(optimizers, rate(step, num_steps, decay_fraction))

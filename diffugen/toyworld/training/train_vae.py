@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from tqdm import tqdm
 
+from diffugen.progress import progress_bar
 from diffugen.toyworld.render import render
 from diffugen.toyworld.scene import sample_scene
 from diffugen.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
@@ -39,7 +39,7 @@ def train_vae(out: Path, *, num_crops: int, batch_size: int, device: torch.devic
     if done >= num_steps:
         return vae.eval()
     pool = render_pool(POOL, seed)
-    for step in tqdm(range(done, num_steps), desc="autoencoder", initial=done, total=num_steps):
+    for step in progress_bar(range(done, num_steps), desc="autoencoder", initial=done, total=num_steps):
         optimizer.param_groups[0]["lr"] = _PEAK_RATE * _one_cycle(step / num_steps)
         losses.append(_train_step(vae, optimizer, _crops(pool, batch_size, (seed, step)).to(device), (seed, step)))
         if (step + 1) % 500 == 0 or step + 1 == num_steps:
@@ -53,7 +53,7 @@ def train_vae(out: Path, *, num_crops: int, batch_size: int, device: torch.devic
 def render_pool(num: int, seed: int) -> np.ndarray:
     """Rendered scenes, uint8 [num, 128, 128, 3]."""
     scenes = (render(sample_scene(900_000_000 + seed * num + k)) for k in range(num))
-    return np.stack([scene.image for scene in tqdm(scenes, desc="scenes for the autoencoder", total=num)])
+    return np.stack([scene.image for scene in progress_bar(scenes, desc="scenes for the autoencoder", total=num)])
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
@@ -111,7 +111,7 @@ def polish_decoder(
     path, num_steps = out / "decoder.pt", num_crops // batch_size
     done, losses = load_checkpoint(path, state, device)
     pool = render_pool(POOL, seed) if done < num_steps else np.zeros(0)
-    for step in tqdm(range(done, num_steps), desc="decoder", initial=done, total=num_steps):
+    for step in progress_bar(range(done, num_steps), desc="decoder", initial=done, total=num_steps):
         optimizer.param_groups[0]["lr"] = _PEAK_RATE * _one_cycle(step / num_steps)
         images = _crops(pool, batch_size, (seed + 1, step)).to(device)
         torch.manual_seed(seed + step)

@@ -18,12 +18,10 @@ from round_samples import doubtful
 from bootstrap.config import LoopConfig
 from bootstrap.measures.balance import balance
 from bootstrap.report.page import write_report
-from bootstrap.report.pictures import heat_overlay, overlay
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.config.loader import validate
 from diffugen.files import read_jsonl, write_json, write_jsonl
 from diffugen.images import write_png
-from diffugen.instances import Instances
 from diffugen.sample import Sample, write_samples
 
 CONFIG = {
@@ -167,23 +165,6 @@ def test_a_value_that_the_filter_discriminates_against_is_named(tmp_path: Path, 
     write_jsonl(run.metrics, rows)
     page = write_report(run, validate(CONFIG, LoopConfig)).read_text(encoding="utf-8")
     assert "keeps 5 % of time “at night”, 50 % of all" in page
-
-
-def test_masks_are_drawn_where_they_are(two_objects: Instances) -> None:
-    image = np.full((48, 64, 3), 100, np.uint8)
-    drawn = overlay(image, two_objects)
-    changed = (drawn != image).any(axis=2)
-    np.testing.assert_array_equal(changed, two_objects.masks.any(axis=0))
-    assert (drawn[20, 10] != drawn[20, 30]).any()  # another class, another colour
-    np.testing.assert_array_equal(overlay(image, Instances.empty((48, 64))), image)
-
-
-def test_heat_is_brightest_at_its_peak() -> None:
-    values = np.zeros((6, 8), np.float32)
-    values[4, 1] = 1e-3
-    drawn = heat_overlay(np.zeros((48, 64, 3), np.uint8), values).sum(axis=2)
-    y, x = np.unravel_index(drawn.argmax(), drawn.shape)
-    assert 32 <= y < 40 and 8 <= x < 16
 
 
 @pytest.fixture

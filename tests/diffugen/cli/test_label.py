@@ -54,14 +54,14 @@ def found_by_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Instances], 
             return [instances for _ in images]
 
         model = SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"})
-        for module in ("labelers.detector", "detector.predict_folder"):
+        for module in ("labelers.detector", "detector.predict_images"):
             monkeypatch.setattr(f"diffugen.{module}.load_detector", lambda _: model)
             monkeypatch.setattr(f"diffugen.{module}.predict", predict)
 
     return put
 
 
-def test_predict_writes_overlays_masks_and_instances(
+def test_predict_writes_masks_and_instances(
     photos: Path, tmp_path: Path, found_by_detector: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = box_instances(2, 0)
@@ -77,13 +77,58 @@ def test_predict_writes_overlays_masks_and_instances(
     assert first["classes"] == ["bus", "car"]
     assert (Instances.from_json({key: first[key] for key in truth.to_json()}).masks == truth.masks).all()
     for name in names:
-        with (
-            Image.open(out / "masks" / f"{name}.png") as mask,
-            Image.open(out / "overlays" / f"{name}.png") as overlay,
-        ):
+        with Image.open(out / "masks" / f"{name}.png") as mask:
             assert sorted(np.unique(np.asarray(mask))) == [0, 1, 2]
-            assert overlay.size == SIZE_HW[::-1]
     assert "3 images, found: car 3, bus 3" in capsys.readouterr().out
+    assert not (out / "overlays").exists()
+
+
+def test_predict_takes_images_and_folders(photos: Path, tmp_path: Path, found_by_detector: Any) -> None:
+    found_by_detector(box_instances(0))
+    Image.fromarray(picture(9)).save(tmp_path / "a.png")
+    given = [str(tmp_path / "a.png"), str(photos), "--source", str(photos / "b.png")]
+    assert main(["predict", *given, "--model", "best.pt", "--out", str(tmp_path / "found")]) == 0
+    written = read_json(tmp_path / "found" / "instances.json")["images"]
+    assert sorted(image["file"] for image in written) == ["a.png", "a.png", "b.jpg", "b.png"]
+    assert len({image["name"] for image in written}) == 4
+
+
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_overlays_are_contact_sheets(
+    command: str, photos: Path, tmp_path: Path, found_by_detector: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found_by_detector(box_instances(0, 1))
+    out = tmp_path / "found"
+    for _ in range(2):
+        assert main([command, str(photos), "--weights", "best.pt", "--out", str(out), "--overlays"]) == 0
+    assert f"overlays: {out / 'overlays'}" in capsys.readouterr().out
+    (sheet,) = (out / "overlays").iterdir()
+    with Image.open(sheet) as pixels:
+        assert pixels.width > 3 * 256 and pixels.height > 256 * SIZE_HW[0] / SIZE_HW[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "predict needs images"),
+        (["gone.png"], "gone.png does not exist"),
+        (["conf=0.5"], "'conf=0.5' is not an option; write --conf 0.5"),
+        (["save_txt=True"], "`diffugen label SOURCE --weights FILE --out DIR` writes label files"),
+        (["--format", "coco"], "`diffugen label SOURCE --weights FILE --out DIR` writes label files"),
+        (["--save-txt"], "there is no option '--save-txt'"),
+        (["--project", "x"], "give the output folder by --out DIR"),
+        (["--conf", "25"], "25 must lie between 0 and 1"),
+    ],
+)
+def test_options_of_ultralytics_lead_to_ours(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    try:
+        code = main(["predict", *arguments, "--weights", "best.pt", "--out", str(tmp_path / "found")])
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    error = capsys.readouterr().err
+    assert code == 2 and message in error and error.count("\n") == 1
 
 
 def test_predict_names_mistakes(
@@ -136,7 +181,7 @@ def test_every_photo_has_an_output_of_its_own(
         written = read_json(out / "instances.json")["images"]
         assert {image["file"] for image in written} >= {"day/a.png", "night/a.png", "caf\\xe9.png", "A.png"}
         names = [image["name"] for image in written]
-        stems = [{path.stem for path in (out / folder).iterdir()} for folder in ("masks", "overlays")]
+        stems = [{path.stem for path in (out / "masks").iterdir()}] * 2
     else:
         items = [item for item, _ in read_samples(out, "train")]
         assert {item.provenance["parent"] for item in items} >= {"day/a.png", "night/a.png", "caf\\xe9.png", "A.png"}

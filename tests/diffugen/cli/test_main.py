@@ -228,7 +228,7 @@ def test_generate_names_a_learned_token_that_is_in_no_prompt(
     from diffugen.diffusion.embeddings import write_embedding
 
     monkeypatch.chdir(tmp_path)
-    write_embedding(tmp_path / "learned.safetensors", "<grand-piano>", [torch.zeros(1, 32)])
+    write_embedding(tmp_path / "learned.safetensors", "<grand-piano>", [torch.ones(1, 32)])
     code = main(["generate", str(config_path), "--set", 'model.embeddings=["learned.safetensors"]', "--dry-run"])
     error = error_of(capsys, code)
     assert "setting 'model.embeddings': token '<grand-piano>'" in error

@@ -1,0 +1,88 @@
+"""Finding objects on images with a trained detector (`diffugen predict`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path, PurePath
+from typing import Any
+
+from diffugen.class_maps import mapped_classes
+from diffugen.detector.model import load_detector, predict
+from diffugen.drawing import OverlaySheets
+from diffugen.files import write_json
+from diffugen.images import RECURSIVE_HINT, index_map, list_images, readable_images, write_png
+from diffugen.naming import text_of, unique_names
+from diffugen.outputs import check_output, new_output
+from diffugen.progress import progress_bar, say
+
+
+def predict_images(
+    sources: Sequence[Path],
+    out: Path,
+    weights: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    score_threshold: float = 0.25,
+    imgsz: int | None = None,
+    device: str = "auto",
+    recursive: bool = False,
+    overlays: bool = False,
+) -> None:
+    """Find objects on images; write masks/ and instances.json into `out`.
+
+    Images that cannot be read are left out with a warning.
+
+    Args:
+        sources: images, and folders of images.
+        out: the written folder.
+        weights: as for `load_detector`.
+        class_names, score_threshold, imgsz, device: as for `predict`.
+        recursive: read the folders' sub-folders too.
+        overlays: draw what is found into overlays/, see `OverlaySheets`.
+
+    Raises:
+        UserError: no image can be read, the weights are broken or lack a class, or `out` may not be written.
+    """
+    inputs = [*sources, weights]
+    check_output(out, "predict", inputs)
+    paths, files = _listed(sources, recursive)
+    output_names = dict(zip(paths, zip(files, unique_names(files), strict=True), strict=True))
+    say(f"loading {text_of(weights)}")
+    detector = load_detector(weights)
+    names = mapped_classes(detector.names, class_names, {}, str(weights))
+    options: Any = {"score_threshold": score_threshold, "imgsz": imgsz, "device": device}
+    images: list[dict[str, Any]] = []
+    with (
+        new_output(out, "predict", inputs) as found,
+        OverlaySheets(found / "overlays", names) if overlays else nullcontext() as sheets,
+    ):
+        for path, image in readable_images(progress_bar(paths, desc="predicting", unit="image")):
+            file, name = output_names[path]
+            instances = predict(detector, [image], class_names=names, **options)[0]
+            write_png(found / "masks" / f"{name}.png", index_map(instances))
+            classes = [names[class_id] for class_id in instances.class_ids]
+            boxes = instances.xyxy.round(2).tolist()
+            entry = {"file": text_of(file), "name": name, "classes": classes, "xyxy": boxes}
+            images.append(entry | instances.to_json())
+            if sheets is not None:
+                sheets.add(image, instances, text_of(file))
+        write_json(found / "instances.json", {"class_names": names, "images": images})
+    counts = Counter(name for entry in images for name in entry["classes"])
+    found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
+    print(f"{len(images)} images, found: {found_text}\ninstances: {out / 'instances.json'}\nmasks: {out / 'masks'}")
+    if overlays:
+        print(f"overlays: {out / 'overlays'}")
+
+
+def _listed(sources: Sequence[Path], recursive: bool) -> tuple[list[Path], list[PurePath]]:
+    """All images, each once, and their paths relative to the folder that they were listed from."""
+    found: dict[Path, PurePath] = {}
+    for source in sources:
+        if source.is_dir():
+            listed = list_images(source, recursive=recursive, hint=RECURSIVE_HINT)
+            found |= {path: path.relative_to(source) for path in listed}
+        else:
+            found[source] = PurePath(source.name)
+    return list(found), list(found.values())
