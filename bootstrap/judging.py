@@ -13,6 +13,7 @@ from bootstrap.run_folder import derive_seed
 from bootstrap.samples import decided
 from diffugen.images import BLANK, is_blank
 from diffugen.instances import Instances
+from diffugen.labelers.outlining import load_outliner
 from diffugen.masks.consensus import consensus
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
@@ -38,7 +39,7 @@ def judge_images(
         known_classes: see `judge_by_agreement`.
     """
     rounds, class_names = loop.rounds, loop.classes
-    config = rounds.filter
+    config, outliner = rounds.filter, load_outliner(loop.label, loop.model.device)
     # An inpainted image's untouched objects are no news: their labels were judged with its parent.
     fresh = [encoded for sample, encoded in zip(samples, labels, strict=True) if sample.task != "inpaint"]
     min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
@@ -59,7 +60,7 @@ def judge_images(
             elif verdict.kept and rounds.masks == "consensus":
                 voices = with_a_voice(found, config)
                 voices.pop("previous", None)  # it checks; its masks are those that the detector has outgrown
-                shared = consensus(sample.pixels(), voices)
+                shared = consensus(sample.pixels(), voices, outliner)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"
         if verdict.kept and is_blank(sample.pixels()):

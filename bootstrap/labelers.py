@@ -74,7 +74,7 @@ def label_images(
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
     """Who labels a round, by name: attention, and once the detector labels, the detector and those who check it."""
-    labelers: dict[str, Labeler] = {"attention": AttentionLabeler(config.classes, config.label)}
+    labelers: dict[str, Labeler] = {"attention": attention_labeler(config)}
     if not with_detector:
         return labelers
     *earlier, best = promoted_rounds(run)
@@ -87,6 +87,11 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     if (mask2former := mask2former_labeler(config)) is not None:
         labelers["mask2former"] = mask2former
     return labelers
+
+
+def attention_labeler(config: LoopConfig) -> AttentionLabeler:
+    """Attention as a labeler, with the outliner of the loop."""
+    return AttentionLabeler(config.classes, config.label, device=config.model.device)
 
 
 def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:

@@ -19,6 +19,7 @@ from bootstrap.disagreement import mean_agreement
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
+    attention_labeler,
     detector_labeler,
     first_device,
     known_classes,
@@ -51,7 +52,6 @@ from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.variations import Variation
 from diffugen.images import index_map, write_png
 from diffugen.instances import Instances
-from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import Labeler
 from diffugen.sample import Sample, read_samples, write_samples
 
@@ -78,7 +78,7 @@ def generate(context: RoundContext, pipe: Pipeline) -> Generated:
     if context.folder.samples.is_file():  # labelled already: nothing but lost files is generated
         generate_batches(pipe, plan, config.generate)
     else:
-        labeler = AttentionLabeler(config.classes, config.label)
+        labeler = attention_labeler(config)
         found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
         labels = {name: {labeler.name: encoded} for name, (encoded, _) in found.items()}
     photos = [] if config.pool is None else read_pool(context, pipe)

@@ -20,8 +20,8 @@ MAY_KNOW = {
 
 FLOORS = (
     "errors instances batching progress naming",
-    "files registered masks model_files decoding",
-    "config outputs",
+    "files registered model_files decoding",
+    "config outputs masks",
     "images class_maps command_line prompts",
     "sample drawing",
     "diffusion datasets detector",

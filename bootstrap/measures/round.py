@@ -13,7 +13,7 @@ import numpy as np
 
 from bootstrap.checksums import complete_round
 from bootstrap.config import EvaluationConfig, LoopConfig
-from bootstrap.labelers import detector_labeler, first_device
+from bootstrap.labelers import attention_labeler, detector_labeler, first_device
 from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
 from bootstrap.measures.images import measure_sets, stack
@@ -30,7 +30,6 @@ from diffugen.evaluation.metrics import label_quality
 from diffugen.files import read_json, read_jsonl
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
-from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import LabelInput
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
 from diffugen.sample import Sample, read_samples
@@ -214,7 +213,7 @@ def _attention_pairs(
     config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline
 ) -> Iterator[tuple[Instances, Instances]]:
     """Attention's labels of real images, each captioned with the classes that it truly shows."""
-    labeler = AttentionLabeler(config.classes, config.label)
+    labeler = attention_labeler(config)
     words = class_words(config.prompts)
     for _, image, truth in _evaluation_images(evaluation, NUM_ATTENTION_IMAGES, config.classes):
         shown = [config.classes[class_id] for class_id in truth.class_ids if config.classes[class_id] in words]

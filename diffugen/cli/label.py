@@ -20,6 +20,7 @@ from diffugen.cli.options import (
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
+    from diffugen.config.settings import AttentionLabelConfig
     from diffugen.labelers.base import Labeler
 
 
@@ -57,6 +58,11 @@ def add_label(commands: Any) -> None:
     group.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
     add_detector_options(parser, "0.25; Mask2Former: 0.5")
     add_class_map(parser)
+    parser.add_argument(
+        "--outline",
+        metavar="METHOD",
+        help="outline the masks anew: grabcut, learned=FILE, sam=MODEL, none (default: grabcut for --model, else none)",
+    )
     parser.set_defaults(run=_label)
 
 
@@ -79,6 +85,8 @@ def _label(arguments: argparse.Namespace) -> None:
     check_output(arguments.out, "label", [arguments.source, *models])
     say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
+    if arguments.outline is not None and arguments.model is None:
+        labeler = _outlined(labeler, arguments)
     label_images(
         arguments.source,
         arguments.out,
@@ -96,7 +104,8 @@ def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
         from diffugen.labelers.photo_attention import PhotoAttentionLabeler, caption_prompt
 
         prompt = caption_prompt(arguments.object, arguments.prompt)
-        attention = PhotoAttentionLabeler(arguments.model, arguments.embeddings, prompt, arguments.device)
+        label = _label_config(arguments.outline)
+        attention = PhotoAttentionLabeler(arguments.model, arguments.embeddings, prompt, arguments.device, label)
         return attention, attention.class_names
     from diffugen.class_maps import parse_class_map
 
@@ -107,6 +116,26 @@ def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
     if wanted is not None:  # a map may lead to classes that are not wanted
         options["class_map"] = {old: new for old, new in options["class_map"].items() if new in wanted}
     return _network_labeler(arguments, wanted, options)
+
+
+def _label_config(outline: str | None) -> AttentionLabelConfig:
+    """The settings of labels whose masks are outlined as `--outline` says."""
+    from diffugen.config.loader import validate
+    from diffugen.config.settings import AttentionLabelConfig
+
+    if outline is None:
+        return AttentionLabelConfig()
+    method, _, model = outline.partition("=")
+    try:
+        return validate({"outline": {"method": method, "model": model or None}}, AttentionLabelConfig)
+    except UserError as error:
+        raise UserError(f"--outline {outline}: {error}") from None
+
+
+def _outlined(labeler: Labeler, arguments: argparse.Namespace) -> Labeler:
+    from diffugen.labelers.outlining import OutlinedLabeler, load_outliner
+
+    return OutlinedLabeler(labeler, load_outliner(_label_config(arguments.outline), arguments.device))
 
 
 def _network_labeler(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.prompt_rules import check_mode, check_prompts
 
@@ -130,6 +131,28 @@ class GenerateConfig(AttentionConfig):
         return self.height, self.width
 
 
+class OutlineConfig(Strict):
+    """What moves the edges of labels' masks to those of the objects."""
+
+    method: Literal["grabcut", "learned", "sam", "none"] = Field(
+        default="grabcut",
+        description="'grabcut': by colour; 'learned': a network of `python -m diffugen.labelers.train_outliner`; "
+        "'sam': SAM, SAM-HQ, SAM 2 or SAM 3; 'none': masks stay as they are",
+    )
+    model: HubPath | None = Field(
+        default=None, description="weights of 'learned' (.safetensors); folder or hub id of 'sam'"
+    )
+
+    @model_validator(mode="after")
+    def _rules(self) -> OutlineConfig:
+        networks = {"learned": "a .safetensors file", "sam": "a folder or hub id"}
+        if self.model is None and self.method in networks:
+            raise SettingError("model", f"is missing; method {self.method!r} needs {networks[self.method]}")
+        if self.model is not None and self.method not in networks:
+            raise SettingError("model", f"is given, but method {self.method!r} takes none; remove it")
+        return self
+
+
 class AttentionLabelConfig(Strict):
     """How heatmaps become instances. Sizes are fractions of the image: any resolution is labelled alike."""
 
@@ -138,6 +161,7 @@ class AttentionLabelConfig(Strict):
         description="'refined': self-attention, competing phrases, GrabCut; 'paper': Otsu, erosion, dilation, contours",
     )
     min_area_fraction: float = Field(default=0.005, ge=0, lt=1, description="smaller components are noise")
+    outline: OutlineConfig = Field(default=OutlineConfig(), description="how masks get their outlines")
     cut_enlargement: int = Field(
         default=1,
         ge=1,

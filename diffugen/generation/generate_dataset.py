@@ -162,7 +162,7 @@ def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
 
     from diffugen.labelers.attention import AttentionLabeler
 
-    return AttentionLabeler(plan.class_names, config.label)
+    return AttentionLabeler(plan.class_names, config.label, device=config.model.device)
 
 
 def _filtered(

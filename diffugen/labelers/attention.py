@@ -12,27 +12,52 @@ from diffugen.attention.heatmaps import ImageAttention, mean_heats
 from diffugen.config.settings import AttentionLabelConfig
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
-from diffugen.masks.graph_cut import grabcut
-from diffugen.masks.refinement import WORKING_SIDE, at_most, compete, instance_parts, propagate, resize_masks, settle
+from diffugen.labelers.outlining import load_outliner, settled
+from diffugen.masks.outline.base import OutlinePrompt, heat_channels, others_of
+from diffugen.masks.refinement import WORKING_SIDE, at_most_hw, compete, instance_parts, propagate, resize_masks
 from diffugen.masks.scoring import score_component
 from diffugen.masks.thresholding import clean_mask, components, otsu_mask, upsample
 from diffugen.prompts.prompt import ObjectPhrase
 
 
 @dataclass(frozen=True)
-class _Phrase:
-    """One phrase of a prompt, at the size at which it is worked on.
+class PhraseHeat:
+    """One phrase of a prompt and its attention.
 
     Attributes:
-        heat: float32 [H, W].
-        claim: bool [H, W], the pixels it has won.
+        heat: float32 [h, w], the mean over the objects that are this phrase.
+        spread: float32 [h', w'], the same spread along self-attention, where that was kept.
         count: how often the prompt says it, and so how many instances there should be.
     """
 
     phrase: ObjectPhrase
     heat: np.ndarray
-    claim: np.ndarray
+    spread: np.ndarray
     count: int
+
+
+def phrase_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> list[PhraseHeat]:
+    """The attention of each phrase of a prompt."""
+    counts = Counter(objects)
+    heats = np.stack(list(mean_heats(objects, attention).values()))
+    spreads = heats if attention.affinity is None else propagate(heats, attention.affinity)
+    return [PhraseHeat(*row) for row in zip(counts, heats, spreads, counts.values(), strict=True)]
+
+
+def phrase_parts(size_hw: tuple[int, int], phrases: Sequence[PhraseHeat], min_area_fraction: float) -> list[np.ndarray]:
+    """Where attention alone sees the objects of each phrase: bool [n, h, w] each, the hottest first.
+
+    Args:
+        size_hw: of the image; the parts' size is that or, for a large image, a smaller one.
+        phrases: of one prompt; they compete for pixels.
+        min_area_fraction: components that cover less of the image are noise.
+    """
+    size_hw = at_most_hw(size_hw, WORKING_SIDE)
+    heats = [upsample(item.spread, size_hw) for item in phrases]
+    # of the root, as a few glowing pixels would hide the rest of an object
+    claims = compete(heats, [otsu_mask(np.sqrt(heat)) for heat in heats])
+    rows = zip(phrases, claims, heats, strict=True)
+    return [instance_parts(claim, heat, item.count, min_area_fraction) for item, claim, heat in rows]
 
 
 class AttentionLabeler:
@@ -40,8 +65,7 @@ class AttentionLabeler:
 
     Method "refined": heat is spread along self-attention (where that was kept), its root thresholded by Otsu; phrases
     of one prompt compete for the pixels that several of them claim; components are joined or split towards as many
-    instances as the prompt says, their edges moved to the image's own by GrabCut. Large images are worked on at a
-    reduced size.
+    instances as the prompt says, and outlined (`label.outline`). Heat of large images is worked on at a reduced size.
 
     A phrase whose presence was measured (`diffugen.attention.presence`) and is too low gets no label.
 
@@ -53,13 +77,18 @@ class AttentionLabeler:
     Args:
         class_names: the dataset's classes; objects of other classes compete, but are not labelled.
         config: the method and its thresholds.
+        device: where a network that outlines runs: "auto", "cpu", "cuda:0".
+
+    Raises:
+        UserError: the outliner cannot be loaded.
     """
 
     name = "attention"
 
-    def __init__(self, class_names: Sequence[str], config: AttentionLabelConfig) -> None:
+    def __init__(self, class_names: Sequence[str], config: AttentionLabelConfig, *, device: str = "auto") -> None:
         self.class_ids = {name: index for index, name in enumerate(class_names)}
         self.config = config
+        self.outliner = load_outliner(config, device)
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input, sorted by falling score; without a prompt or attention there are none.
@@ -88,50 +117,67 @@ class AttentionLabeler:
             values = upsample(heat, image.shape[:2])
             mask = clean_mask(otsu_mask(values), self.config.erode_fraction, self.config.dilate_fraction)
             parts = components(mask, self.config.min_area_fraction)
-            item = _Phrase(phrase, values, mask, objects.count(phrase))
-            found.append(self._instances(item, parts, parts, attention.num_tokens))
+            found.append(self._instances(phrase, parts, heat_scores(values, parts, objects.count(phrase), attention)))
         return Instances.concatenate(found)
 
     def _refined(self, image: np.ndarray, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> Instances:
         objects, attention = _present(objects, attention, self.config.min_presence)
         if not objects:
             return Instances.empty(image.shape[:2])
-        small = at_most(image, WORKING_SIDE)
-        phrases = self._claims(small.shape[:2], objects, attention)
-        parts = [instance_parts(item.claim, item.heat, item.count, self.config.min_area_fraction) for item in phrases]
+        phrases = phrase_heats(objects, attention)
+        parts = phrase_parts(image.shape[:2], phrases, self.config.min_area_fraction)
         starts = np.concatenate(parts)
         owners = [index for index, own in enumerate(parts) for _ in own]
-        enlargement = self.config.cut_enlargement
-        cuts = np.array([grabcut(small, part, enlargement=enlargement) for part in starts], bool).reshape(starts.shape)
-        cuts = settle(cuts, starts, np.array([phrases[index].heat for index in owners]))
-        masks = resize_masks(cuts, image.shape[:2])
+        outlines = self.outliner.outline(image, outline_prompts(starts, owners, phrases))
+        heats = np.array([upsample(item.spread, image.shape[:2]) for item in phrases])
+        masks = settled(outlines, resize_masks(starts, image.shape[:2]), heats[owners])
         found = [Instances.empty(image.shape[:2])]
         for index, item in enumerate(phrases):
             own = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
-            found.append(self._instances(item, starts[own], masks[own], attention.num_tokens))
+            scores = heat_scores(upsample(item.spread, starts.shape[1:]), starts[own], item.count, attention)
+            confidences = [outlines[k].confidence for k in own]
+            found.append(self._instances(item.phrase, masks[own], with_confidences(scores, confidences)))
         return Instances.concatenate(found)
 
-    @staticmethod
-    def _claims(size_hw: tuple[int, int], objects: Sequence[ObjectPhrase], attention: ImageAttention) -> list[_Phrase]:
-        counts = Counter(objects)
-        values = np.stack(list(mean_heats(objects, attention).values()))
-        if attention.affinity is not None:
-            values = propagate(values, attention.affinity)
-        heats = [upsample(heat, size_hw) for heat in values]
-        # of the root, as a few glowing pixels would hide the rest of an object
-        claims = compete(heats, [otsu_mask(np.sqrt(heat)) for heat in heats])
-        return [_Phrase(*row) for row in zip(counts, heats, claims, counts.values(), strict=True)]
-
-    def _instances(self, item: _Phrase, parts: np.ndarray, masks: np.ndarray, num_tokens: int) -> Instances:
-        """Scores are of the heat, in the `parts` that it was cut into, whatever has become of their edges."""
-        if item.phrase.class_name not in self.class_ids:
+    def _instances(self, phrase: ObjectPhrase, masks: np.ndarray, scores: Sequence[float]) -> Instances:
+        if phrase.class_name not in self.class_ids:
             return Instances.empty((masks.shape[1], masks.shape[2]))
-        scores = []
-        for index, part in enumerate(parts):
-            siblings = [other for k, other in enumerate(parts[: item.count]) if k != index]
-            ignore = np.any(siblings, axis=0) if item.count > 1 and siblings else None
-            scores.append(score_component(item.heat, part, ignore, 1 / num_tokens))
-        return Instances.from_masks(masks, [self.class_ids[item.phrase.class_name]] * len(masks), scores)
+        return Instances.from_masks(masks, [self.class_ids[phrase.class_name]] * len(masks), scores)
+
+
+def outline_prompts(parts: np.ndarray, owners: Sequence[int], phrases: Sequence[PhraseHeat]) -> list[OutlinePrompt]:
+    """What an outliner is given of each part.
+
+    Args:
+        parts: bool [n, h, w], of one image.
+        owners: the index of each part's phrase.
+        phrases: of the image's prompt.
+    """
+    channels = heat_channels(np.stack([item.heat for item in phrases]), np.stack([item.spread for item in phrases]))
+    return [
+        OutlinePrompt(part[None], rest, channels[owner])
+        for part, rest, owner in zip(parts, others_of(parts), owners, strict=True)
+    ]
+
+
+def heat_scores(heat: np.ndarray, parts: np.ndarray, count: int, attention: ImageAttention) -> list[float]:
+    """The score of each part of a phrase, by the heat (float [H, W]) that it was cut from.
+
+    Args:
+        parts: bool [n, H, W], the hottest first.
+        count: how many objects the prompt asks for.
+    """
+    scores = []
+    for index, part in enumerate(parts):
+        siblings = [other for k, other in enumerate(parts[:count]) if k != index]
+        ignore = np.any(siblings, axis=0) if count > 1 and siblings else None
+        scores.append(score_component(heat, part, ignore, 1 / attention.num_tokens))
+    return scores
+
+
+def with_confidences(scores: Sequence[float], confidences: Sequence[float | None]) -> list[float]:
+    """The outliner's own estimate of each mask's quality; the heat's score where it has none."""
+    return [score if confidence is None else confidence for score, confidence in zip(scores, confidences, strict=True)]
 
 
 def _present(

@@ -26,6 +26,7 @@ class PhotoAttentionLabeler:
         embeddings: files of learned tokens.
         prompt: the caption of every image, with the objects to look for.
         device: where the model runs.
+        label: how attention becomes instances.
 
     Raises:
         UserError: the model cannot be loaded, or the caption does not fit it.
@@ -33,13 +34,20 @@ class PhotoAttentionLabeler:
 
     name = "attention"
 
-    def __init__(self, model: str, embeddings: Sequence[Path], prompt: Prompt, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: str,
+        embeddings: Sequence[Path],
+        prompt: Prompt,
+        device: str = "auto",
+        label: AttentionLabelConfig = AttentionLabelConfig(),  # noqa: B008 (immutable)
+    ) -> None:
         values = {"path": model, "embeddings": [str(path) for path in embeddings], "device": device}
         self.pipe = load_pipeline(validate(values, ModelConfig))
         check_prompt(self.pipe, prompt)
         self.prompt = prompt
         self.class_names = list(dict.fromkeys(phrase.class_name for phrase in prompt.objects))
-        self.labeler = AttentionLabeler(self.class_names, AttentionLabelConfig())
+        self.labeler = AttentionLabeler(self.class_names, label, device=device)
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input; what they may bring along is not looked at."""

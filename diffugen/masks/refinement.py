@@ -147,14 +147,20 @@ def settle(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarra
     return cuts & (np.argmax(wishes, axis=0) == np.arange(len(cuts)).reshape(-1, 1, 1))
 
 
+def at_most_hw(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
+    """Height and width, shrunk to `side` squared pixels where they have more."""
+    scale = side / np.sqrt(size_hw[0] * size_hw[1])
+    return size_hw if scale >= 1 else (max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale)))
+
+
 def at_most(image: np.ndarray, side: int) -> np.ndarray:
     """The image, shrunk to `side` squared pixels where it has more."""
-    height, width = image.shape[:2]
-    scale = side / np.sqrt(height * width)
-    if scale >= 1:
-        return image
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    height, width = at_most_hw(image.shape[:2], side)
+    return (
+        image
+        if (height, width) == image.shape[:2]
+        else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    )
 
 
 def resize_masks(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

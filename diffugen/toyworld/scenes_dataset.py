@@ -33,6 +33,7 @@ def write_scenes(
     size_hw: tuple[int, int] = (128, 128),
     split: str = "test",
     distractor_fraction: float = 0.0,
+    twin_fraction: float = 0.0,
     progress: bool = True,
 ) -> Path:
     """Render scenes of the given classes into a dataset folder, with their words and attributes in captions.jsonl.
@@ -48,6 +49,9 @@ def write_scenes(
         split: the dataset's only split.
         distractor_fraction: share of the scenes with an unlabelled object of some other kind, in half of them
             with nothing else.
+        twin_fraction: share of the scenes that show one kind twice.
+
+    With all training kinds as `class_names`, kinds are as frequent as in the training of the toy world's models.
 
     Raises:
         UserError: an argument is out of range, or the folder is not empty and not of this command.
@@ -66,6 +70,7 @@ def write_scenes(
                 rare,
                 bool(order[i] < num_rare),
                 distractor_fraction,
+                twin_fraction,
                 size_hw,
             )
             name = f"{i:05d}"
@@ -101,9 +106,11 @@ def _scene(
     rare: str | None,
     shows_rare: bool,
     distractors: float,
+    twins: float,
     size_hw: tuple[int, int],
 ) -> Rendered:
     others = [name for name in class_names if name != rare]
+    kinds = None if others == list(TRAINING_KINDS) else others or COMMON_KINDS
     required = [rare] if rare and shows_rare else []
     rng = np.random.default_rng([seed, 22])
     num_objects = None
@@ -111,7 +118,9 @@ def _scene(
         pool = [kind for kind in TRAINING_KINDS if kind not in class_names]
         required = [*required, pool[int(rng.integers(len(pool)))]]
         num_objects = len(required) if rng.random() < 0.5 else None  # half of them show nothing else
-    scene = sample_scene(seed, kinds=others or COMMON_KINDS, required_kinds=required, num_objects=num_objects)
+    if twins and rng.random() < twins:
+        required = [others[int(rng.integers(len(others)))]] * 2
+    scene = sample_scene(seed, kinds=kinds, required_kinds=required, num_objects=num_objects)
     return render(scene, size_hw)
 
 
@@ -136,7 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--num", type=int, default=300, help="number of scenes (default: 300)")
     parser.add_argument("--seed", type=int, required=True, help="scenes of different seeds differ")
-    parser.add_argument("--classes", required=True, help="comma-separated kinds, in the order of their class ids")
+    parser.add_argument(
+        "--classes",
+        required=True,
+        help="comma-separated kinds, in the order of their class ids; or 'training': all but the rare ones",
+    )
+    parser.add_argument("--twin-fraction", type=float, default=0.0, help="scenes that show one kind twice (default: 0)")
     parser.add_argument("--rare", help="the class that stands in --rare-fraction of the scenes and in no other")
     parser.add_argument("--rare-fraction", type=float, default=2 / 3, help="(default: two thirds)")
     parser.add_argument("--size", default="128", help="pixels: one number, or HEIGHTxWIDTH (default: 128)")
@@ -145,9 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         height, _, width = args.size.partition("x")
         size_hw = (int(height), int(width or height))
+        class_names = list(TRAINING_KINDS) if args.classes == "training" else args.classes.split(",")
         write_scenes(
-            args.out, args.num, args.seed, args.classes.split(","),
+            args.out, args.num, args.seed, class_names,
             rare=args.rare, rare_fraction=args.rare_fraction, size_hw=size_hw, split=args.split,
+            twin_fraction=args.twin_fraction,
         )  # fmt: skip
     except ValueError as error:
         parser.error(str(error))

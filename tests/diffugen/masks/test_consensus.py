@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from diffugen.instances import Instances
 from diffugen.masks.consensus import consensus
 from diffugen.masks.graph_cut import agreed_cut
+from diffugen.masks.outline.base import Outline, OutlinePrompt
+from diffugen.masks.outline.classic import GrabCutOutliner
 
 SIZE_HW = (96, 128)
+GRABCUT = GrabCutOutliner()
 
 
 def rectangle(top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -46,11 +51,11 @@ def test_only_what_attention_and_the_detector_both_see_has_a_label() -> None:
     elsewhere = rectangle(4, 100, 20, 20)
     attention = Instances.from_masks(np.stack([ATTENDED, elsewhere]), [1, 0], [0.8, 0.7])
     detector = Instances.from_masks(np.stack([elsewhere, DETECTED]), [1, 1], [0.9, 0.6])
-    found = consensus(picture(OBJECT), {"attention": attention, "detector": detector})
+    found = consensus(picture(OBJECT), {"attention": attention, "detector": detector}, GRABCUT)
     assert found.class_ids.tolist() == [1] and iou(found.masks[0], OBJECT) > 0.97
     expected = np.mean([iou(found.masks[0], mask) for mask in (ATTENDED, DETECTED)])
     np.testing.assert_allclose(found.scores, [expected], atol=1e-6)
-    nothing = consensus(picture(OBJECT), {"attention": attention.subset([1]), "detector": detector})
+    nothing = consensus(picture(OBJECT), {"attention": attention.subset([1]), "detector": detector}, GRABCUT)
     assert len(nothing) == 0 and nothing.size_hw == SIZE_HW
 
 
@@ -59,7 +64,7 @@ def test_a_further_labeler_has_its_say() -> None:
     grey = np.full((*SIZE_HW, 3), 128, np.uint8)
     narrow, wide = rectangle(30, 40, 36, 24), rectangle(30, 40, 36, 48)
     labels = {"attention": narrow, "detector": wide, "flipped": wide}
-    found = consensus(grey, {name: Instances.from_masks(mask[None], [0]) for name, mask in labels.items()})
+    found = consensus(grey, {name: Instances.from_masks(mask[None], [0]) for name, mask in labels.items()}, GRABCUT)
     assert iou(found.masks[0], wide) > 0.9
 
 
@@ -68,7 +73,7 @@ def test_objects_share_no_pixel() -> None:
     image = picture(left, right)  # nothing in the image parts them
     attention = Instances.from_masks(np.stack([rectangle(30, 20, 36, 46), right]), [0, 0])
     detector = Instances.from_masks(np.stack([left, rectangle(30, 56, 36, 44)]), [0, 0])
-    found = consensus(image, {"attention": attention, "detector": detector})
+    found = consensus(image, {"attention": attention, "detector": detector}, GRABCUT)
     assert len(found) == 2 and not (found.masks[0] & found.masks[1]).any()
     assert iou(found.masks[0], left) > 0.85 and iou(found.masks[1], right) > 0.85
 
@@ -78,5 +83,21 @@ def test_large_images_are_cut_at_a_smaller_size() -> None:
     image = picture(OBJECT).repeat(scale, axis=0).repeat(scale, axis=1)
     views = [mask.repeat(scale, axis=0).repeat(scale, axis=1)[None] for mask in (ATTENDED, DETECTED, OBJECT)]
     attention, detector = (Instances.from_masks(view, [0]) for view in views[:2])
-    found = consensus(image, {"attention": attention, "detector": detector})
+    found = consensus(image, {"attention": attention, "detector": detector}, GRABCUT)
     assert found.size_hw == image.shape[:2] and iou(found.masks[0], views[2][0]) > 0.95
+
+
+class Shrugging:
+    """An outliner that gives every object the whole image, the second one with more certainty."""
+
+    def outline(self, image: np.ndarray, prompts: Sequence[OutlinePrompt]) -> list[Outline]:
+        levels = np.linspace(0.7, 0.8, len(prompts)).astype(np.float32)
+        return [Outline(np.full(image.shape[:2], level), float(level)) for level in levels]
+
+
+def test_the_likelier_outline_has_the_pixel_and_its_confidence_is_the_score() -> None:
+    masks = np.stack([rectangle(30, 20, 36, 40), rectangle(30, 60, 36, 40)])
+    seen = Instances.from_masks(masks, [0, 0], [0.9, 0.9])
+    found = consensus(picture(*masks), {"attention": seen, "detector": seen}, Shrugging())
+    assert len(found) == 1 and found.masks.all()
+    np.testing.assert_allclose(found.scores, [0.8], atol=1e-6)
