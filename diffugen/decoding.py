@@ -72,6 +72,7 @@ def decode(path: Path, what: str = "image") -> np.ndarray:
     path = Path(path)
     with _decoder_errors(path, what), _opened(path) as image:
         raw = _raw_mode(image)
+        _check_whole(image)
         image.load()
         values = _deep_values(path, image, raw)
         rgb = _as_rgb(image) if values is None else _deep_as_rgb(values, image)
@@ -152,7 +153,9 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
     low, high = display_range(*((float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)), whole=whole)
     scaled = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):  # float64 copies of a large image would take gigabytes
-        rows = np.nan_to_num(values[start : start + _ROWS].astype(np.float64), nan=low, posinf=high, neginf=low)
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            rows = values[start : start + _ROWS].astype(np.float64)
+        rows = np.nan_to_num(rows, nan=low, posinf=high, neginf=low)
         share = np.clip((rows - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
         scaled[start : start + _ROWS] = np.rint(share * 255)
     return scaled
@@ -219,6 +222,13 @@ def _has_heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
+
+
+def _check_whole(image: Image.Image) -> None:
+    """Refuse a TIFF whose strips do not cover it: Pillow leaves the rest black."""
+    areas = ((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in getattr(image, "tile", ()))
+    if image.format == "TIFF" and sum(areas) < image.width * image.height:
+        raise _Refused("its strips do not cover it")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import struct
@@ -238,6 +239,18 @@ def test_a_file_that_was_cut_off_is_one_sentence(name: str, tmp_path: Path) -> N
     for length in (0, 9, len(content) // 2):
         with pytest.raises(UserError, match=r"image .*a\.png cannot be read .*; replace or remove it"):
             decode(written(tmp_path, content[:length]))
+
+
+def test_a_tiff_that_is_higher_than_its_strips_is_refused(tmp_path: Path) -> None:
+    """Pillow alone reads black rows."""
+    content = bytearray(EXACT["tiff"]())
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (WIDTH, HEIGHT)
+    fields = [struct.pack("<HHI", 257, kind, 1) for kind in (3, 4)]  # the height, as short or long
+    place = max(content.find(field) for field in fields) + 8
+    content[place : place + 2] = struct.pack("<H", 2 * HEIGHT)
+    with pytest.raises(UserError, match="its strips do not cover it"):
+        decode(written(tmp_path, bytes(content)))
 
 
 def test_heic_needs_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
