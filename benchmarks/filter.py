@@ -30,7 +30,7 @@ from comparison import (
 )
 
 from bootstrap.config import FilterConfig
-from bootstrap.disagreement import with_a_voice
+from bootstrap.disagreement import above_threshold
 from bootstrap.judging import judge_images
 from bootstrap.labelers import label_images, round_labelers
 from bootstrap.run_folder import RunFolder
@@ -161,7 +161,7 @@ def measure_detectors(config: RunConfig, run: RunFolder, out: Path) -> list[dict
 
 def attended(samples: Sequence[Sample], rules: FilterConfig) -> list[Sample]:
     """The samples with attention's labels, whoever labelled them."""
-    labels = (with_a_voice({"attention": sample.labels("attention")}, rules) for sample in samples)
+    labels = (above_threshold({"attention": sample.labels("attention")}, rules) for sample in samples)
     return [
         replace(sample, encoded=found["attention"].to_json()) for sample, found in zip(samples, labels, strict=True)
     ]

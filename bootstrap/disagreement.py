@@ -92,7 +92,7 @@ def judge_by_agreement(
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
         known_classes: by labeler, the classes that it can tell; a labeler that is not in it can tell all.
     """
-    counted = with_a_voice(labels, config)
+    counted = above_threshold(labels, config)
     detector = counted["detector"]
     expected = expected_counts(prompt, class_names)
     dissents, num_voices = {}, 0
@@ -116,7 +116,7 @@ def judge_by_agreement(
     return Verdict(outcome, next(iter(dissents.values()), ""), detector, agreement)
 
 
-def with_a_voice(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:
+def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:
     """Of what each labeler saw in an image, that which scores high enough to count."""
     least = {name: config.min_score if name == "attention" else config.score_threshold for name in labels}
     return {name: found.subset(found.scores >= least[name]) for name, found in labels.items()}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bootstrap.config import FilterConfig, LoopConfig
-from bootstrap.disagreement import adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious, with_a_voice
+from bootstrap.disagreement import above_threshold, adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious
 from bootstrap.labelers import EncodedLabels
 from bootstrap.run_folder import derive_seed
 from bootstrap.samples import decided
@@ -56,9 +56,9 @@ def judge_images(
                 by_score = judge_by_score(prompt, found["attention"], class_names, config)
                 verdict, labeler = replace(by_score, agreement=verdict.agreement), "attention"
             elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
-                verdict, labeler = verdict.with_instances(with_a_voice(found, config)["attention"]), "attention"
+                verdict, labeler = verdict.with_instances(above_threshold(found, config)["attention"]), "attention"
             elif verdict.kept and rounds.masks == "consensus":
-                voices = with_a_voice(found, config)
+                voices = above_threshold(found, config)
                 voices.pop("previous", None)  # it checks; its masks are those that the detector has outgrown
                 shared = consensus(sample.pixels(), voices, outliner)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
@@ -78,7 +78,7 @@ def _agreement_by_class(
         if "detector" not in encoded:
             continue
         pair = {name: Instances.from_json(encoded[name]) for name in ("attention", "detector")}
-        pair = with_a_voice(pair, config)
+        pair = above_threshold(pair, config)
         for index, iou in matched_ious(pair["detector"], pair["attention"]).items():
             seen[class_names[pair["detector"].class_ids[index]]].append(iou)
     return seen

@@ -57,7 +57,7 @@ def map_groups(
             try:
                 found = run(batch)
             except RuntimeError as error:
-                if len(batch) == 1 or not lacks_memory(error, len(batch)):
+                if len(batch) == 1 or not is_out_of_memory(error, len(batch)):
                     raise
             else:
                 results.update(zip(batch, found, strict=True))
@@ -69,7 +69,7 @@ def map_groups(
     return [results[number] for number in range(len(results))]
 
 
-def lacks_memory(error: RuntimeError, num_images: int) -> bool:
+def is_out_of_memory(error: RuntimeError, num_images: int) -> bool:
     """Whether a batch failed for want of GPU memory, which torch does not always say by its own exception.
 
     cuBLAS and cuDNN, which have no room to work in, have words of their own. Those have other causes as well, and

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from diffugen.batching import lacks_memory
+from diffugen.batching import is_out_of_memory
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.pipelines import pick_device
 from diffugen.errors import UserError
@@ -83,7 +83,7 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
             with _interrupts_pass():
                 trainer.fit(module, ckpt_path=resume_from, weights_only=True)
         except RuntimeError as error:
-            if not lacks_memory(error, config.batch_size):
+            if not is_out_of_memory(error, config.batch_size):
                 raise
             raise UserError(
                 f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, raise "

@@ -1,4 +1,4 @@
-"""Reading a UNet's cross-attention while it runs, without changing what it computes.
+"""A UNet's cross-attention, captured while it runs, without changing its results.
 
 The probabilities are those of DAAM (Tang et al. 2023, "What the DAAM: Interpreting Stable Diffusion Using
 Cross Attention"): the cross-attention of the down and up blocks, brought to the latents' size by bicubic
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffugen.attention.capture import Capture
 from diffugen.attention.hooks import (
     DAAM_BLOCKS,
     MAX_LOGITS,
@@ -27,15 +26,14 @@ from diffugen.attention.hooks import (
     conditional_rows,
     map_sizes,
     split_heads,
-    tapped,
 )
 
 DAAM_FACTORS = (1, 2, 4)
 """Latents' side over map's side, for the maps that DAAM uses: all but the coarsest of Stable Diffusion."""
 
 
-class AttentionCapture:
-    """Context manager that accumulates the cross-attention of phrases while a UNet runs.
+class CrossAttentionCapture(Capture):
+    """Accumulates the cross-attention of phrases while a UNet runs.
 
     What is kept: one float32 map per row, phrase and resolution, on the UNet's device; no map per head, layer
     or step.
@@ -48,8 +46,6 @@ class AttentionCapture:
         blocks: of the UNet, "down" or "up" or both.
         text: another text to attend than the one that the UNet is given, [rows, tokens, width] as its text
             encoder makes it. Its keys are made once per layer and kept.
-
-    While `active` is False, nothing is read.
 
     Raises:
         RuntimeError: a hooked layer sees a batch that is neither the rows nor twice the rows (with guidance
@@ -67,7 +63,7 @@ class AttentionCapture:
         blocks: Sequence[str] = DAAM_BLOCKS,
         text: Tensor | None = None,
     ) -> None:
-        self.layers = attention_layers(unet, "attn2", blocks)
+        super().__init__(attention_layers(unet, "attn2", blocks))
         self.latent_hw = latent_hw
         self.num_phrases = [len(phrases) for phrases in token_indices]
         self.token_indices = token_indices
@@ -76,22 +72,11 @@ class AttentionCapture:
         self.factors = frozenset(factors)
         self.text = text
         self._text_keys: dict[Any, Tensor] = {}
-        self.active = True
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = defaultdict(int)
-        self._taps = ExitStack()
 
-    def __enter__(self) -> AttentionCapture:
-        self._taps.enter_context(tapped(self.layers, self._accumulate))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._taps.close()
-
-    def forget(self) -> None:
-        """Begin anew: what was accumulated so far does not count."""
+    def reset(self) -> None:
+        """Discard what has been accumulated."""
         self.sums.clear()
         self.counts.clear()
 
@@ -120,10 +105,10 @@ class AttentionCapture:
         mean = (torch.stack(scaled).sum(0) / sum(self.counts.values())).cpu().numpy()
         return [row[:num] for row, num in zip(mean, self.num_phrases, strict=True)]
 
-    @torch.no_grad()
-    def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
+    def accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
+        """Add one call of a layer, see `Capture`."""
         map_hw, factor = self._map_size(query.shape[1])
-        if not self.active or factor not in self.factors or not any(self.num_phrases):
+        if factor not in self.factors or not any(self.num_phrases):
             return
         rows = len(self.num_phrases)
         query = conditional_rows(query, rows)

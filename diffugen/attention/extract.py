@@ -12,13 +12,13 @@ from PIL import Image
 
 from diffugen.attention.heatmaps import ImageAttention
 from diffugen.attention.presence import with_presence
-from diffugen.attention.recorder import Watch, watch
+from diffugen.attention.recorder import Recorder, recording
 from diffugen.batching import map_groups
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
 from diffugen.diffusion.overflow import check_finite, watched_decoder
 from diffugen.diffusion.pipelines import as_task
-from diffugen.diffusion.prompt_batches import groups_alike, text_inputs
+from diffugen.diffusion.prompt_batches import batchable_groups, text_inputs
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
@@ -67,7 +67,7 @@ def generate_with_attention(
         raise ValueError(f"one seed, image and mask per prompt: {len(prompts)} prompts, but {counts}")
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attend)
-    groups = groups_alike(pipe, prompts, settings)
+    groups = batchable_groups(pipe, prompts, settings)
     if len(groups) > 1:
         results: dict[int, tuple[np.ndarray, ImageAttention]] = {}
         for group in groups:
@@ -78,12 +78,12 @@ def generate_with_attention(
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
-    with watch(pipe, prompts, latent_hw, settings) as seen, watched_decoder(pipe):
+    with recording(pipe, prompts, latent_hw, settings) as recorder, watched_decoder(pipe):
         output = as_task(pipe, task)(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            callback_on_step_end=_step_callback(on_step, seen, settings.attention_max_timestep),
+            callback_on_step_end=_step_callback(on_step, recorder, settings.attention_max_timestep),
             **text_inputs(pipe, prompts),
             **inputs,
         )
@@ -91,7 +91,7 @@ def generate_with_attention(
     if images is not None and masks is not None:  # the VAE changes every pixel a little
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
-    attention = seen.attention()
+    attention = recorder.attention()
     if settings.presence:
         attention = with_presence(pipe, pixels, prompts, attention, batch_size=len(prompts))
     return list(zip(pixels, attention, strict=True))
@@ -141,10 +141,10 @@ def read_attention(
     def read(part: Sequence[int]) -> list[ImageAttention]:
         return _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
 
-    seen = map_groups(groups_alike(pipe, prompts, settings, [image.shape for image in images]), batch_size, read)
+    found = map_groups(batchable_groups(pipe, prompts, settings, [image.shape for image in images]), batch_size, read)
     if settings.presence:
-        seen = with_presence(pipe, images, prompts, seen, seed=seed, batch_size=batch_size)
-    return seen
+        found = with_presence(pipe, images, prompts, found, seed=seed, batch_size=batch_size)
+    return found
 
 
 def _read_batch(
@@ -161,13 +161,13 @@ def _read_batch(
     conditions = prompt_conditions(pipe, prompts, latent_hw)
     schedule = noise_schedule(pipe)
     generator = torch.Generator("cpu").manual_seed(seed)
-    with watch(pipe, prompts, latent_hw, settings) as seen:
+    with recording(pipe, prompts, latent_hw, settings) as recorder:
         for step in timesteps:
             noise = shared_noise(latents, generator)
             noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
             (predicted,) = pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
             check_finite(predicted, "the UNet", pipe.unet.dtype)
-    return seen.attention()
+    return recorder.attention()
 
 
 def _pick(values: Sequence[Any] | None, indices: Sequence[int]) -> Any:
@@ -195,15 +195,15 @@ def _task_inputs(
 
 
 def _step_callback(
-    on_step: Callable[[int], None] | None, seen: Watch, max_timestep: int | None
+    on_step: Callable[[int], None] | None, recorder: Recorder, max_timestep: int | None
 ) -> Callable[..., dict[str, Any]] | None:
-    """What happens after a step: it is told of, and the UNet is watched, or not, in the next one."""
+    """What happens after a step: `on_step` is called, and recording is paused or resumed for the next one."""
     if on_step is None and max_timestep is None:
         return None
 
     def callback(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if max_timestep is not None:
-            _watch_from(pipe, seen, step, max_timestep)
+            _record_from(pipe, recorder, step, max_timestep)
         if on_step is not None:
             on_step(step)
         return tensors
@@ -211,17 +211,17 @@ def _step_callback(
     return callback
 
 
-def _watch_from(pipe: Pipeline, seen: Watch, step: int, max_timestep: int) -> None:
+def _record_from(pipe: Pipeline, recorder: Recorder, step: int, max_timestep: int) -> None:
     """Let only steps of at most this timestep count, or the last one if there is none.
 
-    The first step is watched in any case, and forgotten if a later one counts.
+    The first step is recorded in any case, and discarded if a later one counts.
     """
     if step == 0:  # read once: it may be on a GPU, which then waits
-        seen.timesteps = pipe.scheduler.timesteps[-pipe.num_timesteps :].tolist()
-        if len(seen.timesteps) > 1 and seen.timesteps[0] > max_timestep:
-            seen.forget()
-    following = seen.timesteps[step + 1 :]
-    seen.pause(len(following) > 1 and following[0] > max_timestep)
+        recorder.timesteps = pipe.scheduler.timesteps[-pipe.num_timesteps :].tolist()
+        if len(recorder.timesteps) > 1 and recorder.timesteps[0] > max_timestep:
+            recorder.reset()
+    following = recorder.timesteps[step + 1 :]
+    recorder.pause(len(following) > 1 and following[0] > max_timestep)
 
 
 def _common_size(images: Sequence[np.ndarray], factor: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from diffugen.diffusion.denoising import (
     shared_noise,
 )
 from diffugen.diffusion.overflow import check_finite
-from diffugen.diffusion.prompt_batches import groups_alike
+from diffugen.diffusion.prompt_batches import batchable_groups
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -77,7 +77,7 @@ def with_presence(
         return list(_denoising_errors(pipe, [images[t.image_index] for t in batch], [t.prompt for t in batch], seed))
 
     shapes = [images[trial.image_index].shape for trial in trials]
-    groups = groups_alike(pipe, [trial.prompt for trial in trials], AttentionConfig(), shapes)
+    groups = batchable_groups(pipe, [trial.prompt for trial in trials], AttentionConfig(), shapes)
     found = map_groups(groups, batch_size, run)
     errors = {(t.image_index, t.left_out): values for t, values in zip(trials, found, strict=True)}
     return [

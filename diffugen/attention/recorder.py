@@ -1,15 +1,16 @@
-"""Watching a UNet while it runs: from prompts to what of its attention is captured, and back to nouns."""
+"""Recording the attention to the phrases of prompts while a UNet runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffugen.attention.cross_attention import AttentionCapture
+from diffugen.attention.capture import Capture
+from diffugen.attention.cross_attention import CrossAttentionCapture
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
-from diffugen.attention.self_attention import AffinityCapture
+from diffugen.attention.self_attention import SelfAttentionCapture
 from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.prompt_encoding import encode_prompts, fragment_positions, without_weights
 from diffugen.diffusion.protocol import Pipeline
@@ -18,56 +19,56 @@ from diffugen.prompts.prompt import Prompt
 
 
 @dataclass
-class Watch:
-    """What is captured of a UNet's attention, and whose it is.
+class Recorder:
+    """The captures of one batch, and the prompts that they belong to.
 
     Attributes:
         prompts: one per row of the batch.
         token_indices: per row the positions of every phrase's tokens, the other content words last.
-        cross: of the phrases.
-        own: self-attention, where it is wanted.
+        cross_attention: of the phrases.
+        self_attention: None where it is not wanted.
         timesteps: of the pipeline's run, once it has begun.
     """
 
     prompts: Sequence[Prompt]
     token_indices: Sequence[Sequence[Sequence[int]]]
-    cross: AttentionCapture
-    own: AffinityCapture | None
+    cross_attention: CrossAttentionCapture
+    self_attention: SelfAttentionCapture | None
     timesteps: list[float] = field(default_factory=list)
 
     def pause(self, paused: bool) -> None:
-        """Look away, or look again."""
+        """Stop recording, or resume it."""
         for capture in self._captures():
             capture.active = not paused
 
-    def forget(self) -> None:
-        """Begin anew: what was seen so far does not count."""
+    def reset(self) -> None:
+        """Discard what has been recorded."""
         for capture in self._captures():
-            capture.forget()
+            capture.reset()
 
     def attention(self) -> list[ImageAttention]:
-        """What was seen, per row."""
-        affinities = [None] * len(self.prompts) if self.own is None else self.own.maps()
-        rows = zip(self.prompts, self.cross.maps(), self.token_indices, affinities, strict=True)
+        """What was recorded, per row."""
+        affinities = [None] * len(self.prompts) if self.self_attention is None else self.self_attention.maps()
+        rows = zip(self.prompts, self.cross_attention.maps(), self.token_indices, affinities, strict=True)
         return [
             ImageAttention(
                 heatmaps=tuple(map(Heatmap, [phrase.text for phrase in prompt.objects], heats)),
                 rest=rest * len(positions[-1]),  # the capture gives means
-                num_tokens=self.cross.num_tokens,
+                num_tokens=self.cross_attention.num_tokens,
                 affinity=affinity,
             )
             for prompt, (*heats, rest), positions, affinity in rows
         ]
 
-    def _captures(self) -> list[AttentionCapture | AffinityCapture]:
-        return [self.cross] if self.own is None else [self.cross, self.own]
+    def _captures(self) -> list[Capture]:
+        return [self.cross_attention, *([] if self.self_attention is None else [self.self_attention])]
 
 
 @contextmanager
-def watch(
+def recording(
     pipe: Pipeline, prompts: Sequence[Prompt], latent_hw: tuple[int, int], settings: AttentionConfig
-) -> Iterator[Watch]:
-    """Look at the attention while the block runs the UNet.
+) -> Iterator[Recorder]:
+    """Record the attention while the block runs the UNet.
 
     Args:
         pipe: the pipeline whose UNet runs.
@@ -91,15 +92,14 @@ def watch(
             for prompt in prompts
         ]
     blocks, factor = settings.attention_blocks, settings.self_attention_factor
-    cross = AttentionCapture(
+    cross_attention = CrossAttentionCapture(
         pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, blocks=blocks, text=text
     )
-    own = None if factor is None else AffinityCapture(pipe.unet, len(prompts), latent_hw, factor, blocks)
-    with ExitStack() as stack:
-        stack.enter_context(cross)
-        if own is not None:
-            stack.enter_context(own)
-        yield Watch(prompts, token_indices, cross, own)
+    self_attention = None
+    if factor is not None:
+        self_attention = SelfAttentionCapture(pipe.unet, len(prompts), latent_hw, factor, blocks)
+    with cross_attention, self_attention or nullcontext():
+        yield Recorder(prompts, token_indices, cross_attention, self_attention)
 
 
 def _class_positions(tokenizer: Any, prompt: Prompt, fragments: Sequence[str]) -> list[list[int]]:

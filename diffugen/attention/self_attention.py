@@ -1,17 +1,16 @@
-"""Reading a UNet's self-attention while it runs: which pixels look at which, without changing what it computes."""
+"""A UNet's self-attention, captured while it runs: which pixels attend to which."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffugen.attention.capture import Capture
 from diffugen.attention.hooks import (
     DAAM_BLOCKS,
     MAX_LOGITS,
@@ -19,7 +18,6 @@ from diffugen.attention.hooks import (
     conditional_rows,
     map_sizes,
     split_heads,
-    tapped,
 )
 from diffugen.errors import UserError
 
@@ -27,8 +25,8 @@ MAX_AFFINITY_PIXELS = 48 * 48
 """Most pixels of an affinity map: 20 MiB of float32 per image on the device, 10 MiB of float16 on disk."""
 
 
-class AffinityCapture:
-    """Context manager that accumulates the self-attention of one resolution while a UNet runs.
+class SelfAttentionCapture(Capture):
+    """Accumulates the self-attention of one resolution while a UNet runs.
 
     What is kept: one float32 [pixels, pixels] sum per image, on the UNet's device; nothing per head, layer or
     step.
@@ -40,11 +38,9 @@ class AffinityCapture:
         factor: the resolution, as the latents' side over the map's side.
         blocks: of the UNet, "down" or "up" or both.
 
-    While `active` is False, nothing is read.
-
     Raises:
         UserError: the maps would have more than `MAX_AFFINITY_PIXELS` pixels.
-        RuntimeError: as `AttentionCapture`.
+        RuntimeError: as `CrossAttentionCapture`.
     """
 
     def __init__(
@@ -55,7 +51,7 @@ class AffinityCapture:
         factor: int,
         blocks: Sequence[str] = DAAM_BLOCKS,
     ) -> None:
-        self.layers = attention_layers(unet, "attn1", blocks)
+        super().__init__(attention_layers(unet, "attn1", blocks))
         self.rows = rows
         self.map_hw = next((size for size, other in map_sizes(latent_hw).values() if other == factor), (1, 1))
         self.num_pixels = math.prod(self.map_hw)
@@ -65,21 +61,10 @@ class AffinityCapture:
                 f"more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
             )
         self.factor = factor
-        self.active = True
         self.total: Tensor | None = None
-        self._taps = ExitStack()
 
-    def __enter__(self) -> AffinityCapture:
-        self._taps.enter_context(tapped(self.layers, self._accumulate))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._taps.close()
-
-    def forget(self) -> None:
-        """Begin anew: what was accumulated so far does not count."""
+    def reset(self) -> None:
+        """Discard what has been accumulated."""
         self.total = None
 
     def maps(self) -> list[np.ndarray]:
@@ -89,9 +74,9 @@ class AffinityCapture:
         mean = self.total / self.total.sum(-1, keepdim=True)  # as many heads, layers and steps in every row
         return list(mean.unflatten(-1, self.map_hw).unflatten(1, self.map_hw).cpu().numpy().astype(np.float16))
 
-    @torch.no_grad()
-    def _accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
-        if not self.active or query.shape[1] != self.num_pixels:
+    def accumulate(self, layer: Any, query: Tensor, key: Tensor) -> None:
+        """Add one call of a layer, see `Capture`."""
+        if query.shape[1] != self.num_pixels:
             return
         looks = summed_attention(layer, conditional_rows(query, self.rows), conditional_rows(key, self.rows))
         self.total = looks if self.total is None else self.total.add_(looks)

@@ -40,7 +40,7 @@ def _zeros_for_no_negative(pipe: Pipeline, prompt: Prompt) -> bool:
     return not prompt.negative_text and bool(pipe.config.get("force_zeros_for_empty_prompt"))
 
 
-def groups_alike(
+def batchable_groups(
     pipe: Pipeline, prompts: Sequence[Prompt], settings: AttentionConfig, shapes: Sequence[Any] | None = None
 ) -> list[list[int]]:
     """Indices of the prompts that may run in one batch without any changing another's image or attention."""

@@ -128,7 +128,7 @@ def split_part(part: np.ndarray, heat: np.ndarray, count: int) -> list[np.ndarra
     return [part]
 
 
-def settle(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
+def resolve_overlaps(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
     """Give every pixel that several cuts want to the one that started there, else to the one it is hottest for.
 
     Args:

@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
 
-from diffugen.attention.cross_attention import AttentionCapture, _fused, phrase_attention
+from diffugen.attention.cross_attention import CrossAttentionCapture, _fused, phrase_attention
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.attention.heatmaps import ImageAttention
 from diffugen.attention.hooks import attention_layers, split_heads
@@ -86,7 +86,7 @@ def test_guidance_leaves_only_the_conditional_half(tiny_pipeline: Any) -> None:
 def test_probabilities_are_absolute(tiny_pipeline: Any) -> None:
     """All tokens together, the padding too, have a mean attention of 1 in every pixel."""
     rows = [[[index] for index in range(77)]]
-    with AttentionCapture(tiny_pipeline.unet, rows, (9, 12), factors=(1,)) as capture, torch.no_grad():
+    with CrossAttentionCapture(tiny_pipeline.unet, rows, (9, 12), factors=(1,)) as capture, torch.no_grad():
         tiny_pipeline.unet(torch.randn(1, 4, 9, 12), 100, torch.randn(1, 77, TEXT_WIDTH))
     (maps,) = capture.maps()
     assert maps.shape == (77, 9, 12) and maps.dtype == np.float32
@@ -244,7 +244,7 @@ def test_several_images_of_one_prompt_are_the_plain_pipelines(tiny_pipeline: Any
     results = generate_with_attention(tiny_pipeline, prompts, [1, 2, 3, 4], SETTINGS)
     assert all((image == expected).all() for (image, _), expected in zip(results, plain, strict=True))
     rows = [[[5, 6]], [[5, 6]]]
-    with AttentionCapture(tiny_pipeline.unet, rows, (8, 12)) as capture:
+    with CrossAttentionCapture(tiny_pipeline.unet, rows, (8, 12)) as capture:
         plain_images(tiny_pipeline, PROMPTS[:1], [1, 2], height=64, width=96, num_images_per_prompt=2)
     for maps, (_, attention) in zip(capture.maps(), results, strict=False):
         np.testing.assert_allclose(maps[0], attention.heatmaps[0].values, rtol=1e-3)
@@ -323,13 +323,13 @@ def test_only_steps_of_little_noise_count(
 ) -> None:
     """Of four steps, the last in any case; the image stays, and so does what `on_step` is told."""
     counts: list[int] = []
-    maps = AttentionCapture.maps
+    maps = CrossAttentionCapture.maps
 
-    def counted(capture: AttentionCapture) -> list[np.ndarray]:
+    def counted(capture: CrossAttentionCapture) -> list[np.ndarray]:
         counts.append(sum(capture.counts.values()))
         return maps(capture)
 
-    monkeypatch.setattr(AttentionCapture, "maps", counted)
+    monkeypatch.setattr(CrossAttentionCapture, "maps", counted)
     settings = SETTINGS.model_copy(update={"num_inference_steps": 4, "self_attention_factor": 2})
     ((expected, _),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
     assert tiny_pipeline.scheduler.timesteps.tolist() == [751, 501, 251, 1]

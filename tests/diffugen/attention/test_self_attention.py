@@ -12,7 +12,7 @@ from tiny_models import TEXT_WIDTH
 
 from diffugen.attention.extract import generate_with_attention
 from diffugen.attention.hooks import attention_layers
-from diffugen.attention.self_attention import AffinityCapture
+from diffugen.attention.self_attention import SelfAttentionCapture
 from diffugen.config.settings import GenerateConfig
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
@@ -33,7 +33,7 @@ def test_equal_to_what_the_layers_compute(tiny_pipeline: Any, monkeypatch: pytes
 
         monkeypatch.setattr(layer, "get_attention_scores", spy)
     monkeypatch.setattr("diffugen.attention.self_attention.MAX_LOGITS", 1000)  # in several chunks
-    with AffinityCapture(unet, 2, (10, 14), factor=2) as capture, torch.no_grad():
+    with SelfAttentionCapture(unet, 2, (10, 14), factor=2) as capture, torch.no_grad():
         unet(torch.randn(2, 4, 10, 14), 100, torch.randn(2, 77, TEXT_WIDTH))
     coarse = [scores.unflatten(0, (2, -1)).mean(1) for scores in seen if scores.shape[-1] == 35]
     expected = torch.stack(coarse).mean(0).reshape(2, 5, 7, 5, 7).numpy()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import TEXT_WIDTH, TEXT_WIDTH_2, build_sdxl_pipeline
 
-from diffugen.attention.cross_attention import AttentionCapture
+from diffugen.attention.cross_attention import CrossAttentionCapture
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import as_task, load_pipeline
@@ -87,7 +87,7 @@ def test_images_are_changed_and_repainted_by_the_xl_pipelines(pipe: Any) -> None
 def test_every_layer_of_both_levels_counts(pipe: Any) -> None:
     conditions = {"text_embeds": torch.randn(2, 16), "time_ids": torch.ones(2, 6)}
     rows = [[[2, 3]], [[5]]]
-    with AttentionCapture(pipe.unet, rows, (12, 10)) as capture, torch.no_grad():
+    with CrossAttentionCapture(pipe.unet, rows, (12, 10)) as capture, torch.no_grad():
         text = torch.randn(2, 77, TEXT_WIDTH + TEXT_WIDTH_2)
         pipe.unet(torch.randn(2, 4, 12, 10), 10, text, added_cond_kwargs=conditions)
     assert capture.counts == {2: 2 * 3, 4: 4 * 2 * 3}  # heads x layers: factor 1 has no attention

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffugen.masks.refinement import compete, instance_parts, propagate, settle, split_part
+from diffugen.masks.refinement import compete, instance_parts, propagate, resolve_overlaps, split_part
 
 SIZE_HW = (96, 128)
 
@@ -101,7 +101,7 @@ def test_a_pixel_that_two_cuts_want_goes_to_where_it_started_else_to_the_hotter(
     starts = np.array([rectangle(20, 20, 40, 30), rectangle(20, 60, 40, 30)])
     cuts = np.array([rectangle(20, 20, 40, 45), rectangle(20, 45, 40, 45)])  # both reach over the gap, into the other
     heats = np.array([heat_in((starts[0], 0.4), (rectangle(20, 50, 40, 10), 0.3)), heat_in((starts[1], 0.1))])
-    first, second = settle(cuts, starts, heats)
+    first, second = resolve_overlaps(cuts, starts, heats)
     assert (first == rectangle(20, 20, 40, 40)).all()
     assert (second == rectangle(20, 60, 40, 30)).all()
-    assert settle(np.zeros((0, *SIZE_HW), bool), starts[:0], heats[:0]).shape == (0, *SIZE_HW)
+    assert resolve_overlaps(np.zeros((0, *SIZE_HW), bool), starts[:0], heats[:0]).shape == (0, *SIZE_HW)
