@@ -32,7 +32,7 @@ from comparison import (
 from bootstrap.config import FilterConfig
 from bootstrap.disagreement import above_threshold
 from bootstrap.judging import judge_images
-from bootstrap.labelers import label_images, round_labelers
+from bootstrap.labelers import label_samples, round_labelers
 from bootstrap.run_folder import RunFolder
 from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
@@ -74,7 +74,7 @@ def measure_labels(config: RunConfig, run: RunFolder, out: Path, num: int) -> li
     result = out / "rows.json"
     if not result.is_file():
         scenes, truths = read_scenes(config, run, out, num)
-        labels = label_images(scenes, round_labelers(config, run, with_detector=True), "rendered scenes")
+        labels = label_samples(scenes, round_labelers(config, run, with_detector=True), "rendered scenes")
         by_attention = [{"attention": encoded["attention"]} for encoded in labels]
         rows: list[dict[str, Any]] = []
         for judge, given in (("attention", by_attention), ("agreement", labels)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.errors import UserError
-from diffugen.files import read_json, write_json
+from diffugen.files import read_json, sha256_of, write_json
 from diffugen.progress import progress_bar
 
 Inode = tuple[int, int]
@@ -71,6 +71,5 @@ def _sha256(path: Path, seen: dict[Inode, str]) -> str:
     status = path.stat()
     inode = status.st_dev, status.st_ino
     if inode not in seen:
-        with path.open("rb") as file:
-            seen[inode] = hashlib.file_digest(file, "sha256").hexdigest()
+        seen[inode] = sha256_of(path)
     return seen[inode]

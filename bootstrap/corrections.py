@@ -13,7 +13,7 @@ from diffugen.sample import Sample
 
 
 def with_corrections(samples: Sequence[Sample], corrections: Mapping[str, Any]) -> list[Sample]:
-    """Samples with the labels that a person gave them: these are kept, whatever the filter had said.
+    """Samples with the labels that a person gave them: these are kept, whatever the filter decided.
 
     The frozen validation split stays as it is, or checkpoints could not be compared.
     """
@@ -26,8 +26,8 @@ def with_corrections(samples: Sequence[Sample], corrections: Mapping[str, Any]) 
 
 
 def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[Sample]:
-    """The samples of all complete rounds by the latest word about each: a person's, else that of the latest complete
-    round that judged it."""
+    """The samples of all complete rounds with their current labels: a person's, else those of the latest complete round
+    that labelled them."""
     complete = run.complete_rounds()
     return one_per_photo(
         sample for folder in complete for sample in with_corrections(read_latest(folder, complete), corrections)

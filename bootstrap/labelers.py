@@ -44,7 +44,7 @@ class MirroredLabeler:
         ]
 
 
-def label_images(
+def label_samples(
     samples: Sequence[Sample],
     labelers: Mapping[str, Labeler],
     description: str,

@@ -16,7 +16,7 @@ from typing import Any
 from diffugen.config.errors import first_difference
 from diffugen.config.loader import Strict
 from diffugen.errors import UserError
-from diffugen.files import locked, read_json, write_json
+from diffugen.files import locked, read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class RunFolder:
             "config": values,
             "seed": getattr(config, "seed", None),
             "versions": {"python": platform.python_version(), **versions},
-            "sha256": {"detector.base_weights": _sha256(weights)},
+            "sha256": {"detector.base_weights": sha256_of(weights)},
         }
         write_json(self.config, record)
 
@@ -219,11 +219,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:

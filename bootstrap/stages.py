@@ -23,7 +23,7 @@ from bootstrap.labelers import (
     detector_labeler,
     first_device,
     known_classes,
-    label_images,
+    label_samples,
     round_labelers,
 )
 from bootstrap.measures.round import flatten
@@ -157,7 +157,7 @@ def label(context: RoundContext, generated: Generated) -> list[Sample]:
 
 def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, Labeler]) -> list[Sample]:
     """Have every labeler label a round's images, and decide which are kept."""
-    labels = label_images(generated.samples, labelers, "labelling", generated.labels)
+    labels = label_samples(generated.samples, labelers, "labelling", generated.labels)
     shown = [shown_prompt(sample, generated.variations.get(sample.name)) for sample in generated.samples]
     return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
 
@@ -184,7 +184,7 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
         return
     samples = [sample for sample in read_samples(earlier.samples) if sample.task == "txt2img" and sample.split != "val"]
     known = {sample.name: {"attention": sample.encoded_labels["attention"]} for sample in samples}
-    labels = label_images(samples, labelers, f"re-labelling {earlier.path.name}", known)
+    labels = label_samples(samples, labelers, f"re-labelling {earlier.path.name}", known)
     judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
     write_samples(path, judged)
 
@@ -289,7 +289,7 @@ def validation_agreement(samples: Sequence[Sample], labeler: Labeler) -> tuple[f
         The mean IoU over all objects that have a label, a missed one counting 0; and, by sample, the mean IoU over all
         objects that either found, one that only one of them found counting 0.
     """
-    labels = label_images(samples, {labeler.name: labeler}, "validation")
+    labels = label_samples(samples, {labeler.name: labeler}, "validation")
     found = [Instances.from_json(encoded[labeler.name]) for encoded in labels]
     pairs = list(zip(found, (sample.instances for sample in samples), strict=True))
     by_sample = {sample.name: mean_agreement(*pair) for sample, pair in zip(samples, pairs, strict=True)}

@@ -50,20 +50,22 @@ def training_samples(config: LoopConfig, samples: Sequence[Sample], earlier: Seq
     What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
     rejected since no longer counts: it shows what that image shows, and part of its labels may be from there.
     """
-    own, rounds = _train(samples), config.rounds
+    chosen, rounds = _train(samples), config.rounds
     rejected = {sample.name for sample in earlier if not sample.kept}
     earlier = [
         sample
         for sample in one_per_photo(earlier)
-        # the photos of the pool are labelled anew in every round: the last word counts, unless a person had it
+        # every round re-labels the photos of the pool: the latest labels count, unless a person corrected them
         if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
     ]
     by_person = {sample.image_path.stem for sample in earlier if sample.labeler == "person" and sample.is_photo}
-    own = _train(earlier) + [sample for sample in own if not sample.is_photo or sample.image_path.stem not in by_person]
-    own = [sample for sample in own if sample.labeler == "person" or _parent_name(sample) not in rejected]
+    chosen = _train(earlier) + [
+        sample for sample in chosen if not sample.is_photo or sample.image_path.stem not in by_person
+    ]
+    chosen = [sample for sample in chosen if sample.labeler == "person" or _parent_name(sample) not in rejected]
     if rounds.max_class_ratio is not None:
-        own = balance_classes(own, len(config.classes), rounds.max_class_ratio)
-    return own
+        chosen = balance_classes(chosen, len(config.classes), rounds.max_class_ratio)
+    return chosen
 
 
 def _train(samples: Sequence[Sample]) -> list[Sample]:

@@ -1,8 +1,7 @@
-"""Variations as further images of a round: kept ones of earlier rounds, drawn over or with one object repainted.
+"""Variations of earlier rounds' kept images as further images of a round: img2img, or inpainting of one object.
 
-They are made by `diffugen.generation.variations`, as `diffugen generate` makes them of a dataset. Only images that were
-generated from noise are varied, so that errors do not add up, and none that validation images resemble: what is made of
-training images trains.
+`diffugen.generation.variations` plans them, as for `diffugen generate`. Only images that were generated from noise are
+varied, so that errors do not add up, and none whose prompt a validation image has.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[Sample]:
-    """The samples of the rounds before this one by the latest word about each, see `latest_samples`.
+    """The samples of the rounds before this one with their current labels, see `latest_samples`.
 
     The corrections of a person are copied into the round's folder once: ones that come while the round is cut off count
     from the next round on, or some of this one's variations would start from other labels than the rest.

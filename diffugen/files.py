@@ -161,24 +161,28 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Make `target` a hard link to the file `source`, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def link_file(source: Path, target: Path) -> None:
     """Put `source` at `target` as well, sharing the bytes where the file system can; atomic."""
     with atomic_path(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copy2(source, temporary)
+        link_or_copy(source, temporary)
 
 
 def link_tree(source: Path, target: Path) -> None:
     """Put a folder at `target` as well, its files shared where the file system can; atomic."""
     with atomic_path(target) as temporary:
         caches = shutil.ignore_patterns("*.cache")  # ultralytics keeps the paths of images in them
-        shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=caches)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+        shutil.copytree(source, temporary, copy_function=link_or_copy, ignore=caches)

@@ -20,7 +20,7 @@ MAY_KNOW = {
 
 FLOORS = (
     "errors instances batching progress naming",
-    "files registered model_files decoding",
+    "files registered model_files decoding devices",
     "config outputs masks",
     "images class_maps command_line prompts",
     "sample drawing",

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diffugen.batching import is_out_of_memory
 from diffugen.config.settings import ModelConfig
-from diffugen.diffusion.pipelines import pick_device
+from diffugen.devices import pick_device
 from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.progress import Bar, progress_bar

@@ -48,8 +48,8 @@ def slots_of(sample: Sample) -> list[tuple[str, str]]:
     """What the prompt of a sample varies: (slot, value), an empty value as "(none)"."""
     prompt = sample.prompt
     slots = [(slot, value or "(none)") for slot, value in prompt.attributes.items()]
-    made = [("task", sample.task), ("template", prompt.template)]
-    return [*slots, *made, *(("phrase", phrase.text) for phrase in prompt.objects)]
+    origin = [("task", sample.task), ("template", prompt.template)]
+    return [*slots, *origin, *(("phrase", phrase.text) for phrase in prompt.objects)]
 
 
 def _row(samples: Sequence[Sample]) -> dict[str, Any]:

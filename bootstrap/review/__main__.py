@@ -28,7 +28,7 @@ from diffugen.sample import read_samples
 def export_review(run: RunFolder, out: Path, outcomes: Sequence[str] = ("review",)) -> int:
     """Write the samples of a run with these outcomes as Label Studio tasks, beside them the project's XML.
 
-    Outcomes and labels are the latest: what a later round has judged anew, or a person corrected, goes out like that.
+    Outcomes and labels are the current ones: as a later round re-labelled them, or a person corrected them.
 
     Returns:
         The number of tasks.

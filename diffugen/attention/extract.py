@@ -71,9 +71,9 @@ def generate_with_attention(
     if len(groups) > 1:
         results: dict[int, tuple[np.ndarray, ImageAttention]] = {}
         for group in groups:
-            starts = {"images": _pick(images, group), "masks": _pick(masks, group), "strength": strength}
+            inputs = {"images": _pick(images, group), "masks": _pick(masks, group), "strength": strength}
             part = (pipe, _pick(prompts, group), _pick(seeds, group), settings)
-            results |= zip(group, generate_with_attention(*part, on_step=on_step, **starts), strict=True)
+            results |= zip(group, generate_with_attention(*part, on_step=on_step, **inputs), strict=True)
         return [results[index] for index in range(len(prompts))]
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)

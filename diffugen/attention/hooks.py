@@ -47,8 +47,8 @@ def tapped(layers: Iterable[Any], use: Callable[[Any, Tensor, Tensor], None]) ->
 
 def attention_layers(unet: nn.Module, name: str, blocks: Sequence[str] = DAAM_BLOCKS) -> list[Any]:
     """The cross-attention ("attn2") or self-attention ("attn1") modules of the "down" or "up" blocks, or both."""
-    starts = tuple(f"{block}_blocks." for block in blocks)
-    return [module for path, module in unet.named_modules() if path.endswith(name) and path.startswith(starts)]
+    prefixes = tuple(f"{block}_blocks." for block in blocks)
+    return [module for path, module in unet.named_modules() if path.endswith(name) and path.startswith(prefixes)]
 
 
 def conditional_rows(batch: Tensor, rows: int) -> Tensor:

@@ -77,7 +77,7 @@ def _label(arguments: argparse.Namespace) -> None:
         )
     if arguments.model is not None and Path(arguments.model).suffix in (".pt", ".onnx"):
         raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
-    from diffugen.labelers.label_folder import label_images
+    from diffugen.labelers.label_folder import label_folder
     from diffugen.outputs import check_output
     from diffugen.progress import say
 
@@ -87,7 +87,7 @@ def _label(arguments: argparse.Namespace) -> None:
     labeler, class_names = _labeler(arguments)
     if arguments.outline is not None and arguments.model is None:
         labeler = _outlined(labeler, arguments)
-    label_images(
+    label_folder(
         arguments.source,
         arguments.out,
         labeler,

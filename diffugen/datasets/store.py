@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffugen.files import link_or_copy
 from diffugen.images import write_image
 from diffugen.sample import Sample
 
@@ -43,17 +43,7 @@ def store_image(folder: Path, sample: Sample, *, link: bool) -> str:
     target = folder / f"{sample.name}{suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(sample.image, Path):
-        _link_or_copy(sample.image, target, link)
+        (link_or_copy if link else shutil.copyfile)(sample.image, target)
     else:
         write_image(target, sample.image)
     return target.name
-
-
-def _link_or_copy(source: Path, target: Path, link: bool) -> None:
-    if link:
-        try:
-            os.link(source, target)
-            return
-        except OSError:  # another file system, or one without links
-            pass
-    shutil.copyfile(source, target)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from diffugen.devices import pick_device
 from diffugen.files import atomic_path
 
 
@@ -61,7 +62,7 @@ def _place_fonts(folder: Path) -> None:
 def device_name(name: str) -> str | None:
     """ultralytics' name of a device; "auto" is the first GPU, else the CPU."""
     if name == "auto":
-        return "0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = pick_device().type
     return name.removeprefix("cuda:") if name.startswith("cuda:") else name.replace("cuda", "0")
 
 

@@ -30,6 +30,7 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 from diffugen.config.settings import ModelConfig
+from diffugen.devices import pick_device
 from diffugen.diffusion.embeddings import load_embedding
 from diffugen.diffusion.lora import load_lora
 from diffugen.diffusion.model_index import check_model_index
@@ -94,30 +95,6 @@ def as_task(pipe: Pipeline, task: str) -> Pipeline:
         return pipe
     other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return other
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the first GPU, else Apple's, else the CPU.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(
-            f"model.device {name!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
-        ) from None
-    num_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}.get(device.type, 0)
-    if (device.index or 0) >= num_devices:
-        raise UserError(f"model.device {name!r} is not on this machine; use 'auto' for what there is")
-    return device
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 def _load_folder(config: ModelConfig) -> Any:

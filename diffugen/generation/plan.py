@@ -61,7 +61,7 @@ def plan_samples(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
-    starts = [None] * len(prompts) if variations is None else variations
+    parents = [None] * len(prompts) if variations is None else variations
     origin = {"model": model} | settings.model_dump(exclude={"batch_size"})
     samples = tuple(
         Sample(
@@ -69,15 +69,15 @@ def plan_samples(
             image=folder / "images" / f"{number:06d}.png",
             prompt=prompt,
             seed=int(seed),
-            task="txt2img" if start is None else start.task,
+            task="txt2img" if variation is None else variation.task,
             split="" if splits is None else splits[number],
-            provenance=_as_read_back(origin | ({} if start is None else start.provenance)),
+            provenance=_as_read_back(origin | ({} if variation is None else variation.provenance)),
             heatmap_path=folder / "heatmaps" / f"{number:06d}.npz",
         )
-        for number, (prompt, seed, start) in enumerate(zip(prompts, seeds, starts, strict=True))
+        for number, (prompt, seed, variation) in enumerate(zip(prompts, seeds, parents, strict=True))
     )
-    chosen = {sample.name: start for sample, start in zip(samples, starts, strict=True) if start is not None}
-    return Plan(folder, tuple(class_names), samples, chosen)
+    by_name = {sample.name: item for sample, item in zip(samples, parents, strict=True) if item is not None}
+    return Plan(folder, tuple(class_names), samples, by_name)
 
 
 def _as_read_back(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -252,32 +252,34 @@ def _pair(
 def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prompt:
     """The prompt of a draw, its slots that tell of the source filled.
 
-    `{source}` becomes the source's own template with its objects; an attribute that stands beside it and that the
+    `{source}` becomes the source's own template with its objects; an attribute that stands next to it and that the
     source has too replaces the source's value there.
     """
     known = unit.source.prompt if unit.source.prompt.text else None
     slots = SLOT.findall(draw.template)
-    own = {slot for slot in slots if slot not in draw.attributes}
-    if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in own):
+    of_source = {slot for slot in slots if slot not in draw.attributes}
+    if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in of_source):
         raise UserError(
             f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.image}, but nobody "
             "knows it; write what the photos show into the template"
         )
     attributes = dict(draw.attributes)
     if known is not None:
-        asked = {slot: slot.removeprefix(SOURCE_PREFIX) for slot in own if slot.startswith(SOURCE_PREFIX)}
+        asked = {slot: slot.removeprefix(SOURCE_PREFIX) for slot in of_source if slot.startswith(SOURCE_PREFIX)}
         attributes |= {slot: known.attributes.get(name, "") for slot, name in asked.items()}
-    if known is not None and SOURCE in own:
+    if known is not None and SOURCE in of_source:
         return _extended(known, draw, attributes)
     phrases = iter(draw.objects)
     target = ObjectPhrase(words_of(unit.class_name, task.words), unit.class_name)
-    objects = [target if slot == OBJECT and slot in own else next(phrases) for slot in slots if slot not in attributes]
+    objects = [
+        target if slot == OBJECT and slot in of_source else next(phrases) for slot in slots if slot not in attributes
+    ]
     return fill_template(draw.template, objects, attributes, draw.negative_text)
 
 
 def _extended(source: Prompt, draw: Draw, attributes: dict[str, str]) -> Prompt:
     """The source's prompt with the attributes of a template that has `{source}` in it."""
     replaced = set(source.attributes) & set(attributes)
-    beside = SLOT.sub(lambda match: "" if match[1] in replaced else match[0], draw.template)
-    template = without_gaps(beside.replace(f"{{{SOURCE}}}", source.template or source.text))
+    others = SLOT.sub(lambda match: "" if match[1] in replaced else match[0], draw.template)
+    template = without_gaps(others.replace(f"{{{SOURCE}}}", source.template or source.text))
     return fill_template(template, source.objects, source.attributes | attributes, draw.negative_text)

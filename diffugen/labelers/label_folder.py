@@ -24,7 +24,7 @@ LABEL_BATCH = 16
 """Images in memory at a time."""
 
 
-def label_images(
+def label_folder(
     source: Path,
     out: Path,
     labeler: Labeler,

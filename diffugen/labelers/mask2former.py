@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index, mapped_classes
+from diffugen.devices import pick_device
 from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
@@ -57,7 +58,7 @@ class Mask2FormerLabeler:
         device: str = "auto",
         batch_size: int = 4,
     ) -> None:
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = pick_device(device)
         self.model, self.processor = _load(model)
         self.model.to(self.device)
         self.model_names: dict[int, str] = self.model.config.id2label

@@ -128,12 +128,12 @@ def split_part(part: np.ndarray, heat: np.ndarray, count: int) -> list[np.ndarra
     return [part]
 
 
-def resolve_overlaps(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
-    """Give every pixel that several cuts want to the one that started there, else to the one it is hottest for.
+def resolve_overlaps(cuts: np.ndarray, seeds: np.ndarray, heats: np.ndarray) -> np.ndarray:
+    """Give every pixel that several cuts claim to the one whose seed has it, else to the one it is hottest for.
 
     Args:
         cuts: bool [n, H, W], the parts after GrabCut.
-        starts: bool [n, H, W], the parts before, disjoint.
+        seeds: bool [n, H, W], the parts before GrabCut, disjoint.
         heats: float [n, H, W], the heat of each part's phrase.
 
     Returns:
@@ -141,10 +141,10 @@ def resolve_overlaps(cuts: np.ndarray, starts: np.ndarray, heats: np.ndarray) ->
     """
     if not len(cuts):
         return cuts
-    means = np.array([heat[start].mean() for heat, start in zip(heats, starts, strict=True)]).reshape(-1, 1, 1)
+    means = np.array([heat[seed].mean() for heat, seed in zip(heats, seeds, strict=True)]).reshape(-1, 1, 1)
     strengths = heats / np.maximum(means, 1e-12)
-    wishes = np.where(cuts, np.where(starts, np.inf, strengths), -1.0)
-    return cuts & (np.argmax(wishes, axis=0) == np.arange(len(cuts)).reshape(-1, 1, 1))
+    claims = np.where(cuts, np.where(seeds, np.inf, strengths), -1.0)
+    return cuts & (np.argmax(claims, axis=0) == np.arange(len(cuts)).reshape(-1, 1, 1))
 
 
 def at_most_hw(size_hw: tuple[int, int], side: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from diffugen.command_line import run_command
+from diffugen.devices import pick_device
 from diffugen.outputs import claim_output
 from diffugen.toyworld.captions import caption
 from diffugen.toyworld.scene import TRAINING_KINDS, sample_scene
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path(".training/toyworld"), help="checkpoints and the pipeline folder"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--num-crops", type=int, default=100_000, help="64-px crops that the autoencoder sees")
     parser.add_argument("--num-scenes", type=int, default=40_000, help="scenes encoded for the denoiser")
     parser.add_argument("--num-images", type=int, default=1_000_000, help="images that the denoiser sees")
@@ -56,7 +57,7 @@ def train_pipeline(args: argparse.Namespace) -> None:
     """Train all stages, or go on with them."""
     inputs = [args.start_from] if args.start_from else []
     claim_output(args.out, "toyworld.train", inputs, is_earlier=lambda folder: (folder / "vae.pt").is_file())
-    device = torch.device(args.device)
+    device = pick_device(args.device, "--device")
     torch.set_float32_matmul_precision("high")  # TensorFloat-32 for what autocast leaves in float32
     start = time.time()
     trained = StableDiffusionPipeline.from_pretrained(args.start_from) if args.start_from else None

@@ -13,7 +13,7 @@ import pytest
 from round_samples import SIZE_HW, loop_config, make_generated, make_instances
 
 from bootstrap.judging import judge_images
-from bootstrap.labelers import MirroredLabeler, label_images
+from bootstrap.labelers import MirroredLabeler, label_samples
 from diffugen.generation.background import in_background
 from diffugen.images import write_png
 from diffugen.instances import Instances
@@ -49,7 +49,7 @@ def test_a_mirrored_view_gives_the_same_labels_for_a_labeler_without_a_preferred
 
 def test_every_labelers_word_is_kept(tmp_path: Path) -> None:
     records = [make_generated(tmp_path, number, [0]) for number in range(3)]
-    labels = label_images(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
+    labels = label_samples(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
     assert [set(entry) for entry in labels] == [{"detector", "flipped"}] * 3
     assert Instances.from_json(labels[0]["detector"]).size_hw == SIZE_HW
 
@@ -73,9 +73,9 @@ def test_images_are_labelled_while_the_next_are_generated(tmp_path: Path) -> Non
         submit(first)
         assert labelled.wait(timeout=60)  # the block, where images are generated, has not ended
     assert set(found) == {first.name}
-    labels = label_images([first, second], {"detector": Counting()}, "labelling", found)
+    labels = label_samples([first, second], {"detector": Counting()}, "labelling", found)
     assert asked == [1, 1] and labels[0] == found[first.name]
-    assert labels == label_images([first, second], {"detector": BrightSide()}, "labelling")
+    assert labels == label_samples([first, second], {"detector": BrightSide()}, "labelling")
 
 
 def test_errors_of_the_background_are_raised(tmp_path: Path) -> None:
