@@ -36,14 +36,14 @@ def decide_promotion(
 ) -> dict[str, bool | str]:
     """Promote a checkpoint unless it is worse than the best promoted one by more than the standard error.
 
-    Both labelled the same frozen validation images, so they are compared image by image: rolled back is a checkpoint
-    whose mean agreement is lower by more than the standard error of the mean difference. The best and not the latest is
-    the measure: many small losses, each within chance, do not add up. What they agree with are attention's labels, the
-    only ones that no checkpoint had a hand in: they tell a detector that has lost its way, not the finer of two
+    Both labelled the same frozen validation images, so they are compared image by image. A checkpoint is rolled back if
+    its mean agreement is lower by more than the standard error of the mean difference. It is compared with the best and
+    not the latest one, so that many small losses, each within chance, do not add up. Agreement is with attention's
+    labels, the only ones that do not depend on any checkpoint. It detects drift; it does not tell the finer of two
     outlines.
 
     Args:
-        agreement: by validation image, how far the candidate's labels agree with those that it has.
+        agreement: by validation image, the mean IoU of the candidate's labels with attention's.
         promoted: the same of the promoted rounds' checkpoints, by round.
     """
     if not promoted:

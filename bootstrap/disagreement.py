@@ -1,8 +1,8 @@
-"""Which generated images are kept: labels against the prompt, and labelers against each other.
+"""Which images are kept: labels are checked against the prompt, and labelers against each other.
 
-Pure functions over the instances of one image. The paper trains on whatever attention labels; here what the
-prompt asked for says how many instances there must be, and once the detector labels, attention and others must agree
-with it on class, count and place.
+Pure functions over the instances of one image. DiffuGen trains on whatever attention labels. Here the prompt says how
+many instances of each class there must be. Once the detector labels, other labelers must find the same classes, counts
+and places.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ MIN_PAIRS = 10
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one image.
+    """The decision about one image.
 
     Attributes:
         outcome: "keep", "reject", or "review" (a person should look).
         reason: empty for a kept image, else `<what>:<class>`, such as "too_few:tent" or "low_iou:piano".
-        instances: the labels it is trained with, where it is kept.
+        instances: the labels to train with, if it is kept.
         agreement: mean IoU between attention's and the detector's instances (one that only one of them found
             counts as 0); None where attention alone labelled, or there is nothing to compare.
     """
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[str], config: FilterConfig) -> Verdict:
-    """Round 0: keep an image in which attention finds, with a fair score, exactly what the prompt asked for.
+    """Keep an image in which attention finds exactly the prompt's objects with sufficient scores (round 0's filter).
 
     Args:
         prompt: the image's prompt; it asks for one instance per object phrase.
@@ -75,14 +75,15 @@ def judge_by_agreement(
     min_ious: Mapping[str, float] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
 ) -> Verdict:
-    """Later rounds: keep an image where all labelers find what the prompt asked for, in the same places.
+    """Keep an image where all labelers find the prompt's objects in the same places (later rounds' filter).
 
-    Every labeler has a voice. It dissents where it counts other objects than the prompt asks for (none of a class
-    that the prompt does not name), or where its masks are not the detector's. Nobody dissents: kept, with the
-    detector's labels. Fewer than half do: a person should look. Else it is rejected, for the first dissent.
+    Every labeler votes. It votes against the image if it finds other counts than the prompt asks for (none of a class
+    that the prompt does not name), or if its masks do not match the detector's. Without votes against it the image is
+    kept with the detector's labels. With fewer than half it is put aside for review, else rejected; the reason is that
+    of the first vote against it.
 
-    A labeler that knows some classes only is asked about those alone, and has no voice on an image where they neither
-    should be nor are found.
+    A labeler that knows only some classes votes on these. It abstains if the image neither should have such objects nor
+    does.
 
     Args:
         prompt: the image's prompt.
@@ -95,14 +96,14 @@ def judge_by_agreement(
     counted = above_threshold(labels, config)
     detector = counted["detector"]
     expected = expected_counts(prompt, class_names)
-    dissents, num_voices = {}, 0
+    dissents, num_votes = {}, 0
     for name in sorted(counted, key=lambda name: name != "detector"):
         known = (known_classes or {}).get(name, class_names)
         found, checked = _within(known, counted[name], detector, class_names)
         asked = {class_name: count for class_name, count in expected.items() if class_name in known}
         if len(known) < len(class_names) and not len(found) and not any(asked.values()):
             continue
-        num_voices += 1
+        num_votes += 1
         reason = _count_reason(asked, found, class_names)
         if reason:
             dissents[name] = f"{name}_{reason}"
@@ -110,14 +111,14 @@ def judge_by_agreement(
             misplaced = _misplaced(checked, found, class_names, min_ious or {}, config.min_iou)
             if misplaced:
                 dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
-    outcome: Outcome = "reject" if 2 * len(dissents) >= num_voices else "review" if dissents else "keep"
+    outcome: Outcome = "reject" if 2 * len(dissents) >= num_votes else "review" if dissents else "keep"
     seen = len(counted["attention"]) + len(detector) > 0
     agreement = mean_agreement(detector, counted["attention"]) if seen else None
     return Verdict(outcome, next(iter(dissents.values()), ""), detector, agreement)
 
 
 def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:
-    """Of what each labeler saw in an image, that which scores high enough to count."""
+    """The instances of each labeler whose scores reach its threshold."""
     least = {name: config.min_score if name == "attention" else config.score_threshold for name in labels}
     return {name: found.subset(found.scores >= least[name]) for name, found in labels.items()}
 
@@ -125,12 +126,12 @@ def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> di
 def adapted_min_ious(seen: Mapping[str, Sequence[float]], config: FilterConfig) -> dict[str, float]:
     """The least IoU by class, raised where labelers agree well.
 
-    A class's worst pairs are the likeliest mistakes, wherever its usual agreement lies (cf. the thresholds by class of
-    FlexMatch, Zhang et al. 2021): the bar is the `adapt_quantile` of the IoUs seen, never below `min_iou` nor above
+    A class's worst pairs are its likeliest mistakes, whatever its usual agreement (compare the thresholds by class of
+    FlexMatch, Zhang et al. 2021). The threshold is the `adapt_quantile` of the class's IoUs, between `min_iou` and
     `max_iou`. Classes with fewer than ten pairs keep `min_iou`.
 
     Args:
-        seen: class name -> IoUs of the pairs that the detector and attention made in this round.
+        seen: class name -> IoUs of the detector's and attention's matched instances in this round.
         config: `min_iou`, `max_iou` and `adapt_quantile` apply.
     """
     return {
@@ -149,10 +150,10 @@ def expected_counts(prompt: Prompt, class_names: Sequence[str]) -> dict[str, int
 def _within(
     known: Collection[str], found: Instances, detector: Instances, class_names: Sequence[str]
 ) -> tuple[Instances, Instances]:
-    """What a labeler found and what the detector found, of the classes that the labeler knows.
+    """The labeler's and the detector's instances of the classes that the labeler knows.
 
-    What lies mostly on an object of another class, as the detector sees it, is left out: to somebody who knows no
-    pianos a piano may be a car.
+    The labeler's instances that lie mostly on the detector's objects of other classes are left out: a model without a
+    class for pianos may call one a car.
     """
     is_known = np.array([class_names[class_id] in known for class_id in detector.class_ids], bool)
     elsewhere = ~detector.masks[~is_known].any(axis=0)
@@ -175,7 +176,7 @@ def _count(instances: Instances, class_names: Sequence[str]) -> Counter[str]:
 def _misplaced(
     detector: Instances, other: Instances, class_names: Sequence[str], min_ious: Mapping[str, float], min_iou: float
 ) -> str:
-    """The class of the first of the detector's instances that the other labeler sees elsewhere, or an empty string."""
+    """The class of the first of the detector's instances without a match of sufficient IoU, or an empty string."""
     ious = matched_ious(detector, other)
     for index, class_id in enumerate(detector.class_ids):
         name = class_names[class_id]
@@ -185,9 +186,9 @@ def _misplaced(
 
 
 def mean_agreement(first: Instances, second: Instances) -> float:
-    """Mean IoU over the objects of one image that either labeler sees; one that only one of them sees counts 0.
+    """Mean IoU over the objects of one image that either labeler found; one that only one of them found counts 0.
 
-    1 where neither sees any.
+    1 where neither found any.
     """
     ious = matched_ious(first, second)
     union = len(first) + len(second) - len(ious)

@@ -1,4 +1,4 @@
-"""Labelling a round's images: every labeler says what it sees, then the filter decides image by image."""
+"""The filter of a round: from the labels of all labelers to a decision for each image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judge_images(
     shown: Sequence[Prompt] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
 ) -> list[Sample]:
-    """Decide about every image: by attention's scores, or by agreement where the detector labelled as well.
+    """Decide which images are kept: by attention's scores, or by agreement where the detector labelled as well.
 
     An image of one colour is never kept, whatever was found in it.
 
@@ -35,12 +35,12 @@ def judge_images(
         samples, labels: aligned; all images were labelled by the same labelers.
         loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. A share of these, photos
             apart, has attention's labels all the same, so that errors of the detector cannot feed on themselves there.
-        shown: a prompt for each image that asks for all it must show; by default the one that it was made from.
+        shown: a prompt for each image that asks for all it must show; by default its own.
         known_classes: see `judge_by_agreement`.
     """
     rounds, class_names = loop.rounds, loop.classes
     config, outliner = rounds.filter, load_outliner(loop.label, loop.model.device)
-    # An inpainted image's untouched objects are no news: their labels were judged with its parent.
+    # The untouched objects of an inpainted image were counted with its parent.
     fresh = [encoded for sample, encoded in zip(samples, labels, strict=True) if sample.task != "inpaint"]
     min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
     judged = []
@@ -58,9 +58,9 @@ def judge_images(
             elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
                 verdict, labeler = verdict.with_instances(above_threshold(found, config)["attention"]), "attention"
             elif verdict.kept and rounds.masks == "consensus":
-                voices = above_threshold(found, config)
-                voices.pop("previous", None)  # it checks; its masks are those that the detector has outgrown
-                shared = consensus(sample.pixels(), voices, outliner)
+                votes = above_threshold(found, config)
+                votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
+                shared = consensus(sample.pixels(), votes, outliner)
                 if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
                     verdict, labeler = verdict.with_instances(shared), "consensus"
         if verdict.kept and is_blank(sample.pixels()):
@@ -72,7 +72,7 @@ def judge_images(
 def _agreement_by_class(
     labels: Sequence[EncodedLabels], class_names: Sequence[str], config: FilterConfig
 ) -> dict[str, list[float]]:
-    """IoUs of the pairs that the detector and attention make, by class."""
+    """IoUs of the detector's and attention's matched instances, by class."""
     seen: dict[str, list[float]] = defaultdict(list)
     for encoded in labels:
         if "detector" not in encoded:

@@ -1,4 +1,4 @@
-"""The labelers of a round, and what each of them says about its images."""
+"""The labelers of a round, and the labels of its images by each of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EncodedLabels = dict[str, EncodedInstances]
 
 @dataclass
 class MirroredLabeler:
-    """What a labeler sees in the mirrored image, mirrored back: where it is sure, both are the same."""
+    """A labeler's labels of the mirrored image, mirrored back; where it is certain, they equal its usual ones."""
 
     labeler: Labeler
     name: str = "flipped"
@@ -50,7 +50,7 @@ def label_samples(
     description: str,
     known: Mapping[str, EncodedLabels] | None = None,
 ) -> list[EncodedLabels]:
-    """What every labeler sees in every image.
+    """Label every image by every labeler.
 
     Args:
         samples: the images.
@@ -73,7 +73,7 @@ def label_samples(
 
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
-    """Who labels a round, by name: attention, and once the detector labels, the detector and those who check it."""
+    """The labelers of a round by name: attention, and with the detector those that check it as well."""
     labelers: dict[str, Labeler] = {"attention": attention_labeler(config)}
     if not with_detector:
         return labelers

@@ -58,11 +58,11 @@ class RoundFolder:
 
     @property
     def corrections(self) -> Path:
-        """The corrections that there were when the round planned its variations."""
+        """A copy of the corrections at the time when the round planned its variations."""
         return self.path / "corrections.json"
 
     def relabelled(self, index: int) -> Path:
-        """What the round made of an earlier round's samples."""
+        """An earlier round's samples as this round re-labelled them."""
         return self.path / f"relabelled_{index:02d}.jsonl"
 
     @property

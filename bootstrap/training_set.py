@@ -1,4 +1,4 @@
-"""What a round trains on: kept samples, the user's photos several times over, and images that came with labels."""
+"""What a round trains on: kept samples, repeated photos of the user, and images that came with labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from diffugen.sample import Sample
 def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[Sample]:
     """The kept ones among samples, photos repeated.
 
-    A photo shows the real object, a generated image what the model believes of it, and there are few photos: each may
-    count several times. Its copies are links to one file.
+    Photos show the real object but are few, so each may be repeated. The repetitions are links to one file.
     """
     for sample in samples:
         if not sample.kept:
@@ -47,8 +46,8 @@ def labelled_samples(target: Path, class_names: Sequence[str]) -> Iterator[Sampl
 def training_samples(config: LoopConfig, samples: Sequence[Sample], earlier: Sequence[Sample]) -> list[Sample]:
     """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
 
-    What a person has corrected counts in any case, with the corrected labels. A variation of an image that has been
-    rejected since no longer counts: it shows what that image shows, and part of its labels may be from there.
+    Samples that a person corrected are always included, with the corrected labels. Variations of an image that was
+    rejected later are left out: they show what it shows, and inpainted ones have part of its labels.
     """
     chosen, rounds = _train(samples), config.rounds
     rejected = {sample.name for sample in earlier if not sample.kept}
@@ -73,7 +72,7 @@ def _train(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _parent_name(sample: Sample) -> str | None:
-    """Of a variation, the name of the sample that it was made of."""
+    """Of a variation, the name of its parent sample."""
     return sample.provenance.get("parent", {}).get("name")
 
 
@@ -91,7 +90,7 @@ def choose_validation(
     Raises:
         UserError: too few samples with a rare object were kept to train on some and validate on others.
     """
-    # Photos of one object look alike whatever the split, so they only train.
+    # All photos of one object look alike, so they are used for training only.
     kept = [sample for sample in samples if sample.kept and not sample.is_photo]
     with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
     without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
@@ -103,10 +102,10 @@ def choose_validation(
         )
     splits: dict[str, str] = {}
     for group in (with_rare, without):
-        # Samples of one prompt stay together, else near-twins of training images would judge.
+        # Samples of one prompt stay together, else validation images would resemble training images.
         drawn = assign_splits([sample.prompt for sample in group], val_fraction, seed)
         splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
-    # With few samples or few prompts one twin on the other side is better than an empty split.
+    # With few samples or prompts, similar images in both splits are better than an empty split.
     if all(sample.name in splits for sample in with_rare):
         del splits[with_rare[0].name]
     if not any(sample.name in splits for sample in with_rare):

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[Sample]:
     """The samples of the rounds before this one with their current labels, see `latest_samples`.
 
-    The corrections of a person are copied into the round's folder once: ones that come while the round is cut off count
-    from the next round on, or some of this one's variations would start from other labels than the rest.
+    A person's corrections are copied into the round's folder once. Corrections that arrive while the round is
+    interrupted apply from the next round on; otherwise the round's variations would start from different labels.
     """
     if not folder.corrections.is_file():
         write_json(folder.corrections, read_corrections(run))
@@ -38,7 +38,7 @@ def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[Sample]:
 
 
 def plan_round_variations(config: LoopConfig, earlier: Sequence[Sample], index: int) -> list[Variation]:
-    """What a round varies, and how; it follows from the run's seed.
+    """Plan the variations of a round; they follow from the run's seed.
 
     Args:
         config: the loop's settings.
@@ -62,7 +62,7 @@ def plan_round_variations(config: LoopConfig, earlier: Sequence[Sample], index: 
 
 
 def possible_prompts(config: LoopConfig, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts that variations of images of these prompts may have: one for each image or object, to check beforehand.
+    """Prompts that variations of images with these prompts may have, one per image or object, to check them early.
 
     Raises:
         UserError: an entry of `rounds.variations` can never repaint anything.

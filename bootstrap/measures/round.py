@@ -1,4 +1,4 @@
-"""What a round was worth, measured when all of its decisions have been made; none of it is ever read by a decision."""
+"""Measuring a round after its decisions. No decision reads these measures."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _BATCH = 32
 
 
 def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos: Sequence[Path] = ()) -> None:
-    """Measure a round whose decision has been made, and complete it by writing `metrics.json`.
+    """Measure a round after its decision, and complete it by writing `metrics.json`.
 
-    The evaluation set with its truth is read here and nowhere else; what it says begins with "test/".
+    The evaluation set's ground truth is read here and nowhere else; its measures begin with "test/".
 
     Args:
         folder: the round's, with its `decision.json`.
@@ -184,7 +184,7 @@ def flatten(scores: Scores, prefix: str, rare_classes: Sequence[str]) -> dict[st
 
 
 def attributes_of(dataset: Path) -> dict[str, dict[str, str]]:
-    """What is known about a dataset's images beside their labels: image name -> attribute -> value.
+    """The attributes of a dataset's images: image name -> attribute -> value.
 
     It is read from the dataset's captions.jsonl, a line per image: {"name": ..., "attributes": {...}, ...}.
     """

@@ -45,7 +45,7 @@ class CrossAttentionCapture(Capture):
         factors: resolutions to keep, as the latents' side over the map's side (a power of two).
         blocks: of the UNet, "down" or "up" or both.
         text: another text to attend than the one that the UNet is given, [rows, tokens, width] as its text
-            encoder makes it. Its keys are made once per layer and kept.
+            encoder makes it. Its keys are computed once per layer and kept.
 
     Raises:
         RuntimeError: a hooked layer sees a batch that is neither the rows nor twice the rows (with guidance
@@ -88,7 +88,7 @@ class CrossAttentionCapture(Capture):
     def maps(self) -> list[np.ndarray]:
         """For every row, float32 [num_phrases, h, w] at the latents' size: mean attention probabilities.
 
-        Negative values, which bicubic interpolation makes beside a sharp peak, are set to 0, once per
+        Negative values, which bicubic interpolation produces next to a sharp peak, are set to 0, once per
         resolution. DAAM does so in every head and layer; where no head undershoots, the two are equal.
         """
         if not any(self.num_phrases):

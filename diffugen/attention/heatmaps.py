@@ -1,4 +1,4 @@
-"""What the attention of one image says: a heatmap per object phrase, and what else labels can be made from."""
+"""The attention of one image: a heatmap per object phrase, and what else labels are computed from."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ImageAttention:
         affinity: float16 [h', w', h', w'] or None: entry [y, x] is a map of where pixel (y, x) looks, its sum
             1: self-attention, the mean over heads, layers of one resolution, and steps.
         presence: float32, aligned with heatmaps, or None where it was not measured: by how much the denoising error
-            rises without the phrase's words, see `diffugen.attention.presence`; NaN where that cannot be told.
+            rises without the phrase's words, see `diffugen.attention.presence`; NaN where that is unknown.
 
     Raises:
         ValueError: a map is not of its dtype and shape, or not finite, or negative.

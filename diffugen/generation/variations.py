@@ -1,4 +1,4 @@
-"""Variations of images that are there: which are made, of which prompts, and how inpainted ones are labelled."""
+"""Variations of existing images: which ones are generated, their prompts, and the labels of inpainted ones."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What a variation is made of: an image, or one object of an image."""
+    """What a variation starts from: an image, or one object of an image."""
 
     source: Sample
     target: int | None = None
@@ -106,7 +106,7 @@ def plan_variations(
     num_images_per_prompt: int = 1,
     seed: int = 0,
 ) -> list[Variation]:
-    """Decide what is made of which image.
+    """Decide which image is varied how.
 
     Every image (img2img) or every object to repaint (inpaint) is used equally often: once in the mode "sampled",
     with every combination of the templates in the mode "cartesian", or as often as `num_images` needs, the last

@@ -186,6 +186,6 @@ def _present(
     """The objects that are in the image, and their attention; all of them where that was not measured."""
     if attention.presence is None:
         return objects, attention
-    shown = [k for k in range(len(objects)) if not attention.presence[k] < min_presence]  # NaN: cannot be told
+    shown = [k for k in range(len(objects)) if not attention.presence[k] < min_presence]  # NaN: unknown
     heatmaps = tuple(attention.heatmaps[k] for k in shown)
     return [objects[k] for k in shown], replace(attention, heatmaps=heatmaps, presence=attention.presence[shown])

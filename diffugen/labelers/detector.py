@@ -43,7 +43,7 @@ class DetectorLabeler:
         self.model = load_detector(Path(weights))
         known = mapped_classes(self.model.names, None, class_map or {}, str(weights))
         self.class_names = known if class_names is None else list(class_names)
-        class_index(self.model.names, self.class_names, class_map)  # a wrong map is told before any work
+        class_index(self.model.names, self.class_names, class_map)  # a wrong map is reported before any work
         self.score_threshold = score_threshold
         self.imgsz = imgsz
         self.class_map = class_map

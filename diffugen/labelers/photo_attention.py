@@ -1,4 +1,4 @@
-"""Labels of real images from a diffusion model that is told what to look for."""
+"""Labels of real images by the attention of a diffusion model to the words that it looks for."""
 
 from __future__ import annotations
 
