@@ -7,7 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bootstrap.config import FilterConfig, LoopConfig
-from bootstrap.disagreement import above_threshold, adapted_min_ious, judge_by_agreement, judge_by_score, matched_ious
+from bootstrap.disagreement import (
+    Verdict,
+    above_threshold,
+    adapted_min_ious,
+    judge_by_agreement,
+    judge_by_score,
+    matched_ious,
+)
 from bootstrap.labelers import EncodedLabels
 from bootstrap.run_folder import derive_seed
 from bootstrap.samples import decided
@@ -38,35 +45,51 @@ def judge_images(
         shown: a prompt for each image that asks for all it must show; by default its own.
         known_classes: see `judge_by_agreement`.
     """
-    rounds, class_names = loop.rounds, loop.classes
-    config, outliner = rounds.filter, load_outliner(loop.label, loop.model.device)
+    config, class_names = loop.rounds.filter, loop.classes
     # The untouched objects of an inpainted image were counted with its parent.
     fresh = [encoded for sample, encoded in zip(samples, labels, strict=True) if sample.task != "inpaint"]
     min_ious = adapted_min_ious(_agreement_by_class(fresh, class_names, config), config)
-    judged = []
     prompts = [sample.prompt for sample in samples] if shown is None else shown
+    judged = []
     for sample, prompt, encoded in zip(samples, prompts, labels, strict=True):
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
-        if "detector" not in found:
-            verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
+        if "detector" in found:
+            agreed = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
+            verdict, labeler = _with_labels(agreed, sample, prompt, found, loop)
         else:
-            verdict = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
-            labeler, is_photo = "detector", sample.is_photo
-            if config.by == "attention" and not is_photo:
-                by_score = judge_by_score(prompt, found["attention"], class_names, config)
-                verdict, labeler = replace(by_score, agreement=verdict.agreement), "attention"
-            elif verdict.kept and not is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
-                verdict, labeler = verdict.with_instances(above_threshold(found, config)["attention"]), "attention"
-            elif verdict.kept and rounds.masks == "consensus":
-                votes = above_threshold(found, config)
-                votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
-                shared = consensus(sample.pixels(), votes, outliner)
-                if len(shared) == len(verdict.instances):  # a thin object can vanish where a large image is shrunk
-                    verdict, labeler = verdict.with_instances(shared), "consensus"
+            verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         if verdict.kept and is_blank(sample.pixels()):
             verdict = replace(verdict, outcome="reject", reason=BLANK)
         judged.append(decided(sample, verdict, labeler, encoded))
     return judged
+
+
+def _with_labels(
+    agreed: Verdict, sample: Sample, prompt: Prompt, found: Mapping[str, Instances], loop: LoopConfig
+) -> tuple[Verdict, str]:
+    """Choose the labels of an image that the detector labelled as well.
+
+    Args:
+        agreed: the decision by agreement, with the detector's labels.
+        sample, prompt, found: the image, what it must show, and the instances by labeler.
+        loop: whose masks a kept image has; whether attention decides about generated images.
+
+    Returns:
+        The verdict with these labels, and whose they are.
+    """
+    rounds, config = loop.rounds, loop.rounds.filter
+    if config.by == "attention" and not sample.is_photo:
+        by_score = judge_by_score(prompt, found["attention"], loop.classes, config)
+        return replace(by_score, agreement=agreed.agreement), "attention"
+    if agreed.kept and not sample.is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
+        return agreed.with_instances(above_threshold(found, config)["attention"]), "attention"
+    if agreed.kept and rounds.masks == "consensus":
+        votes = above_threshold(found, config)
+        votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
+        shared = consensus(sample.pixels(), votes, load_outliner(loop.label, loop.model.device))
+        if len(shared) == len(agreed.instances):  # a thin object can vanish where a large image is shrunk
+            return agreed.with_instances(shared), "consensus"
+    return agreed, "detector"
 
 
 def _agreement_by_class(

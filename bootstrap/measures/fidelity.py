@@ -48,7 +48,7 @@ def fid_and_kid(a: Sequence[np.ndarray], b: Sequence[np.ndarray], weights: Path)
         UserError: as `check_inception`.
     """
     check_inception(weights)
-    from torch_fidelity import calculate_metrics
+    from torch_fidelity import calculate_metrics  # an extra
 
     found = calculate_metrics(
         input1=_Pixels(a), input2=_Pixels(b), fid=True, kid=True, kid_subset_size=min(len(a), len(b), 1000),

@@ -75,7 +75,7 @@ def gpus(config: DetectorConfig) -> list[int]:
 
 def _augmentations() -> list[Any]:
     """Blur, noise, compression and light: what separates generated pictures from photos."""
-    import albumentations as A
+    import albumentations as A  # after runtime.prepare_environment, or it asks the package index for its version
 
     return [
         A.OneOf(

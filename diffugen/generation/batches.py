@@ -79,7 +79,7 @@ def generate_batches(
 
 def _kind(variation: Variation | None) -> tuple[Any, ...]:
     """What samples must have in common to share a batch."""
-    return () if variation is None else (variation.task, variation.strength, variation.start_hw)
+    return () if variation is None else (variation.task, variation.strength, variation.input_hw)
 
 
 def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, settings: GenerateConfig) -> None:
@@ -89,7 +89,7 @@ def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, setting
         [sample.prompt for sample in batch],
         [sample.seed or 0 for sample in batch],
         settings,
-        **_load_starts(variations),
+        **_load_inputs(variations),
     )
     for sample, (image, attention) in zip(batch, results, strict=True):
         assert sample.heatmap_path is not None
@@ -99,7 +99,7 @@ def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, setting
     write_jsonl(part, [sample.recipe() for sample in batch])
 
 
-def _load_starts(variations: Sequence[Variation]) -> dict[str, Any]:
+def _load_inputs(variations: Sequence[Variation]) -> dict[str, Any]:
     """What a batch starts from, as `generate_with_attention` takes it."""
     if not variations:
         return {}

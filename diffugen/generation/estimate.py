@@ -25,6 +25,8 @@ HEAT_BYTES, AFFINITY_BYTES = 4, 2
 
 NUM_TRIAL_STEPS = 3
 
+# Modules that import torch are imported inside functions: without a model there is nothing to run.
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -58,7 +58,7 @@ class Variation:
         return "img2img" if self.target is None else "inpaint"
 
     @property
-    def start_hw(self) -> tuple[int, int]:
+    def input_hw(self) -> tuple[int, int]:
         """Height and width of the image to start from."""
         return self.size_hw or cut_size(self.source.size_hw)
 

@@ -200,7 +200,7 @@ def test_what_is_loaded_fits_the_model(tmp_path: Path) -> None:
     parent = Sample.labelled("a", tmp_path / "a.png", Instances.from_masks(masks, [0]), "")
     repainted = Variation(parent, ("car",), Prompt("x"), 1.0, target=0)
     image, region = repainted.load()
-    assert repainted.start_hw == image.shape[:2]
+    assert repainted.input_hw == image.shape[:2]
     assert (image == pixels[:40, :64]).all()
     assert region is not None and (region == masks[0, :40, :64]).all()
     image, region = Variation(parent, ("car",), Prompt("x"), 0.5, size_hw=(48, 80)).load()
