@@ -16,7 +16,7 @@ from diffugen.attention.recorder import Recorder, recording
 from diffugen.batching import map_groups
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
-from diffugen.diffusion.overflow import check_finite, watched_decoder
+from diffugen.diffusion.overflow import check_finite, checked_decoder
 from diffugen.diffusion.pipelines import as_task
 from diffugen.diffusion.prompt_batches import batchable_groups, text_inputs
 from diffugen.diffusion.protocol import Pipeline
@@ -78,7 +78,7 @@ def generate_with_attention(
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
-    with recording(pipe, prompts, latent_hw, settings) as recorder, watched_decoder(pipe):
+    with recording(pipe, prompts, latent_hw, settings) as recorder, checked_decoder(pipe):
         output = as_task(pipe, task)(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,

@@ -39,7 +39,7 @@ def check_finite(values: Tensor, maker: str, dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def watched_decoder(pipe: Any) -> Iterator[None]:
+def checked_decoder(pipe: Any) -> Iterator[None]:
     """Check what goes into the VAE's decoder and what comes out of it, for the length of the block.
 
     Raises:
