@@ -12,7 +12,7 @@ from diffugen.attention.heatmaps import ImageAttention, mean_heats
 from diffugen.config.settings import AttentionLabelConfig
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
-from diffugen.labelers.outlining import load_outliner, settled
+from diffugen.labelers.outlining import disjoint_masks, load_outliner
 from diffugen.masks.outline.base import OutlinePrompt, heat_channels, others_of
 from diffugen.masks.refinement import WORKING_SIDE, at_most_hw, compete, instance_parts, propagate, resize_masks
 from diffugen.masks.scoring import score_component
@@ -126,17 +126,17 @@ class AttentionLabeler:
             return Instances.empty(image.shape[:2])
         phrases = phrase_heats(objects, attention)
         parts = phrase_parts(image.shape[:2], phrases, self.config.min_area_fraction)
-        starts = np.concatenate(parts)
-        owners = [index for index, own in enumerate(parts) for _ in own]
-        outlines = self.outliner.outline(image, outline_prompts(starts, owners, phrases))
+        seeds = np.concatenate(parts)
+        owners = [index for index, found in enumerate(parts) for _ in found]
+        outlines = self.outliner.outline(image, outline_prompts(seeds, owners, phrases))
         heats = np.array([upsample(item.spread, image.shape[:2]) for item in phrases])
-        masks = settled(outlines, resize_masks(starts, image.shape[:2]), heats[owners])
+        masks = disjoint_masks(outlines, resize_masks(seeds, image.shape[:2]), heats[owners])
         found = [Instances.empty(image.shape[:2])]
         for index, item in enumerate(phrases):
-            own = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
-            scores = heat_scores(upsample(item.spread, starts.shape[1:]), starts[own], item.count, attention)
-            confidences = [outlines[k].confidence for k in own]
-            found.append(self._instances(item.phrase, masks[own], with_confidences(scores, confidences)))
+            members = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
+            scores = heat_scores(upsample(item.spread, seeds.shape[1:]), seeds[members], item.count, attention)
+            confidences = [outlines[k].confidence for k in members]
+            found.append(self._instances(item.phrase, masks[members], with_confidences(scores, confidences)))
         return Instances.concatenate(found)
 
     def _instances(self, phrase: ObjectPhrase, masks: np.ndarray, scores: Sequence[float]) -> Instances:

@@ -13,7 +13,7 @@ from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.masks.outline.base import Outline, OutlinePrompt, Outliner, others_of
 from diffugen.masks.outline.classic import GrabCutOutliner, NoOutliner
-from diffugen.masks.refinement import settle
+from diffugen.masks.refinement import resolve_overlaps
 
 
 def load_outliner(config: AttentionLabelConfig, device: str = "auto") -> Outliner:
@@ -44,7 +44,7 @@ def _load_network(method: str, model: str, device: str) -> Outliner:
 
 
 class OutlinedLabeler:
-    """A labeler whose masks are outlined anew; boxes follow the masks, classes and scores stay.
+    """A labeler whose masks are outlined again; boxes follow the masks, classes and scores stay.
 
     Args:
         labeler: whose masks.
@@ -66,13 +66,13 @@ class OutlinedLabeler:
         rivals = others_of(masks) & ~masks
         prompts = [OutlinePrompt(mask[None], rest) for mask, rest in zip(masks, rivals, strict=True)]
         outlines = self.outliner.outline(image, prompts)
-        found = settled(outlines, masks, masks.astype(np.float32))
+        found = disjoint_masks(outlines, masks, masks.astype(np.float32))
         kept = np.where(found.any(axis=(1, 2), keepdims=True), found, masks)
         return Instances.from_masks(kept, instances.class_ids, instances.scores)
 
 
-def settled(outlines: Sequence[Outline], starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
-    """Disjoint masks: a pixel that several outlines want goes to the likeliest, among equals as in `settle`.
+def disjoint_masks(outlines: Sequence[Outline], starts: np.ndarray, heats: np.ndarray) -> np.ndarray:
+    """Disjoint masks: a pixel that several outlines want goes to the likeliest, among equals as in `resolve_overlaps`.
 
     Args:
         outlines: n of one image.
@@ -86,4 +86,4 @@ def settled(outlines: Sequence[Outline], starts: np.ndarray, heats: np.ndarray) 
         return starts
     probabilities = np.stack([outline.probability for outline in outlines])
     likeliest = probabilities == probabilities.max(axis=0)
-    return settle((probabilities > 0.5) & likeliest, starts, heats)
+    return resolve_overlaps((probabilities > 0.5) & likeliest, starts, heats)

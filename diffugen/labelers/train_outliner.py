@@ -27,6 +27,7 @@ from diffugen.command_line import run_command
 from diffugen.config.loader import validate
 from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig
 from diffugen.datasets.folder import class_names_of
+from diffugen.devices import pick_device
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import atomic_path, locked
 from diffugen.labelers.outliner_examples import KINDS, Example, draw_example
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read attention, then train."""
     args = parser().parse_args(arguments)
     logging.getLogger().setLevel(logging.INFO)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
+    device = pick_device(args.device, "--device")
     settings = validate(
         {
             "attention_factors": args.factors,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffugen.devices import pick_device
 from diffugen.masks.outline.base import Outline, OutlinePrompt
 from diffugen.masks.outline.network import WORKING_SIZE, load_network
 from diffugen.masks.outline.window import Window, network_input
@@ -25,7 +26,7 @@ class LearnedOutliner:
     """
 
     def __init__(self, weights: str | Path, device: str = "auto") -> None:
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = pick_device(device)
         self.network = load_network(Path(weights)).to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffugen.devices import pick_device
 from diffugen.errors import UserError
 from diffugen.masks.matching import mask_iou
 from diffugen.masks.outline.base import Outline, OutlinePrompt
@@ -53,7 +54,7 @@ class SamOutliner:
     """
 
     def __init__(self, model: str, device: str = "auto") -> None:
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = pick_device(device)
         self.model, self.processor = _load(model)
         self.model.to(self.device)
 

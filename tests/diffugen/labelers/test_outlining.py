@@ -16,7 +16,7 @@ from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import LabelInput
-from diffugen.labelers.outlining import OutlinedLabeler, load_outliner, settled
+from diffugen.labelers.outlining import OutlinedLabeler, disjoint_masks, load_outliner
 from diffugen.masks.outline.base import Outline, OutlinePrompt
 from diffugen.masks.outline.classic import GrabCutOutliner, NoOutliner
 from diffugen.masks.outline.learned import LearnedOutliner
@@ -88,10 +88,10 @@ def test_pixels_go_to_the_likeliest_outline_and_among_equals_to_the_one_that_sta
     heats = np.ones((2, *SIZE_HW), np.float32)
     wanted = rectangle(0, 20, 64, 40)
     sure, unsure = (Outline(wanted * np.float32(level)) for level in (0.9, 0.7))
-    assert [mask.sum() for mask in settled([unsure, sure], starts, heats)] == [0, wanted.sum()]
-    equal = settled([sure, sure], starts, heats)
+    assert [mask.sum() for mask in disjoint_masks([unsure, sure], starts, heats)] == [0, wanted.sum()]
+    equal = disjoint_masks([sure, sure], starts, heats)
     assert (equal == (starts & wanted)).all()
-    assert settled([], np.zeros((0, *SIZE_HW), bool), heats[:0]).shape == (0, *SIZE_HW)
+    assert disjoint_masks([], np.zeros((0, *SIZE_HW), bool), heats[:0]).shape == (0, *SIZE_HW)
 
 
 def test_a_detectors_masks_are_outlined_its_classes_and_scores_stay() -> None:
