@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import one_per_photo, read_latest
+from diffugen.errors import UserError
 from diffugen.files import read_json
+from diffugen.instances import Instances
 from diffugen.sample import Sample
+
+_REMEDY = "restore it from a copy, or remove it and import Label Studio's export again"
 
 
 def with_corrections(samples: Sequence[Sample], corrections: Mapping[str, Any]) -> list[Sample]:
@@ -35,5 +40,23 @@ def latest_samples(run: RunFolder, corrections: Mapping[str, Any]) -> list[Sampl
 
 
 def read_corrections(run: RunFolder) -> dict[str, Any]:
-    """By sample, the labels that a person gave it, in their JSON form."""
-    return read_json(run.corrections) if run.corrections.is_file() else {}
+    """By sample, the labels that a person gave it, in their JSON form.
+
+    Raises:
+        UserError: the file is damaged, or an entry has no labels.
+    """
+    return check_corrections(run.corrections) if run.corrections.is_file() else {}
+
+
+def check_corrections(path: Path) -> dict[str, Any]:
+    """Read a file of corrections; every entry must have labels that can be decoded."""
+    corrections = read_json(path)
+    if not isinstance(corrections, dict):
+        raise UserError(f"{path} is damaged (no entries by sample); {_REMEDY}")
+    for name, encoded in corrections.items():
+        try:
+            if min(Instances.from_json(encoded).class_ids, default=0) < 0:
+                raise ValueError("a class below 0")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged (entry {name!r}: {error}); {_REMEDY}") from None
+    return corrections

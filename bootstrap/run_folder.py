@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -156,6 +157,38 @@ class RunFolder:
         while (folder := self.round(len(rounds))).complete:
             rounds.append(folder)
         return rounds
+
+    def check_contained(self) -> None:
+        """Check that no link in a run folder, which may be somebody else's, leads out of it.
+
+        Raises:
+            UserError: one does; so nothing outside is read or written by way of it.
+        """
+        root = self.path.resolve()
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                if path.is_symlink() and not path.resolve().is_relative_to(root):
+                    raise UserError(
+                        f"{path} is a symbolic link that leads out of the run folder; put a copy of what it leads to "
+                        "in its place, or remove it"
+                    )
+            folders[:] = [name for name in folders if name != "wandb"]  # W&B's own, which nothing here reads
+
+    def class_names(self) -> list[str]:
+        """The classes of the run, as its config.json has them.
+
+        Raises:
+            UserError: it is no run folder, or its config.json is damaged.
+        """
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is no run folder; give the folder that `diffugen loop` wrote")
+        record = read_json(self.config)
+        config = record.get("config") if isinstance(record, dict) else None
+        names = config.get("classes") if isinstance(config, dict) else None
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{self.config} names no classes; give a run folder as `diffugen loop` wrote it")
+        return names
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep every other process out of the run folder, see `diffugen.files.locked`."""

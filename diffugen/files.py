@@ -150,15 +150,42 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON value."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read one JSON value of a file that diffugen wrote.
+
+    Raises:
+        UserError: the file is damaged, as after a power cut; the message names it.
+        OSError: it is not there or cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({_trouble(data, error)}); restore it from a copy or remove it") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file with one JSON object per line."""
+    """Read a file of diffugen's with one JSON object per line.
+
+    Raises:
+        UserError, OSError: see `read_json`.
+    """
+    records = []
     # not splitlines(): that also splits at line separators inside a text
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        try:
+            if line and not isinstance(record := json.loads(line), dict):
+                raise ValueError("no object")
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path} is damaged (line {number}: {_trouble(line, error)}); restore it from a copy or remove it"
+            ) from None
+        if line:
+            records.append(record)
+    return records
+
+
+def _trouble(data: bytes, error: Exception) -> str:
+    return "it is empty" if not data.strip() else str(error).split("\n")[0] or type(error).__name__
 
 
 def sha256_of(path: Path) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
 
+from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import read_image
 from diffugen.instances import Instances
@@ -103,7 +104,7 @@ class Sample:
         Raises:
             ValueError: it has none.
         """
-        return Instances.from_json(self._labels())
+        return self._decoded(self._labels())
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -142,7 +143,7 @@ class Sample:
 
     def labels(self, labeler: str) -> Instances:
         """The instances that one labeler found, before any filter."""
-        return Instances.from_json(self.encoded_labels[labeler])
+        return self._decoded(self.encoded_labels[labeler])
 
     @property
     def is_photo(self) -> bool:
@@ -192,13 +193,19 @@ class Sample:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], folder: Path) -> Sample:
-        """The inverse of `to_json`; lines that diffugen 0.1 wrote are read too."""
+        """The inverse of `to_json`; lines that diffugen 0.1 wrote are read too.
+
+        Raises:
+            ValueError: its name or files would lie outside `folder`, or what was decided about has no labels.
+        """
         decision = None
         if "outcome" in value:
+            if not isinstance(value["instances"], dict):
+                raise ValueError("no labels")
             decision = Decision(value["outcome"] == "review", value["agreement"], value["labels"])
         return cls(
-            name=value["name"] if "name" in value else value["id"],
-            image=folder / value["image"],
+            name=_plain_name(value["name"] if "name" in value else value["id"]),
+            image=_inside(folder, value["image"]),
             prompt=Prompt.from_json(value["prompt"]),
             seed=value["seed"],
             task=value["task"],
@@ -207,9 +214,18 @@ class Sample:
             labeler=value.get("labeler", ""),
             reason=value.get("reason", ""),
             provenance=value["provenance"],
-            heatmap_path=folder / value["heatmaps"] if value["heatmaps"] else None,
+            heatmap_path=_inside(folder, value["heatmaps"]) if value["heatmaps"] else None,
             decision=decision,
         )
+
+    def _decoded(self, encoded: EncodedInstances) -> Instances:
+        try:
+            return Instances.from_json(encoded)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the labels of sample {self.name} ({self.image}) are damaged ({error}); restore its samples.jsonl "
+                "from a copy"
+            ) from None
 
     def _labels(self) -> EncodedInstances:
         if self.encoded is None:
@@ -223,5 +239,38 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def read_samples(path: Path, folder: Path | None = None) -> list[Sample]:
-    """Read a `samples.jsonl`; their files lie in `folder`, by default its own."""
-    return [Sample.from_json(value, folder or path.parent) for value in read_jsonl(path)]
+    """Read a `samples.jsonl`; their files lie in `folder`, by default its own.
+
+    Raises:
+        UserError: a line is no sample, or names a file outside the folder.
+    """
+    samples = []
+    for number, value in enumerate(read_jsonl(path), start=1):
+        try:
+            samples.append(Sample.from_json(value, folder or path.parent))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            trouble = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise UserError(
+                f"{path} is damaged (line {number}: {trouble}); restore it from a copy, or remove its folder"
+            ) from None
+    return samples
+
+
+def _plain_name(name: Any) -> str:
+    """The name of a sample, which files are named after."""
+    if not isinstance(name, str) or not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"{name!r} is no name of a sample")
+    return name
+
+
+def _inside(folder: Path, name: Any) -> Path:
+    """A file of a sample: a run may be somebody else's, and only what lies in its own folder is read."""
+    if (
+        not isinstance(name, str)
+        or not name
+        or "\0" in name
+        or PurePath(name).is_absolute()
+        or ".." in Path(name).parts
+    ):
+        raise ValueError(f"{name!r} is no file in {folder}")
+    return folder / name

@@ -33,6 +33,7 @@ def add_review_arguments(parser: CommandParser) -> None:
     out: CommandParser = steps.add_parser("export", help="write Label Studio tasks with the labels so far")
     out.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, such as runs/demo")
     out.add_argument("--out", type=Path, required=True, metavar="FILE", help="tasks (.json); the XML goes beside it")
+    out.add_argument("--embed-images", action="store_true", help="images inside the tasks, not in a folder beside them")
     out.add_argument("--outcome", choices=OUTCOMES, action="append", help="which samples; repeatable (default: review)")
     back: CommandParser = steps.add_parser("import", help="read Label Studio's JSON export for the run's next round")
     back.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, such as runs/demo")

@@ -14,7 +14,7 @@ from bootstrap.corrections import latest_samples, with_corrections
 from bootstrap.review.__main__ import export_review, import_review, main
 from bootstrap.run_folder import RunFolder
 from diffugen.errors import UserError
-from diffugen.files import read_json, write_json, write_jsonl
+from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
 from diffugen.sample import read_samples, write_samples
 
 
@@ -101,6 +101,17 @@ def test_a_photo_goes_out_once_with_the_last_rounds_labels(
     assert [sample.class_ids for sample in latest_samples(run, read_json(run.corrections)) if sample.is_photo] == [[0]]
 
 
+def test_images_go_out_under_the_names_of_their_samples(run: RunFolder, tmp_path: Path) -> None:
+    (sample,) = [sample for sample in read_samples(run.round(0).samples) if sample.outcome == "review"]
+    for embed in (False, True):
+        export_review(run, tmp_path / "tasks.json", embed_images=embed)
+        (task,) = json.loads((tmp_path / "tasks.json").read_text())
+        assert task["data"]["image"].startswith("data:image/png" if embed else "/data/local-files/?d=tasks_images/")
+    images = tmp_path / "tasks_images"
+    assert [path.name for path in images.iterdir()] == [f"{sample.name}.png"]
+    assert (images / f"{sample.name}.png").read_bytes() == sample.image_path.read_bytes()
+
+
 def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
     samples = [replace(sample, split="val") for sample in read_samples(run.round(0).samples)]
     corrections = {sample.name: make_instances([1]).to_json() for sample in samples}
@@ -109,14 +120,102 @@ def test_the_validation_split_stays_frozen(run: RunFolder) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [("{", "no JSON export"), ("{}", "choose the format JSON"), ('[{"data": {"name": "r07_1"}}]', "from the same run")],
+    [
+        ("{", "no JSON export"),
+        ("", "no JSON export"),
+        ("[" * 100_000, "no JSON export"),
+        ("{}", "choose the format JSON"),
+        ('[{"data": {"name": "r07_1"}}]', "from the same run"),
+        ('[{"data": null}]', "from the same run"),
+        ('[{"data": {"name": ["r00_000000"]}}]', "from the same run"),
+        ('[{"data": {"name": "r00_000000"}, "annotations": {}}]', "annotations that are no list"),
+    ],
 )
 def test_a_wrong_file_is_one_sentence(run: RunFolder, tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "export.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
         import_review(run, tmp_path / "export.json")
+    assert not run.corrections.exists()
+
+
+def test_one_bad_task_takes_nothing(run: RunFolder, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.json"
+    export_review(run, tasks, ["keep", "review"])
+    values = json.loads(corrected(tasks).read_text())
+    values[1]["annotations"][0]["result"] = [{"type": "brushlabels"}]
+    (tmp_path / "export.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="draw polygons only"):
+        import_review(run, tmp_path / "export.json")
+    assert not run.corrections.exists()
+    values[1] = values[0]
+    (tmp_path / "export.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="two annotated tasks of r00_000000"):
+        import_review(run, tmp_path / "export.json")
+
+
+def test_corrections_of_the_frozen_split_are_told(
+    run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = [replace(sample, split="val") if sample.kept else sample for sample in read_samples(run.round(0).samples)]
+    write_samples(run.round(0).samples, samples)
+    export_review(run, tmp_path / "tasks.json", ["keep"])
+    assert import_review(run, corrected(tmp_path / "tasks.json")) == 1
+    assert "validation split, which stays as it is (first: r00_000000)" in caplog.text
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run folder"):
         export_review(RunFolder(tmp_path), tmp_path / "tasks.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"image": "{secret}"}, "line 1: .* is no file in"),
+        ({"image": "../../secret.png"}, "line 1: .* is no file in"),
+        ({"heatmaps": "/etc/passwd"}, "line 1: .* is no file in"),
+        ({"image": 3}, "line 1: 3 is no file"),
+        ({"name": "../r00_000000"}, "is no name of a sample"),
+        ({"name": None}, "is no name of a sample"),
+        ({"prompt": {}}, "line 1: .* is missing"),
+        ({"instances": {"size_hw": [48, 64], "class_ids": [0], "scores": [1], "masks": ["~"]}}, "labels of sample"),
+        (
+            {"instances": {"size_hw": [10**6, 10**6], "class_ids": [0], "scores": [1], "masks": ["0"]}},
+            "labels of sample",
+        ),
+        ({"instances": None}, "line 1: no labels"),
+    ],
+)
+def test_a_strangers_run_reads_nothing_outside(run: RunFolder, tmp_path: Path, change: dict, sentence: str) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    lines = read_jsonl(run.round(0).samples)
+    lines[0] |= {key: value.format(secret=secret) if isinstance(value, str) else value for key, value in change.items()}
+    write_jsonl(run.round(0).samples, lines)
+    with pytest.raises(UserError, match=sentence):
+        export_review(run, tmp_path / "tasks.json", ["keep"])
+    assert not (tmp_path / "tasks.json").exists()
+
+
+@pytest.mark.parametrize("place", ["round_00/images/000000.png", "round_00/images", "round_00", "concept"])
+def test_links_lead_nowhere_outside(run: RunFolder, tmp_path: Path, place: str) -> None:
+    outside = tmp_path / "outside"
+    if (run.path / place).exists():
+        (run.path / place).rename(outside)
+    (run.path / place).symlink_to(outside)
+    for step in (lambda: export_review(run, tmp_path / "t.json", ["keep"]), lambda: import_review(run, tmp_path / "e")):
+        with pytest.raises(UserError, match="symbolic link that leads out of the run folder"):
+            step()
+
+
+def test_links_within_a_run_are_followed(run: RunFolder, tmp_path: Path) -> None:
+    (run.path / "round_00" / "images").rename(run.path / "pictures")
+    (run.path / "round_00" / "images").symlink_to(Path("..") / "pictures")
+    assert export_review(run, tmp_path / "tasks.json") == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"r00_000000": {}}', '{"r00_000000": null}', "{"])
+def test_damaged_corrections_are_named(run: RunFolder, tmp_path: Path, content: str) -> None:
+    run.corrections.write_text(content)
+    with pytest.raises(UserError, match=r"corrections\.json is damaged"):
+        export_review(run, tmp_path / "tasks.json")
