@@ -108,7 +108,7 @@ def test_images_go_out_under_the_names_of_their_samples(run: RunFolder, tmp_path
         (task,) = json.loads((tmp_path / "tasks.json").read_text())
         assert task["data"]["image"].startswith("data:image/png" if embed else "/data/local-files/?d=tasks_images/")
     images = tmp_path / "tasks_images"
-    assert [path.name for path in images.iterdir()] == [f"{sample.name}.png"]
+    assert [path.name for path in images.glob("[!.]*")] == [f"{sample.name}.png"]
     assert (images / f"{sample.name}.png").read_bytes() == sample.image_path.read_bytes()
 
 
