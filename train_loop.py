@@ -10,11 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from bootstrap.config import LoopConfig, check_files
+from bootstrap.config import LoopConfig, check_files, default_prompts
 from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
@@ -24,23 +24,33 @@ from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
+from diffugen.config.settings import PromptsConfig
 from diffugen.outputs import claim_output, paths_in
 from diffugen.progress import say
-from textual_inversion.config import Concepts
+from textual_inversion.config import WithConcepts
 
 if TYPE_CHECKING:
     from diffugen.diffusion.protocol import Pipeline
 
 
-class RunConfig(LoopConfig):
+def _words_of_classes(data: dict[str, Any]) -> PromptsConfig:
+    """Prompts with the concepts' tokens for the rare classes, in their order."""
+    tokens = (concept.placeholder_token for concept in data.get("concept", ()))
+    return default_prompts(data.get("classes", ()), dict(zip(data.get("rare_classes", ()), tokens, strict=False)))
+
+
+class RunConfig(LoopConfig, WithConcepts):
     """A run: the concepts, and the loop around them."""
 
-    concept: Concepts = Field((), description="the rare object's new word, if it needs one; or a list of such")
+    prompts: PromptsConfig = Field(
+        default_factory=_words_of_classes,
+        description="what is generated (default: the rare classes by the concepts' tokens, else by their names)",
+    )
 
     @model_validator(mode="after")
     def _one_lora(self) -> RunConfig:
-        if self.model.lora is not None and any(concept.lora for concept in self.concept):
-            raise SettingError("concept.lora", "and model.lora are both set; a model takes one, leave one out")
+        if self.model.lora is not None and any(concept.lora_rank for concept in self.concept):
+            raise SettingError("concept.lora_rank", "and model.lora are both set; a model takes one, leave one out")
         return self
 
 
@@ -83,9 +93,9 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     run = RunFolder(out.resolve())
     with run.locked():
         check_published(run)
-        run.check_resumable(config)
+        config = run.resumed(config)
         check_rounds(run)
-        pipe = prepare_pipeline(config, run)
+        pipe, config = prepare_pipeline(config, run)
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
@@ -100,21 +110,28 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     return run
 
 
-def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
-    """Check the rest of the config against the model and learn the concepts; the pipeline that knows them."""
+def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunConfig]:
+    """Check the rest of the config against the model and learn the concepts.
+
+    Returns:
+        The pipeline that knows them, and the config with what it left to the model, as `run` records it.
+    """
     from bootstrap.labelers import mask2former_labeler
     from bootstrap.prompts import check_prompts
+    from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.detector.model import load_detector
     from diffugen.detector.training import gpus
     from diffugen.diffusion.pipelines import load_pipeline
-    from textual_inversion.learn import are_learned, check_concept, learn_concepts
+    from textual_inversion.learn import Setup, are_learned, check_concept, learn_concepts
     from textual_inversion.placeholder import placeholder_tokens
 
     concepts, model = config.concept, config.model
     pipe = None
-    if not concepts or not are_learned(concepts, run.concept):
+    if not (concepts and are_learned(concepts, run.concept) and run.config.is_file()):
         say(f"loading {model.path}")
         pipe = load_pipeline(model)
+        config = config.resolved(with_model_defaults(config.generate, pipe))
+        warn_of_foreign_size(config.generate, pipe)
         say("checking photos, prompts and the base detector")
         for concept in concepts:
             check_concept(concept, pipe)
@@ -124,14 +141,12 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> Pipeline:
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
     run.write_config(config, weights=config.detector.base_weights)
     if pipe is not None and not concepts:
-        return pipe
+        return pipe, config
     del pipe  # a GPU may not have room for it beside the one that learns
-    seeded = [
-        concept.model_copy(update={"seed": derive_seed(config.seed, "concept", concept.seed)}) for concept in concepts
-    ]
-    learned = learn_concepts(seeded, model, run.concept)
+    setup = Setup(model, config.generate, derive_seed(config.seed, "concept", 0))
+    learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")
-    return load_pipeline(learned)
+    return load_pipeline(learned), config
 
 
 def describe(row: Row, config: LoopConfig) -> str:

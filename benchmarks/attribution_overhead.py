@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffugen.attention.extract import generate_with_attention
-from diffugen.config.settings import GenerateConfig, ModelConfig
+from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import write_json
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
@@ -37,6 +37,7 @@ PROMPT = Prompt(
     "a photo of a red car and a blue tent in a city at night",
     (ObjectPhrase("red car", "car"), ObjectPhrase("blue tent", "tent")),
 )
+DAAMS = AttentionConfig(blocks=("down", "up"), factors=(1, 2, 4), self_attention_factor=0)
 WAYS = ("plain", "ours", "daam")
 MIB = 2**20
 
@@ -75,7 +76,7 @@ def full_size_figures(
 ) -> dict[str, Any]:
     """Time and memory on Stable Diffusion 1.5's architecture at 512x512."""
     pipe = build_sd15(device).to(device, dtype)
-    settings = GenerateConfig(height=512, width=512, num_inference_steps=num_steps)
+    settings = GenerateConfig(height=512, width=512, num_inference_steps=num_steps, attention=DAAMS)
     on_gpu = device == "cuda"
     figures: dict[str, Any] = {"device": torch.cuda.get_device_name() if on_gpu else "cpu", "num_steps": num_steps}
     for batch in batches:
@@ -155,7 +156,7 @@ def load_toy() -> Any:
 
 
 def toy_settings() -> GenerateConfig:
-    return GenerateConfig(height=128, width=128, num_inference_steps=15, guidance_scale=4.0)
+    return GenerateConfig(height=128, width=128, num_inference_steps=15, guidance_scale=4.0, attention=DAAMS)
 
 
 def build_sd15(device: str = "cpu") -> StableDiffusionPipeline:

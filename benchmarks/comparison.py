@@ -16,8 +16,10 @@ from bootstrap.labelers import round_labelers
 from bootstrap.run_folder import RunFolder
 from bootstrap.stages import generate, judge
 from bootstrap.training_set import kept_samples
+from diffugen.attention.model_defaults import with_model_defaults
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.files import read_json, write_json
@@ -55,7 +57,7 @@ def seeded_configs(args: argparse.Namespace, *overrides: str) -> Iterator[RunCon
         config = load_run_config(args.config, [*args.set, *overrides, f"seed={seed}"])
         if config.evaluation is None:
             raise UserError(f"{args.config} has no evaluation; give a labelled dataset with evaluation.dataset")
-        yield config
+        yield config.resolved(with_model_defaults(config.generate, load_pipeline(config.model)))
 
 
 def first_round(config: RunConfig, pipe: Any, run: RunFolder) -> list[Sample]:

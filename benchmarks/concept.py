@@ -29,7 +29,7 @@ from diffugen.files import write_json
 from diffugen.toyworld import render
 from diffugen.toyworld.captions import PLACE_PHRASES, TIME_PHRASES
 from diffugen.toyworld.scene import COMMON_KINDS, INVENTED_KINDS, sample_scene
-from textual_inversion.learn import learn_concept
+from textual_inversion.learn import Setup, learn_concept
 from train_loop import load_run_config
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +67,9 @@ def main() -> None:
         config = load_run_config(path, args.set)
         if "native" not in figures:
             figures |= native_errors(load_pipeline(config.model), args.num, args.seed)
+        setup = Setup(config.model, config.generate, config.seed)
         for concept in config.concept:
-            learned = learn_concept(concept, config.model, args.out / path.stem)
+            learned = learn_concept(concept, setup, args.out / path.stem)
             kind = concept.placeholder_token.strip("<>")
             figures[kind] = concept_errors(
                 config.model, learned, concept.placeholder_token, concept.initializer_word, args.num, args.seed

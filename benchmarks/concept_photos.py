@@ -18,7 +18,6 @@ from bootstrap.run_folder import RunFolder
 from diffugen.files import read_json, write_json
 from diffugen.images import list_images
 from diffugen.toyworld.photos import write_photos
-from textual_inversion.config import LoraSettings, SamplesConfig
 from train_loop import RunConfig, prepare_pipeline
 
 FIRST_PHOTO_SEED = 880_000  # of the demo's own photos, which are seed 0's first six
@@ -47,9 +46,9 @@ def measure(config: RunConfig, num_photos: int, lora: bool, out: Path) -> dict[s
     steps = steps_of(config.rounds.num_images + copies, config)
     config = with_photos(config, num_photos, lora, out.resolve())
     with run.locked():
-        run.check_resumable(config)
+        config = run.resumed(config)
         if not (result := run.path / "row.json").is_file():
-            samples = first_round(config, prepare_pipeline(config, run), run)
+            samples = first_round(config, prepare_pipeline(config, run)[0], run)
             kept = sum(sample.kept and not sample.is_photo for sample in samples)
             repeats = max(1, round(copies / num_photos))
             scores = samples_trained(config, samples, run.path / "detector", steps, repeats)
@@ -62,7 +61,7 @@ def with_photos(config: RunConfig, num_photos: int, lora: bool, out: Path) -> Ru
     (concept,) = config.concept
     photos = out / f"photos_{num_photos}"
     write_photos(concept.placeholder_token.strip("<>"), photos, num_photos, FIRST_PHOTO_SEED + 1_000 * config.seed)
-    changes = {"photos": photos, "lora": LoraSettings() if lora else None, "samples": SamplesConfig(num_images=0)}
+    changes = {"photos": photos, "lora_rank": 4 if lora else None}
     update: dict[str, Any] = {"concept": (concept.model_copy(update=changes),)}
     if config.pool is not None:
         update["pool"] = config.pool.model_copy(update={"folder": photos})

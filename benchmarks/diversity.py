@@ -67,8 +67,8 @@ def main() -> None:
 def measure_seed(config: RunConfig, run: RunFolder) -> list[dict[str, Any]]:
     """A row per level; the concept is learned once, in the run folder."""
     with run.locked():
-        run.check_resumable(config)
-        pipe = prepare_pipeline(config, run)
+        config = run.resumed(config)
+        pipe, config = prepare_pipeline(config, run)
         num_images = config.rounds.num_images
         truth_trained(config, run.path / "judge", num_images, steps_of(num_images, config))
         rounds = {}

@@ -92,7 +92,7 @@ def read_scenes(config: RunConfig, run: RunFolder, out: Path, num: int) -> tuple
 
     The captions are the renderer's, with the words of the run's prompts for the classes.
     """
-    pipe, data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
+    (pipe, _), data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
     write_scenes(data, num, FIRST_SEED + config.seed, config.classes, rare=rare, rare_fraction=RARE_FRACTION)
     words = class_words(config.prompts)
     scenes, truths = [], {}
@@ -105,7 +105,7 @@ def read_scenes(config: RunConfig, run: RunFolder, out: Path, num: int) -> tuple
         phrases = (phrase.replace(kind, words[kind]) for phrase, kind in zip(row["phrases"], row["kinds"], strict=True))
         prompt = Prompt(text, tuple(map(ObjectPhrase, phrases, row["kinds"])), template=text)
         heatmap_path = out / f"heatmaps/{name}.npz"
-        (attention,) = read_attention(pipe, [image], [prompt], config.generate)
+        (attention,) = read_attention(pipe, [image], [prompt], config.generate.attention)
         attention.save(heatmap_path)
         image_path = data / f"images/test/{name}.png"
         scenes.append(Sample(name, image_path, prompt, task="txt2img", heatmap_path=heatmap_path))

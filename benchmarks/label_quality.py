@@ -81,8 +81,8 @@ def main() -> None:
         names, images = dataset_images(args.dataset, args.split, args.phrases, part, args.seed, args.num)
     model = ModelConfig(path=args.pipeline, device=args.device, dtype=args.dtype)
     settings = AttentionConfig(
-        attention_factors=args.factors,
-        attention_blocks=args.blocks,
+        factors=args.factors,
+        blocks=args.blocks,
         self_attention_factor=args.self_attention_factor,
         presence=True,
     )
@@ -115,10 +115,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="(default: auto)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument(
-        "--factors", type=int, nargs="+", default=[1, 2], help="as generate.attention_factors (default: 1 2)"
+        "--factors", type=int, nargs="+", default=[1, 2], help="as generate.attention.factors (default: 1 2)"
     )
-    parser.add_argument("--blocks", nargs="+", default=["up"], help="as generate.attention_blocks (default: up)")
-    parser.add_argument("--self-attention-factor", type=int, default=1, help="as in generate (default: 1)")
+    parser.add_argument("--blocks", nargs="+", default=["up"], help="as generate.attention.blocks (default: up)")
+    parser.add_argument("--self-attention-factor", type=int, default=1, help="as in generate.attention (default: 1)")
     parser.add_argument("--dataset", type=Path, help="labelled dataset (default: rendered toy scenes)")
     parser.add_argument("--split", default="val", help="of the dataset (default: val)")
     parser.add_argument("--phrases", type=Path, help="JSON lines: name, caption, phrases, kinds")

@@ -35,7 +35,7 @@ from diffugen.toyworld.rarity import rarity_table
 from diffugen.toyworld.scene import COMMON_KINDS, sample_scene
 
 WEIGHTS = Path(__file__).parents[1] / "diffugen/toyworld/weights"
-ATTENTION = AttentionConfig(attention_factors=(1,))  # the maps at the latents' size, as in the demo
+ATTENTION = AttentionConfig(blocks=("down", "up"), factors=(1,), self_attention_factor=0)  # plain, at the latents' size
 SETTINGS = GenerateConfig(height=128, width=128, num_inference_steps=20, guidance_scale=4.0, batch_size=20)
 
 

@@ -3,132 +3,150 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from diffugen.config.dataset import Img2ImgTask, InpaintTask, check_strength, check_task
-from diffugen.config.errors import SettingError
+from diffugen.config.dataset import Img2ImgTask, InpaintTask, strength_mistakes, task_mistakes
+from diffugen.config.errors import SettingError, require, within
 from diffugen.config.loader import ConfigPath, HubPath, Strict
-from diffugen.config.prompt_rules import check_classes
-from diffugen.config.settings import AttentionLabelConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
+from diffugen.config.prompt_rules import class_mistakes, prompt_mistakes, unused_slots
+from diffugen.config.settings import (
+    AttentionLabelConfig,
+    ClassMap,
+    DetectorConfig,
+    GenerateConfig,
+    ModelConfig,
+    PromptsConfig,
+    Templates,
+    Weighted,
+    default_attributes,
+    default_templates,
+)
 from diffugen.datasets.folder import class_names_of, splits_of
-from diffugen.errors import UserError
+from diffugen.errors import UserError, raise_mistakes
 from diffugen.images import list_images, read_image
-from diffugen.prompts.prompt import ObjectPhrase, Prompt
-
-Masks = Literal["consensus", "detector"]
+from diffugen.prompts.prompt import ObjectPhrase, Prompt, words_of
 
 
 class Mask2FormerConfig(Strict):
     """A Mask2Former that checks the detector too, in the classes that it can tell; of all others it says nothing."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"score_threshold": "was removed: it is 0.5, as Mask2Former's own"}
+
     model: HubPath = Field(description="folder in transformers' format, or hub id")
-    class_map: dict[str, str] = Field(
-        {}, description="the model's class names -> classes, many to one; equal names need no entry"
+    class_map: ClassMap = Field(
+        default={}, description="class -> the model's names for it, one or several (default: the same name)"
     )
-    score_threshold: float = Field(0.5, gt=0, le=1, description="instances that score lower do not count")
 
 
 class FilterConfig(Strict):
     """When a generated image and its labels are kept."""
 
-    min_score: float = Field(0.3, ge=0, le=1, description="attention instances that score lower do not count")
-    score_threshold: float = Field(0.25, gt=0, le=1, description="detector instances that score lower do not count")
-    min_iou: float = Field(0.5, gt=0, le=1, description="least mask IoU between the detector's and another's instance")
-    max_iou: float = Field(0.8, gt=0, le=1, description="a class whose labelers agree well is held to more, up to this")
-    adapt_quantile: float = Field(0.2, ge=0, le=1, description="quantile of a class's IoUs that becomes its least")
+    renamed: ClassVar[Mapping[str, str]] = {
+        "max_iou": "was removed: a class whose labelers agree well is held to at most 0.8",
+        "adapt_quantile": "was removed: a class's least IoU is the 0.2 quantile of those seen",
+        "checks": "was removed: the detector on the mirrored image and its predecessor always check",
+        "score_threshold": "was removed: detector instances that score below 0.25 do not count",
+    }
+
+    min_score: float = Field(default=0.3, ge=0, le=1, description="attention instances that score lower do not count")
+    min_iou: float = Field(
+        default=0.5, gt=0, le=1, description="least mask IoU between the detector's and another's instance"
+    )
     by: Literal["agreement", "attention"] = Field(
-        "agreement",
+        default="agreement",
         description="what decides about later rounds' generated images: that all labelers agree, or attention's scores "
         "as in round 0, and then they have attention's labels; photos of the pool need agreement in any case",
     )
-    checks: tuple[Literal["flipped", "previous"], ...] = Field(
-        ("flipped", "previous"),
-        description="who checks the detector beside attention: itself on the mirrored image, its predecessor",
+    mask2former: Mask2FormerConfig | None = Field(
+        default=None, description="a Mask2Former that checks the detector too"
     )
-    mask2former: Mask2FormerConfig | None = Field(None, description="a Mask2Former that checks the detector too")
-
-    @model_validator(mode="after")
-    def _limits(self) -> FilterConfig:
-        if self.max_iou < self.min_iou:
-            raise SettingError("max_iou", f"is {self.max_iou}, below min_iou {self.min_iou}; raise it")
-        return self
 
 
 class VariationsConfig(Strict):
     """Further images of every round but the first: kept ones of earlier rounds drawn over, or with an object repainted.
 
-    Templates may use the slots that tell of a source image, as those of `diffugen generate` do.
+    The slots of its templates are filled by its attributes and by `prompts` of the loop, or tell of the source image
+    as those of `diffugen generate` do.
     """
 
-    task: Img2ImgTask | InpaintTask = Field(discriminator="kind", description="what is done to them")
-    prompts: PromptsConfig = Field(description="what they shall show then")
-    num_images: int = Field(ge=1, description="images per round")
+    renamed: ClassVar[Mapping[str, str]] = {
+        "task": "was removed: its 'kind', 'strength' and 'only' stand directly in the entry of 'rounds.variations'; "
+        "its other settings are as 'diffugen generate' has them by default",
+        "prompts": "was removed: its 'templates' and 'attributes' stand directly in the entry of 'rounds.variations'; "
+        "its objects belong into 'prompts.objects' of the loop",
+    }
 
-    @model_validator(mode="after")
-    def _rules(self) -> VariationsConfig:
-        check_task(self.task, self.prompts)
-        if self.prompts.mode != "sampled":
-            raise SettingError(
-                "prompts.mode", f'is {self.prompts.mode!r}, but num_images are drawn; set it to "sampled"'
-            )
-        return self
+    kind: Literal["img2img", "inpaint"] = Field(description="draw over the whole image, or repaint one object")
+    strength: float | None = Field(
+        default=None, gt=0, le=1, description="share of the denoising steps (null: img2img 0.6, inpaint 1)"
+    )
+    only: tuple[str, ...] = Field(default=(), description="inpaint: classes whose objects are repainted (default: all)")
+    templates: Templates = Field(description="prompt templates: a list, or a map from template to weight")
+    attributes: dict[str, Weighted] = Field(
+        default={}, description="slot -> values, or a map from value to weight; in place of those of 'prompts'"
+    )
+    num_images: int = Field(ge=1, le=1_000_000, description="images per round")
+
+    @property
+    def task(self) -> Img2ImgTask | InpaintTask:
+        """What is done to an image; all that is no setting of the loop is as `diffugen generate` has it."""
+        strength = {} if self.strength is None else {"strength": self.strength}
+        if self.kind == "img2img":
+            return Img2ImgTask(kind="img2img", **strength)
+        # labels of kept images have passed the filter: none scores too low to be repainted
+        return InpaintTask(kind="inpaint", only=self.only, min_score=0.0, **strength)
+
+    def prompts(self, loop: PromptsConfig) -> PromptsConfig:
+        """What the images shall show: the templates, their slots filled by the entry and by the loop's prompts."""
+        attributes = {**loop.attributes, **self.attributes}
+        return loop.model_copy(update={"templates": self.templates, "attributes": attributes})
 
 
 class RoundsConfig(Strict):
     """How many rounds there are, and what each of them does."""
 
-    num_rounds: int = Field(3, ge=1, le=99, description="rounds, the first one labelled by attention")
-    num_images: int = Field(100, ge=2, description="images generated per round")
+    renamed: ClassVar[Mapping[str, str]] = {
+        "attention_fraction": "was removed: set 'rounds.masks' to \"attention\" instead of a fraction of 1",
+        "max_class_ratio": "was removed: all kept images are trained on; weigh 'prompts.templates' instead",
+        "train_on": "was removed: each round trains on what all rounds so far kept",
+        "relabel": "was removed: where agreement decides, earlier rounds' images are always labelled again",
+        "start_from": "was removed: each round fine-tunes the promoted checkpoint further",
+    }
+
+    num_rounds: int = Field(default=3, ge=1, le=99, description="rounds, the first one labelled by attention")
+    num_images: int = Field(default=100, ge=2, le=1_000_000, description="images generated per round")
     val_fraction: float = Field(
-        0.2,
+        default=0.2,
         gt=0,
         lt=1,
         description="share of round 0's kept images that checkpoints are compared on, never trained on",
     )
-    variations: tuple[VariationsConfig, ...] = Field((), description="variations that join the generated images")
-    filter: FilterConfig = Field(FilterConfig(), description="which images are kept")
+    variations: tuple[VariationsConfig, ...] = Field(
+        default=(), description="variations that join the generated images"
+    )
+    filter: FilterConfig = Field(default=FilterConfig(), description="which images are kept")
     switch_agreement: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="the detector labels once it agrees with attention on the validation images by this mean IoU",
     )
-    masks: Masks = Field(
-        "consensus",
-        description="masks of images that agreement keeps: cut from those of all labelers but the predecessor where "
-        "colours tell, else their majority's; or the detector's",
+    masks: Literal["consensus", "attention"] = Field(
+        default="consensus",
+        description="masks of generated images that agreement keeps: cut from those of all labelers but the "
+        "predecessor where colours tell, else their majority's; or attention's, against drift",
     )
-    attention_fraction: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the generated images that agreement keeps whose labels are attention's all the same, "
-        "against drift",
-    )
-    relabel: bool = Field(
-        True,
-        description="judge and label earlier rounds' generated images anew once the detector labels, all but those of "
-        "the validation split; where train_on is all_kept and filter.by is agreement",
-    )
-    max_class_ratio: float | None = Field(
-        None, ge=1, description="most training images of a class per image of the rarest; null: as they come"
-    )
-    patience: int = Field(2, ge=1, description="rounds in a row that may be rolled back before the loop stops")
-    train_on: Literal["all_kept", "latest"] = Field(
-        "all_kept", description="the images that all rounds so far kept, or the latest round's alone"
-    )
-    start_from: Literal["promoted", "base"] = Field(
-        "promoted",
-        description="fine-tune the promoted checkpoint further, or begin from the base detector every round",
+    patience: int = Field(
+        default=2, ge=1, le=99, description="rounds in a row that may be rolled back before the loop stops"
     )
 
 
 class PoolConfig(Strict):
-    """The user's own unlabelled photos as further training images: labelled and filtered anew in every round."""
+    """The user's own unlabelled photos as further training images: labelled and filtered again in every round."""
 
     folder: ConfigPath = Field(description="folder of photos")
     captions: tuple[str, ...] = Field(
@@ -136,25 +154,28 @@ class PoolConfig(Strict):
         description="what they show: 'a photo of a <grand-piano>'; several, with words for similar things, where the "
         "model knows no word for the object: what they agree on counts",
     )
-    objects: dict[str, str] = Field(min_length=1, description="phrase of a caption -> class")
+    objects: ClassMap = Field(min_length=1, description="class -> phrases of the captions")
     presence: bool = Field(
-        True,
+        default=True,
         description="with one caption: leave out what a photo does not show, as far as the model can tell; false where "
         "all of them show everything",
     )
-    repeats: int = Field(1, ge=1, description="how often each photo counts among the training images")
+    repeats: int = Field(default=1, ge=1, le=1000, description="how often each photo counts among the training images")
 
     @model_validator(mode="after")
     def _captions_agree(self) -> PoolConfig:
+        require(self._mistakes())
+        return self
+
+    def _mistakes(self) -> Iterator[SettingError]:
         shown = [[phrase.class_name for phrase in prompt.objects] for prompt in self.prompts]
         for number, classes in enumerate(shown):
             if not classes or classes != shown[0]:
-                raise SettingError(
+                yield SettingError(
                     f"captions.{number}",
                     f"names {classes or 'no class'}, but captions must name the same classes in one order, the first "
                     f"{shown[0] or 'at least one'}; write a phrase of pool.objects for each into it",
                 )
-        return self
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -163,20 +184,20 @@ class PoolConfig(Strict):
 
     def _objects_in(self, text: str) -> tuple[ObjectPhrase, ...]:
         """The phrases that stand in a caption; the words of "red car" are no further "car"."""
+        classes = {phrase: name for name, phrases in self.objects.items() for phrase in phrases}
         found = {}
-        for phrase in sorted(self.objects, key=len, reverse=True):
+        for phrase in sorted(classes, key=len, reverse=True):
             place = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
             if place:
-                found[place.start()] = ObjectPhrase(phrase, self.objects[phrase])
+                found[place.start()] = ObjectPhrase(phrase, classes[phrase])
                 text = text[: place.start()] + "\0" * len(phrase) + text[place.end() :]
         return tuple(found[start] for start in sorted(found))
 
 
-class LabelledConfig(Strict):
-    """Images that are labelled already; every round trains on them as well."""
-
-    dataset: ConfigPath = Field(description="dataset folder with a data.yaml")
-    split: str = Field("train", min_length=1, description="split of that dataset")
+def _only_a_folder(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        raise ValueError("it is now the dataset's folder itself, not a group of settings; its split 'train' is used")
+    return value
 
 
 class BaseDetectorConfig(DetectorConfig):
@@ -188,94 +209,183 @@ class BaseDetectorConfig(DetectorConfig):
 class EvaluationConfig(Strict):
     """A labelled dataset that every round is measured on. It is for reporting only: no decision reads it."""
 
-    dataset: ConfigPath = Field(description="dataset folder with a data.yaml")
-    split: str = Field("test", min_length=1, description="split of that dataset")
-    inception_weights: ConfigPath | None = Field(
-        None, description="torch-fidelity's Inception weights, to measure FID and KID as well"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "split": "was removed: the split 'test' is used, else 'val', else the first"
+    }
+
+    dataset: ConfigPath = Field(
+        description="dataset folder with a data.yaml; its split 'test' is used, else 'val', else the first"
     )
+    inception_weights: ConfigPath | None = Field(
+        default=None, description="torch-fidelity's Inception weights, to measure FID and KID as well"
+    )
+
+    @property
+    def split(self) -> str:
+        """The split that is used."""
+        splits = splits_of(self.dataset)
+        return next((name for name in ("test", "val") if name in splits), splits[0])
 
 
 class WandbConfig(Strict):
     """Weights & Biases."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "project": "was removed: set the environment variable WANDB_PROJECT (default: diffugen)"
+    }
+
     mode: Literal["disabled", "offline", "online"] = Field(
-        "disabled", description="'online' goes on offline where no account is logged in"
+        default="disabled", description="'online' goes on offline where no account is logged in"
     )
-    project: str = Field("diffugen", min_length=1, description="W&B project")
+
+
+def default_prompts(classes: tuple[str, ...], phrases: Mapping[str, str]) -> PromptsConfig:
+    """Prompts for the first class as the rare one and the others as common ones.
+
+    Args:
+        classes: of the run.
+        phrases: what prompts call a class where that is not its name, such as the token of a concept.
+    """
+    slots = {"rare": classes[:1], "common": classes[1:]}
+    objects: dict[str, ClassMap] = {
+        slot: {name: (phrases.get(name) or words_of(name, {}),) for name in names}
+        for slot, names in slots.items()
+        if names
+    }
+    unchecked = PromptsConfig.model_construct(objects=objects)  # a factory of defaults must not raise
+    templates = default_templates({"objects": objects})
+    attributes = default_attributes({"objects": objects, "templates": templates})
+    return unchecked.model_copy(update={"templates": templates, "attributes": attributes})
 
 
 class LoopConfig(Strict):
     """Everything about a loop except how its concept is learned."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="name of the run, and of its folder")
-    seed: int = Field(0, ge=0, lt=2**31, description="every random choice follows from it")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="every random choice follows from it")
     classes: tuple[str, ...] = Field(min_length=1, description="class names, in the order of their ids")
-    rare_classes: tuple[str, ...] = Field(min_length=1, description="the classes that the run is for")
+    rare_classes: tuple[str, ...] = Field(
+        default_factory=lambda data: data.get("classes", ())[:1],
+        min_length=1,
+        description="the classes that the run is for (default: the first)",
+    )
     model: ModelConfig = Field(description="the diffusion model")
-    prompts: PromptsConfig = Field(description="what is generated")
-    generate: GenerateConfig = Field(GenerateConfig(), description="how images are generated")
-    label: AttentionLabelConfig = Field(AttentionLabelConfig(), description="how heatmaps become instances")
+    prompts: PromptsConfig = Field(
+        default_factory=lambda data: default_prompts(data.get("classes", ()), {}),
+        description="what is generated (default: the classes by their names, the first as {rare}, others as {common})",
+    )
+    generate: GenerateConfig = Field(default=GenerateConfig(), description="how images are generated")
+    label: AttentionLabelConfig = Field(default=AttentionLabelConfig(), description="how heatmaps become instances")
     detector: BaseDetectorConfig = Field(description="the detector and its fine-tuning")
     pool: PoolConfig | None = Field(default=None, description="photos to train on besides generated images")
-    labelled: LabelledConfig | None = Field(default=None, description="labelled images to train on as well")
-    rounds: RoundsConfig = Field(RoundsConfig(), description="the rounds")
-    evaluation: EvaluationConfig | None = Field(None, description="a labelled dataset to report on")
-    wandb: WandbConfig = Field(WandbConfig(), description="experiment tracking")
+    labelled: Annotated[ConfigPath, BeforeValidator(_only_a_folder)] | None = Field(
+        default=None,
+        description="labelled images to train on as well: a dataset folder with a data.yaml and a split 'train'",
+    )
+    rounds: RoundsConfig = Field(default=RoundsConfig(), description="the rounds")
+    evaluation: EvaluationConfig | None = Field(default=None, description="a labelled dataset to report on")
+    wandb: WandbConfig = Field(default=WandbConfig(), description="experiment tracking")
 
     @model_validator(mode="after")
-    def _rules(self) -> LoopConfig:
-        check_classes(self.classes, self.prompts.objects)
-        for phrase, name in self.pool.objects.items() if self.pool else ():
-            if name not in self.classes:
-                raise SettingError(f"pool.objects.{phrase}", f"is {name!r}, which is not in classes; add it there")
-        for number, name in enumerate(self.rare_classes):
-            if name not in self.classes:
-                raise SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
-            if name in self.rare_classes[:number]:
-                raise SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
-        checker = self.rounds.filter.mask2former
-        for known, name in checker.class_map.items() if checker else ():
-            if name not in self.classes:
-                key = f"rounds.filter.mask2former.class_map.{known}"
-                raise SettingError(key, f"is {name!r}, which is not in classes; add it there")
-        for number, entry in enumerate(self.rounds.variations):
-            check_strength(f"rounds.variations.{number}.task.strength", entry.task, self.generate)
-            for key, name in _classes_named(entry):
-                if name not in self.classes:
-                    raise SettingError(
-                        f"rounds.variations.{number}.{key}", f"names {name!r}, which is not in classes; add it there"
-                    )
+    def _parts_fit(self) -> LoopConfig:
+        require(self._mistakes())
         return self
 
+    def _mistakes(self) -> Iterator[SettingError]:
+        yield from class_mistakes(self.classes, self.prompts.objects)
+        slots = self.prompts.objects, self.prompts.attributes
+        yield from within("prompts", prompt_mistakes(self.prompts.texts, *slots))  # default ones are not checked yet
+        for number, name in enumerate(self.rare_classes):
+            if name not in self.classes:
+                yield SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
+            if name in self.rare_classes[:number]:
+                yield SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
+        if self.pool is not None:
+            yield from self._class_map_mistakes("pool.objects", self.pool.objects)
+        if (checker := self.rounds.filter.mask2former) is not None:
+            yield from self._class_map_mistakes("rounds.filter.mask2former.class_map", checker.class_map)
+        yield from self._template_mistakes()
 
-def _classes_named(entry: VariationsConfig) -> Iterator[tuple[str, str]]:
-    """Settings that name classes, and the classes."""
-    yield from ((f"prompts.objects.{slot}", name) for slot, names in entry.prompts.objects.items() for name in names)
-    yield from (("task.words", name) for name in entry.task.words)
-    if isinstance(entry.task, InpaintTask):
-        yield from (("task.only", name) for name in entry.task.only)
-        yield from (("task.replace", name) for name in entry.task.replace)
+    def _class_map_mistakes(self, key: str, class_map: ClassMap) -> Iterator[SettingError]:
+        unknown = [name for name in class_map if name not in self.classes]
+        if unknown and all(name in self.classes for names in class_map.values() for name in names):
+            turned = {names[0]: [name] for name, names in class_map.items() if names}
+            yield SettingError(key, f"is the wrong way round, it leads from a class to names: {turned!r}")
+            return
+        for name in unknown:
+            yield SettingError(f"{key}.{name}", f"has the class {name!r}, which is not in classes; add it there")
+        names = [name for names in class_map.values() for name in names]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield SettingError(key, f"has {name!r} for two classes; keep one of them")
+
+    def _template_mistakes(self) -> Iterator[SettingError]:
+        prompts, texts = self.prompts, self.prompts.texts
+        for number, entry in enumerate(self.rounds.variations):
+            key, filled = f"rounds.variations.{number}", entry.prompts(prompts)
+            texts = [*texts, *filled.texts]
+            yield from within(key, prompt_mistakes(filled.texts, prompts.objects, filled.attributes))
+            yield from within(key, unused_slots(filled.texts, {}, entry.attributes))
+            yield from task_mistakes(f"{key}.templates", entry.task, filled.texts, filled)
+            yield from strength_mistakes(f"{key}.strength", entry.task.strength, self.generate)
+            for name in entry.only:
+                if name not in self.classes:
+                    yield SettingError(f"{key}.only", f"names {name!r}, which is not in classes; add it there")
+        yield from within("prompts", unused_slots(texts, prompts.objects, prompts.attributes))
+
+    def resolved(self, generate: GenerateConfig) -> Self:
+        """The config with what it left to the model: how images are generated, and the detector's size by theirs."""
+        side = -(-max(generate.size_hw) // 32) * 32
+        detector = self.detector.model_copy(update={"imgsz": self.detector.imgsz or side})
+        return self.model_copy(update={"generate": generate, "detector": detector})
+
+
+LEFT_TO_MODEL = (
+    *(f"generate.{name}" for name in ("height", "width")),
+    *(f"generate.attention.{name}" for name in ("blocks", "factors", "self_attention_factor")),
+    "detector.imgsz",
+)
+"""Settings of a loop that are taken from the model where they are null."""
 
 
 def check_files(config: LoopConfig) -> None:
     """Check that the files that a loop starts from are there.
 
     Raises:
-        UserError: for the first that is not.
+        UserError: files are not, or do not fit; all of them are named.
     """
-    weights, evaluation = config.detector.base_weights, config.evaluation
+    mistakes = []
+    for check in (_check_weights, _check_pool, _check_labelled, _check_evaluation):
+        try:
+            check(config)
+        except UserError as error:
+            mistakes.append(str(error))
+    raise_mistakes("the config", mistakes)
+
+
+def _check_weights(config: LoopConfig) -> None:
+    weights = config.detector.base_weights
     if not weights.is_file():
         raise UserError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
     if weights.suffix == ".onnx":
         raise UserError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
+
+
+def _check_pool(config: LoopConfig) -> None:
     if config.pool is not None:
         for path in list_images(config.pool.folder, what="setting 'pool.folder':"):
             read_image(path, "setting 'pool.folder': image")
+
+
+def _check_labelled(config: LoopConfig) -> None:
     if config.labelled is not None:
-        _check_split("labelled", config.labelled.dataset, config.labelled.split)
+        _check_dataset("labelled", config.labelled, "train")
+
+
+def _check_evaluation(config: LoopConfig) -> None:
+    evaluation = config.evaluation
     if evaluation is None:
         return
-    _check_split("evaluation", evaluation.dataset, evaluation.split)
+    _check_dataset("evaluation.dataset", evaluation.dataset)
     missing = [name for name in config.classes if name not in class_names_of(evaluation.dataset)]
     if missing:
         raise UserError(
@@ -284,14 +394,13 @@ def check_files(config: LoopConfig) -> None:
         )
 
 
-def _check_split(setting: str, dataset: Path, split: str) -> None:
+def _check_dataset(setting: str, dataset: Path, split: str | None = None) -> None:
     if not (dataset / "data.yaml").is_file():
         raise UserError(
-            f"setting '{setting}.dataset': {dataset} has no data.yaml; "
-            f"give the folder of a labelled dataset, or leave '{setting}' out"
+            f"setting '{setting}': {dataset} has no data.yaml; give the folder of a labelled dataset, or leave "
+            f"'{setting.split('.')[0]}' out"
         )
-    if split not in splits_of(dataset):
-        raise UserError(
-            f"setting '{setting}.split' is {split!r}, but {dataset} has the splits "
-            f"{', '.join(splits_of(dataset))}; choose one of them"
-        )
+    splits = splits_of(dataset)
+    if not splits or (split is not None and split not in splits):
+        wanted = f"split {split!r}" if split else "split"
+        raise UserError(f"setting '{setting}': {dataset} has no {wanted}, only {splits}; give another dataset")

@@ -22,6 +22,13 @@ from diffugen.sample import Outcome
 MIN_PAIRS = 10
 """Pairs of a class that must have been seen before its threshold adapts."""
 
+MIN_DETECTOR_SCORE = 0.25
+"""Instances that a detector is less sure of do not count: ultralytics' own default."""
+
+ADAPT_QUANTILE, MAX_IOU = 0.2, 0.8
+"""A class's least IoU is this quantile of those seen, but no more than this: a fifth of the pairs are doubtful, and
+masks of two labelers that differ by a pixel all around have an IoU of 0.8 where objects are small."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -89,7 +96,7 @@ def judge_by_agreement(
         prompt: the image's prompt.
         labels: by labeler: "detector", whose labels are judged, "attention", and further ones.
         class_names: names of the class ids.
-        config: `min_score` applies to attention, `score_threshold` to all others.
+        config: `min_score` applies to attention, `MIN_DETECTOR_SCORE` to all others.
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
         known_classes: by labeler, the classes that it can tell; a labeler that is not in it can tell all.
     """
@@ -119,7 +126,7 @@ def judge_by_agreement(
 
 def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:
     """The instances of each labeler whose scores reach its threshold."""
-    least = {name: config.min_score if name == "attention" else config.score_threshold for name in labels}
+    least = {name: config.min_score if name == "attention" else MIN_DETECTOR_SCORE for name in labels}
     return {name: found.subset(found.scores >= least[name]) for name, found in labels.items()}
 
 
@@ -127,15 +134,15 @@ def adapted_min_ious(seen: Mapping[str, Sequence[float]], config: FilterConfig) 
     """The least IoU by class, raised where labelers agree well.
 
     A class's worst pairs are its likeliest mistakes, whatever its usual agreement (compare the thresholds by class of
-    FlexMatch, Zhang et al. 2021). The threshold is the `adapt_quantile` of the class's IoUs, between `min_iou` and
-    `max_iou`. Classes with fewer than ten pairs keep `min_iou`.
+    FlexMatch, Zhang et al. 2021). The threshold is the `ADAPT_QUANTILE` of the class's IoUs, between `min_iou` and
+    `MAX_IOU`. Classes with fewer than ten pairs keep `min_iou`.
 
     Args:
         seen: class name -> IoUs of the detector's and attention's matched instances in this round.
-        config: `min_iou`, `max_iou` and `adapt_quantile` apply.
+        config: `min_iou` applies.
     """
     return {
-        name: float(np.clip(np.quantile(ious, config.adapt_quantile), config.min_iou, config.max_iou))
+        name: float(max(min(np.quantile(ious, ADAPT_QUANTILE), MAX_IOU), config.min_iou))
         for name, ious in sorted(seen.items())
         if len(ious) >= MIN_PAIRS
     }

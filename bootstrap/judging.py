@@ -16,7 +16,6 @@ from bootstrap.disagreement import (
     matched_ious,
 )
 from bootstrap.labelers import EncodedLabels
-from bootstrap.run_folder import derive_seed
 from bootstrap.samples import decided
 from diffugen.images import BLANK, is_blank
 from diffugen.instances import Instances
@@ -40,8 +39,8 @@ def judge_images(
 
     Args:
         samples, labels: aligned; all images were labelled by the same labelers.
-        loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. A share of these, photos
-            apart, has attention's labels all the same, so that errors of the detector cannot feed on themselves there.
+        loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. With attention's, photos
+            apart, errors of the detector cannot feed on themselves.
         shown: a prompt for each image that asks for all it must show; by default its own.
         known_classes: see `judge_by_agreement`.
     """
@@ -81,9 +80,9 @@ def _with_labels(
     if config.by == "attention" and not sample.is_photo:
         by_score = judge_by_score(prompt, found["attention"], loop.classes, config)
         return replace(by_score, agreement=agreed.agreement), "attention"
-    if agreed.kept and not sample.is_photo and _drawn(rounds.attention_fraction, loop.seed, sample.name):
+    if agreed.kept and not sample.is_photo and rounds.masks == "attention":
         return agreed.with_instances(above_threshold(found, config)["attention"]), "attention"
-    if agreed.kept and rounds.masks == "consensus":
+    if agreed.kept:
         votes = above_threshold(found, config)
         votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
         shared = consensus(sample.pixels(), votes, load_outliner(loop.label, loop.model.device))
@@ -105,8 +104,3 @@ def _agreement_by_class(
         for index, iou in matched_ious(pair["detector"], pair["attention"]).items():
             seen[class_names[pair["detector"].class_ids[index]]].append(iou)
     return seen
-
-
-def _drawn(fraction: float, seed: int, name: str) -> bool:
-    """Whether this image is one of a fixed share; the same in every run."""
-    return derive_seed(seed, "attention", name) < fraction * 2**31

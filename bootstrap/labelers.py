@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from bootstrap.config import LoopConfig
+from bootstrap.disagreement import MIN_DETECTOR_SCORE
 from bootstrap.run_folder import RunFolder, promoted_rounds
+from diffugen.class_maps import by_their_names
 from diffugen.config.settings import DetectorConfig
 from diffugen.errors import UserError
 from diffugen.instances import Instances
@@ -78,11 +80,9 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     if not with_detector:
         return labelers
     *earlier, best = promoted_rounds(run)
-    checks = config.rounds.filter.checks
     labelers["detector"] = detector_labeler(best.weights, config)
-    if "flipped" in checks:
-        labelers["flipped"] = MirroredLabeler(labelers["detector"])
-    if "previous" in checks and earlier:
+    labelers["flipped"] = MirroredLabeler(labelers["detector"])
+    if earlier:
         labelers["previous"] = detector_labeler(earlier[-1].weights, config)
     if (mask2former := mask2former_labeler(config)) is not None:
         labelers["mask2former"] = mask2former
@@ -99,7 +99,7 @@ def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
     return DetectorLabeler(
         weights,
         config.classes,
-        score_threshold=config.rounds.filter.score_threshold,
+        score_threshold=MIN_DETECTOR_SCORE,
         imgsz=config.detector.imgsz,
         device=first_device(config.detector),
     )
@@ -123,8 +123,7 @@ def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
         labeler = Mask2FormerLabeler(
             settings.model,
             config.classes,
-            score_threshold=settings.score_threshold,
-            class_map=settings.class_map,
+            class_map=by_their_names(settings.class_map),
             device=config.model.device,
         )
     except UserError as error:

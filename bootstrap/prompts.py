@@ -49,4 +49,4 @@ def check_prompts(config: LoopConfig, pipe: Pipeline, new_tokens: Sequence[Seque
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
     pool = config.pool.prompts if config.pool else []
     for prompt in [*prompts.values(), *possible_prompts(config, list(prompts.values())), *pool]:
-        check_prompt(reader, prompt, config.generate.attend)
+        check_prompt(reader, prompt, config.generate.attention.attend)

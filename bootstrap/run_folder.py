@@ -8,18 +8,21 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from bootstrap.config import LEFT_TO_MODEL
 from diffugen.config.errors import first_difference
-from diffugen.config.loader import Strict
+from diffugen.config.loader import Strict, validate
 from diffugen.errors import UserError
 from diffugen.files import locked, read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
+
+AnyConfig = TypeVar("AnyConfig", bound=Strict)
 
 PACKAGES = (
     "diffugen",
@@ -194,23 +197,28 @@ class RunFolder:
         """Keep every other process out of the run folder, see `diffugen.files.locked`."""
         return locked(self.path)
 
-    def check_resumable(self, config: Strict) -> None:
-        """A folder that holds results goes on only with the config that it was started with.
+    def resumed(self, config: AnyConfig) -> AnyConfig:
+        """The config, with what it left to the model as it was when the run was started.
 
-        Only how long the loop goes on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
+        A folder that holds results resumes only with the config that it was started with. Only how long the loop goes
+        on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
 
         Raises:
-            UserError: a setting differs; the message names it with both values.
+            UserError: a setting differs; the message names it with both values. Or the run's config.json is damaged.
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
-            return
-        before, now = (_without_length(values) for values in (self._started_with(), config.model_dump(mode="json")))
-        difference = first_difference(before, now)
+            return config
+        started_with = self._started_with()
+        now = config.model_dump(mode="json")
+        for path in LEFT_TO_MODEL:
+            _fill(now, started_with, path.split("."))
+        difference = first_difference(_without_length(started_with), _without_length(now))
         if difference is not None:
             raise UserError(
                 f"{difference} since run folder {self.path} was started; change it back to resume, "
                 "or give another folder with --out"
             )
+        return validate(now, type(config), where=f"the config of {self.path}")
 
     def write_config(self, config: Strict, *, weights: Path) -> None:
         """Record the resolved config, and what else the results depend on."""
@@ -229,11 +237,29 @@ class RunFolder:
         write_json(self.config, record)
 
     def _started_with(self) -> dict[str, Any]:
-        return read_json(self.config)["config"]
+        try:
+            values = read_json(self.config)["config"]
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(
+                f"{self.config} is damaged ({reason}); restore it from a copy, or give another folder with --out"
+            ) from None
+        if not isinstance(values, dict):
+            raise UserError(f"{self.config} is damaged; restore it from a copy, or give another folder with --out")
+        return values
 
 
 LENGTH_SETTINGS = ("num_rounds", "patience")
 """Settings of `rounds` that decide how many of them there are, and nothing else."""
+
+
+def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
+    """Take a value that is null from the record."""
+    *groups, name = path
+    for group in groups:
+        values, recorded = (side.get(group) if isinstance(side, dict) else None for side in (values, recorded))
+    if isinstance(values, dict) and isinstance(recorded, dict) and name in values and values[name] is None:
+        values[name] = recorded.get(name)
 
 
 def _without_length(config: dict[str, Any]) -> dict[str, Any]:

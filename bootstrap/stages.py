@@ -111,8 +111,8 @@ def read_pool(context: RoundContext, pipe: Pipeline) -> list[Sample]:
     """
     pool, first, folder = context.config.pool, context.run.round(0), context.folder
     assert pool is not None
-    settings = context.config.generate.model_copy(update={"presence": pool.presence})
-    photos = read_photos(pipe, pool.folder, pool.prompts, settings, first.path, model=model_name(pipe))
+    attention = context.config.generate.attention.model_copy(update={"presence": pool.presence})
+    photos = read_photos(pipe, pool.folder, pool.prompts, attention, first.path, model=model_name(pipe))
     named = [replace(photo, name=f"{folder.prefix}{photo.name}") for photo in photos]
     return named if folder == first else [_linked(photo, folder) for photo in named]
 
@@ -165,12 +165,9 @@ def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, La
 def relabels_earlier(context: RoundContext) -> bool:
     """Whether a round re-labels the images of earlier ones.
 
-    That is where the config wants it, all kept images are trained on and the detector's labels count: attention's do
-    not change.
+    That is where the detector's labels count: attention's do not change.
     """
-    rounds = context.config.rounds
-    wanted = rounds.relabel and rounds.train_on == "all_kept" and rounds.filter.by == "agreement"
-    return wanted and context.labeler == "detector"
+    return context.config.rounds.filter.by == "agreement" and context.labeler == "detector"
 
 
 def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, Labeler]) -> None:
@@ -216,7 +213,7 @@ def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path
     if config.labelled is not None:
         import_labelled(config.labelled, config.classes, run.labelled)
         given = labelled_samples(run.labelled, config.classes)
-    chosen = [*validation_samples(run), *training_samples(config, samples, earlier_samples(context))]
+    chosen = [*validation_samples(run), *training_samples(samples, earlier_samples(context))]
     repeats = config.pool.repeats if config.pool else 1
     write_dataset(folder.dataset, chain(kept_samples(chosen, repeats), given), config.classes)
     return folder.dataset
@@ -232,8 +229,7 @@ def fine_tune(context: RoundContext) -> Path:
     config, folder, best = context.config, context.folder, promoted_round(context.run)
     workdir = folder.path / "finetune"
     if not folder.weights.is_file():
-        from_base = best is None or config.rounds.start_from == "base"
-        base = config.detector.base_weights if from_base or best is None else best.weights
+        base = config.detector.base_weights if best is None else best.weights
         seed = derive_seed(config.seed, "detector", folder.index)
         finetune(base, folder.dataset / "data.yaml", folder.weights, config.detector, seed=seed, workdir=workdir)
     shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it

@@ -17,7 +17,7 @@ STAGES = ("generate", "label", "finetune", "compare", "evaluate")
 def stage(context: RoundContext, name: str) -> Iterator[None]:
     """Time a stage of a round. Bars in the block name the round and how long the whole run still takes."""
     rounds = context.config.rounds
-    left = describe_time_left(_seconds_by_round(context), context.index, name, rounds.num_rounds, rounds.train_on)
+    left = describe_time_left(_seconds_by_round(context), context.index, name, rounds.num_rounds)
     with part(round_title(context.index, rounds.num_rounds) + left), context.folder.timed(name):
         yield
 
@@ -27,19 +27,17 @@ def round_title(index: int, num_rounds: int) -> str:
     return f"round {index + 1}/{num_rounds}"
 
 
-def describe_time_left(
-    seconds: Mapping[int, Mapping[str, float]], index: int, name: str, num_rounds: int, train_on: str
-) -> str:
+def describe_time_left(seconds: Mapping[int, Mapping[str, float]], index: int, name: str, num_rounds: int) -> str:
     """How long a run takes from the start of a stage on, such as " (run: 12 min left)"; empty if nothing is known.
 
     A stage is expected to take what it took in the latest round that has it. Fine-tuning takes longer from round to
-    round where all kept images are trained on.
+    round, as all kept images are trained on.
 
     Args:
         seconds: of stages so far, by round and stage; what the current round has of this stage and later ones was
             cut off.
         index, name: the round and the stage that begins.
-        num_rounds, train_on: the settings.
+        num_rounds: the setting.
     """
     before = STAGES[: STAGES.index(name)]
     ended = {**seconds, index: {other: value for other, value in seconds.get(index, {}).items() if other in before}}
@@ -51,7 +49,7 @@ def describe_time_left(
                 is_whole = False
                 continue
             latest = max(measured)
-            grows = other == "finetune" and train_on == "all_kept"
+            grows = other == "finetune"
             expected += measured[latest] * ((later + 1) / (latest + 1) if grows else 1)
     return f" (run: {'' if is_whole else 'over '}{duration(expected)} left)" if expected else ""
 

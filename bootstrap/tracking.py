@@ -77,7 +77,7 @@ class Tracker:
         if mode != self.config.mode:
             logger.warning("W&B: no account is logged in, so the run is logged offline; `wandb sync` uploads it")
         self._wandb = wandb.init(
-            project=self.config.project,
+            project=os.environ.get("WANDB_PROJECT", "diffugen"),
             name=self.run.path.name,
             id=self._state["id"],
             resume="allow" if mode == "online" else None,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bootstrap.config import LabelledConfig, LoopConfig
 from bootstrap.samples import one_per_photo
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
@@ -27,11 +26,11 @@ def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[
             yield sample if number == 0 else replace(sample, name=f"{sample.name}_again{number}")
 
 
-def import_labelled(config: LabelledConfig, class_names: Sequence[str], target: Path) -> None:
+def import_labelled(dataset: Path, class_names: Sequence[str], target: Path) -> None:
     """Copy a labelled dataset into the run once, its class ids those of the run; later rounds link to it."""
     if not target.is_dir():
-        images = read_dataset(config.dataset, config.split, class_names)
-        provenance = {"dataset": config.dataset.name, "labeler": "given"}
+        images = read_dataset(dataset, "train", class_names)
+        provenance = {"dataset": dataset.name, "labeler": "given"}
         given = (Sample.labelled(f"given_{name}", image, found, "train", provenance) for name, image, found in images)
         write_dataset(target, given, class_names)
 
@@ -43,28 +42,25 @@ def labelled_samples(target: Path, class_names: Sequence[str]) -> Iterator[Sampl
         yield Sample.labelled(name, image, instances, "train", {"labeler": "given"})
 
 
-def training_samples(config: LoopConfig, samples: Sequence[Sample], earlier: Sequence[Sample]) -> list[Sample]:
-    """What a round trains on: its own kept samples, and those of earlier rounds unless only the latest count.
+def training_samples(samples: Sequence[Sample], earlier: Sequence[Sample]) -> list[Sample]:
+    """What a round trains on: its own kept samples, and those of earlier rounds.
 
     Samples that a person corrected are always included, with the corrected labels. Variations of an image that was
     rejected later are left out: they show what it shows, and inpainted ones have part of its labels.
     """
-    chosen, rounds = _train(samples), config.rounds
+    chosen = _train(samples)
     rejected = {sample.name for sample in earlier if not sample.kept}
     earlier = [
         sample
         for sample in one_per_photo(earlier)
         # every round re-labels the photos of the pool: the latest labels count, unless a person corrected them
-        if sample.labeler == "person" or (rounds.train_on == "all_kept" and not sample.is_photo)
+        if sample.labeler == "person" or not sample.is_photo
     ]
     by_person = {sample.image_path.stem for sample in earlier if sample.labeler == "person" and sample.is_photo}
     chosen = _train(earlier) + [
         sample for sample in chosen if not sample.is_photo or sample.image_path.stem not in by_person
     ]
-    chosen = [sample for sample in chosen if sample.labeler == "person" or _parent_name(sample) not in rejected]
-    if rounds.max_class_ratio is not None:
-        chosen = balance_classes(chosen, len(config.classes), rounds.max_class_ratio)
-    return chosen
+    return [sample for sample in chosen if sample.labeler == "person" or _parent_name(sample) not in rejected]
 
 
 def _train(samples: Sequence[Sample]) -> list[Sample]:
@@ -111,27 +107,3 @@ def choose_validation(
     if not any(sample.name in splits for sample in with_rare):
         splits[with_rare[-1].name] = "val"
     return [replace(sample, split=splits.get(sample.name, sample.split)) for sample in samples]
-
-
-def balance_classes(samples: Sequence[Sample], num_classes: int, max_ratio: float) -> list[Sample]:
-    """Leave out the least certain images of classes that many more images show than the rarest one.
-
-    Args:
-        samples: kept ones.
-        num_classes: class ids are below it.
-        max_ratio: most images of a class per image of the rarest class that has any.
-
-    Returns:
-        The others, in their order. An image stays as long as any of its classes needs it; images without objects stay.
-    """
-    totals = [sum(class_id in sample.class_ids for sample in samples) for class_id in range(num_classes)]
-    cap = max_ratio * min((total for total in totals if total), default=0)
-    counts = [0] * num_classes
-    chosen = set()
-    for sample in sorted(samples, key=lambda sample: -min(sample.scores, default=1.0)):
-        classes = set(sample.class_ids)
-        if not classes or any(counts[class_id] + 1 <= cap for class_id in classes):
-            chosen.add(sample.name)
-            for class_id in classes:
-                counts[class_id] += 1
-    return [sample for sample in samples if sample.name in chosen]

@@ -73,8 +73,8 @@ def possible_prompts(config: LoopConfig, prompts: Sequence[Prompt]) -> list[Prom
         planned = _plan(entry, images, config, seed=number)
         if not planned:
             raise UserError(
-                f"setting 'rounds.variations.{number}.task': no object that 'prompts' asks for may be repainted; "
-                "see its settings 'only' and 'replace'"
+                f"setting 'rounds.variations.{number}': no object that 'prompts' asks for may be repainted; "
+                "see its setting 'only'"
             )
         found += [variation.prompt for variation in planned]
     return found
@@ -103,14 +103,14 @@ def _plan(
     seed: int,
     num_images: int | None = None,
 ) -> list[Variation]:
-    task = entry.task.model_copy(update={"words": class_words(config.prompts) | entry.task.words})
-    size_hw = config.generate.size_hw
+    words = {name: (text,) for name, text in class_words(config.prompts).items()}
+    task, prompts = entry.task.model_copy(update={"words": words}), entry.prompts(config.prompts)
     return plan_variations(
         sources,
         config.classes,
         task,
-        entry.prompts,
-        size_hw=size_hw,
+        prompts,
+        size_hw=config.generate.size_hw,
         num_images=num_images,
         seed=seed,
     )

@@ -11,6 +11,12 @@ from diffugen.errors import UserError
 if TYPE_CHECKING:
     from diffugen.instances import Instances
 
+
+def by_their_names(class_map: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The class maps of configs (class -> a model's names for it) as the functions here take them."""
+    return {their: own for own, names in class_map.items() for their in names}
+
+
 _NUM_SHOWN = 10  # class names in a message; COCO has 80
 
 

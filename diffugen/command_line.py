@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, UserErrors
 from diffugen.files import is_full_disk
 from diffugen.registered import COMMANDS, registered
 
@@ -51,7 +51,7 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if came:  # whatever the libraries on the way made of the exception
             return _stopped(program, came[0])
         if isinstance(error, UserError):
-            return _fail(program, str(error))
+            return _fail(program, str(error), keep_lines=isinstance(error, UserErrors))
         if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -88,8 +88,9 @@ def _our_packages() -> set[str]:
     return {"diffugen", "__main__", *registrants}
 
 
-def _fail(program: str, message: str) -> int:
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(program: str, message: str, *, keep_lines: bool = False) -> int:
+    lines = [" ".join(line.split()) for line in (message.split("\n") if keep_lines else [message])]
+    print(f"{program}: error: " + "\n  ".join(lines), file=sys.stderr)
     return EXIT_USER_ERROR
 
 

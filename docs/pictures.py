@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bootstrap.run_folder import RunFolder
+from bootstrap.run_folder import RunFolder, derive_seed
 from diffugen.attention.heatmaps import ImageAttention
 from diffugen.config.loader import validate
 from diffugen.datasets.folder import class_names_of, read_dataset
@@ -28,7 +28,7 @@ from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.sample import Sample, read_samples
 from textual_inversion.config import ConceptConfig
-from textual_inversion.learn import learn_concept
+from textual_inversion.learn import Setup, learn_concept
 from textual_inversion.pictures import generate_samples
 from train_loop import RunConfig
 
@@ -115,14 +115,14 @@ def found(config: RunConfig, run: RunFolder, number: int) -> list[np.ndarray]:
 def concepts(config: RunConfig, run: RunFolder, work: Path, number: int = 4) -> list[Line]:
     """Photos of the object, and what the model draws for a concept that was learned and for one that was not."""
     concept = config.concept[0]
-    no_sheet = concept.samples.model_copy(update={"num_images": 0})
-    unlearned = concept.model_copy(update={"steps": TOO_FEW_STEPS, "samples": no_sheet})
+    unlearned = concept.model_copy(update={"steps": TOO_FEW_STEPS})
+    setup = Setup(config.model, config.generate, derive_seed(config.seed, "concept", 0))
     good = f"{concept.steps} steps: rough, but a\nbody on legs, and no\nlonger a {concept.initializer_word}"
     bad = f"{TOO_FEW_STEPS} steps: the word still\nmeans {concept.initializer_word}"
     return [
         Line("Your photos", "", first_photos(concept, number)),
         Line("Good enough", good, drawn(config, run.concept / "learned_embeds.safetensors", number)),
-        Line("Bad", bad, drawn(config, learn_concept(unlearned, config.model, work), number)),
+        Line("Bad", bad, drawn(config, learn_concept(unlearned, setup, work), number)),
     ]
 
 
@@ -130,11 +130,9 @@ def drawn(config: RunConfig, learned: Path, number: int) -> list[np.ndarray]:
     """Images of the first concept's word by the run's model and an embedding file, the same seeds for any file."""
     concept = config.concept[0]
     pipe = load_pipeline(config.model.model_copy(update={"embeddings": (learned,)}))
-    captions = tuple(f"a photo of a {colour} {{}} by day" for colour in ("black", "red", "white", "blue"))
-    sheet = concept.samples.model_copy(update={"num_images": number})
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    settings = concept.model_copy(update={"seed": 7, "templates": captions, "samples": sheet})
-    images = generate_samples(pipe, settings, concept.placeholder_token, (side, side))
+    colours = ("black", "red", "white", "blue")[:number]
+    captions = [f"a photo of a {colour} {concept.placeholder_token} by day" for colour in colours]
+    images = generate_samples(pipe, captions, config.generate, seed=7)
     return [enlarged(np.asarray(image)) for image in images]
 
 

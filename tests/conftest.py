@@ -12,7 +12,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import that reads it:
 
 import pytest
 from diffusers import StableDiffusionPipeline
+from hypothesis import settings
 from tiny_models import build_pipeline
+
+# Fuzzers draw the same examples every time; the bar is run with `--hypothesis-profile=bar`.
+settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("bar", max_examples=10_000, deadline=None, derandomize=True)
+settings.load_profile("usual")
 
 if TYPE_CHECKING:
     from bootstrap.run_folder import RunFolder

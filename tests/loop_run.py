@@ -29,13 +29,8 @@ CONFIG: dict[str, Any] = {
         "placeholder_token": "<piano>",
         "initializer_word": "tent",
         "photos": "photos",
-        "height": 64,
-        "width": 96,
         "steps": 4,
         "batch_size": 1,
-        "checkpoint_every": 1,
-        "augment": {"views_per_photo": 1},
-        "samples": {"num_images": 0},
     },
     "prompts": {
         "templates": [

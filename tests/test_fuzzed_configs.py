@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,27 +16,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffugen.config.dataset import DatasetConfig
-from diffugen.config.loader import Strict, load_config, validate
+from diffugen.config.jobs import load_jobs
+from diffugen.config.loader import Strict, load_config, uncommented, validate
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptRunConfig
-from train_loop import RunConfig
+from train_loop import RunConfig, load_run_config
 
-fuzzed = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+NOT_PER_EXAMPLE = [HealthCheck.function_scoped_fixture]
+fuzzed = settings(max_examples=30, suppress_health_check=NOT_PER_EXAMPLE)
+mutating = settings(suppress_health_check=NOT_PER_EXAMPLE)
+"""As many examples as the profile says: `--hypothesis-profile=bar` has 10,000, see conftest.py."""
 
 PROMPTS = {
-    "templates": [{"text": "a {rare} {time}"}, {"text": "a {common}"}],
-    "objects": {"rare": {"piano": ["<piano>"]}, "common": {"car": ["red car"]}},
+    "templates": [{"text": "a {rare} {time}"}, "a {common}"],
+    "objects": {"rare": {"piano": ["<piano>"]}, "common": {"car": "red car"}},
     "attributes": {"time": ["at night", ""]},
 }
 CONCEPT = {"placeholder_token": "<piano>", "initializer_word": "bench", "photos": "photos"}
-REDRAWN = {
-    "task": {"kind": "img2img", "strength": 1.0},
-    "prompts": {"templates": [{"text": "{source}, sunny"}]},
-    "num_images": 2,
-}
-REPAINTED = REDRAWN | {"task": {"kind": "inpaint"}, "prompts": {"templates": [{"text": "a red {object}"}]}}
+REDRAWN = {"kind": "img2img", "strength": 1.0, "templates": ["{source}, sunny"], "num_images": 2}
+REPAINTED = {"kind": "inpaint", "strength": 1.0, "templates": {"a red {object}": 1}, "num_images": 2}
+MASK2FORMER = {"model": "some/mask2former", "class_map": {"car": ["truck", "bus"]}}
 VALID: dict[type[Strict], dict[str, Any]] = {
     DatasetConfig: {"model": {"path": "some/model"}, "prompts": PROMPTS, "num_images": 3},
     ConceptRunConfig: {"model": {"path": "some/model"}, "concept": CONCEPT},
@@ -47,27 +47,49 @@ VALID: dict[type[Strict], dict[str, Any]] = {
         "prompts": PROMPTS,
         "concept": CONCEPT,
         "detector": {"base_weights": "base.pt"},
-        "pool": {"folder": "photos", "captions": ["a <piano>"], "objects": {"<piano>": "piano"}},
+        "pool": {"folder": "photos", "captions": ["a <piano>"], "objects": {"piano": "<piano>"}},
         "evaluation": {"dataset": "truth"},
-        "rounds": {"variations": [REDRAWN, REPAINTED], "filter": {"mask2former": {"model": "some/mask2former"}}},
+        "rounds": {"variations": [REDRAWN, REPAINTED], "filter": {"mask2former": MASK2FORMER}},
     },
 }
 JOINT = {
-    "rounds.filter.min_iou",
-    "rounds.filter.max_iou",
     "model.lora",
-    "concept.lora",
+    "concept.lora_rank",
     "num_images",
     "num_images_per_prompt",
     "prompts.mode",
-    *(f"prompts.templates.{number}.text" for number in (0, 1)),
-    *(
-        f"rounds.variations.{number}.{key}"
-        for number in (0, 1)
-        for key in ("prompts.templates.0.text", "prompts.mode", "task.strength")
-    ),
+    "prompts.templates.0.text",
+    "rounds.variations.0.kind",
+    "rounds.variations.1.kind",
+    "rounds.variations.0.strength",
+    "rounds.variations.1.strength",
 }
 """Settings whose values other settings limit."""
+
+CLASS_NAMES = re.compile(r"\b\w*(Config|Strict|Concepts|Mapping|Annotated|Discriminator)\b|pydantic|NoneType")
+
+LOOPS = ("demo", "plain-word", "grand-piano-sd15")
+DATASETS = ("generate", "img2img", "inpaint")
+FIRST_RELEASE = {
+    "dataset_name": "cars",
+    "image_size": {"width": 64, "height": 64},
+    "dataset_classes": ["car"],
+    "label_model": {"type": "YOLOSeg", "weights": "seg.pt"},
+    "unsupervised": False,
+    "dataset_to_model_class_map": {"car": "car"},
+    "txt2img": {
+        "stable_diffusion_model": "somebody/some_model",
+        "seed_range": {"min": 1, "max": 9},
+        "object_names": ["car"],
+        "prompts": ["a {view_point} view of a {object_name}"],
+        "view_points": ["front"],
+        "textual_inversion": {"weights": "x.pt", "keyword": "car"},
+    },
+    "img2img": {"source_dataset": "x", "times_of_day": ["night"]},
+    "inpaint": {"car": ["bus"]},
+}
+NAMES = ["seed", "classes", "model.path", "prompts.objects.rare", "rounds.variations.0.kind", "concept.0.steps"]
+NAMES += ["generate.attention.blocks", "label", "pool", "txt2img.prompts", "task.kind", "0", "$schema", "// x"]
 
 every_config = pytest.mark.parametrize("schema", VALID, ids=lambda schema: schema.__name__)
 texts = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs", "Cc"]), max_size=12)
@@ -180,11 +202,18 @@ def prompts(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def check_sentence(error: UserError, key: str) -> None:
-    """One line, and it names the setting, or a group of settings that it is in."""
-    sentence = str(error)
-    assert "\n" not in sentence.strip() and len(sentence) < 500
+    """A line for each mistake; one names the setting, or a group of settings that it is in; none names a class."""
     parts = key.split(".")
-    assert any(f"'{'.'.join(parts[:end])}" in sentence for end in range(1, len(parts) + 1)), sentence
+    assert any(f"'{'.'.join(parts[:end])}" in str(error) for end in range(1, len(parts) + 1)), str(error)
+    check_lines(error)
+
+
+def check_lines(error: UserError) -> None:
+    lines = getattr(error, "mistakes", (str(error),))
+    for line in lines:
+        assert "\n" not in line and len(line) < 500, line
+        assert not CLASS_NAMES.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", line)), line
+        assert line.startswith(("setting '", 'setting "', "unknown setting ", "config ")), line
 
 
 @every_config
@@ -238,19 +267,17 @@ def test_unknown_and_missing_settings_are_named(schema: type[Strict], data: st.D
 def test_anything_anywhere_is_accepted_or_refused_in_a_sentence(schema: type[Strict], data: st.DataObject) -> None:
     """No value at any place makes a traceback, whatever its type."""
     structured = ["prompts.templates", "prompts.objects", "prompts.attributes", "prompts.objects.rare", "prompts"]
-    structured += ["classes", "rare_classes", "generate.attention_factors", "concept.templates", "concept", "model"]
-    structured += ["pool", "pool.objects", "rounds", "rounds.filter.checks", "model.embeddings", "rounds.variations"]
-    structured += ["rounds.variations.1", "rounds.variations.0.task", "rounds.variations.1.prompts.objects"]
-    structured += ["rounds.filter.mask2former", "rounds.filter.mask2former.class_map"]
+    structured += ["classes", "rare_classes", "generate.attention.factors", "generate.attention", "concept.templates"]
+    structured += ["concept", "model", "pool", "pool.objects", "rounds", "rounds.filter", "model.embeddings"]
+    structured += ["rounds.variations", "rounds.variations.1", "rounds.variations.0.templates", "labelled"]
+    structured += ["rounds.filter.mask2former", "rounds.filter.mask2former.class_map", "task", "num_images_per_class"]
     in_this = [key for key in structured if key.split(".")[0] in schema.model_fields]
     key = data.draw(st.sampled_from([*sorted(settings_of(schema)), *in_this, *in_this]))
     values = replaced(VALID[schema], key, data.draw(anything, label=key))
     try:
         validate(values, schema, folder=Path("."))
     except UserError as error:
-        sentence = str(error)
-        assert "\n" not in sentence.strip()
-        assert sentence.startswith(("setting '", 'setting "', "unknown setting "))
+        check_lines(error)
 
 
 @every_config
@@ -261,6 +288,75 @@ def test_no_file_makes_a_traceback(schema: type[Strict], content: bytes, tmp_pat
     path.write_bytes(content)
     with pytest.raises(UserError, match="config|setting"):
         load_config(path, schema)
+
+
+ROOT = Path(__file__).parents[1]
+BASES: dict[str, list[dict[str, Any]]] = {
+    "loop": [
+        VALID[RunConfig],
+        *(uncommented(json.loads((ROOT / f"configs/{name}.json").read_text())) for name in LOOPS),
+    ],
+    "concept": [VALID[ConceptRunConfig]],
+    "dataset": [
+        VALID[DatasetConfig],
+        *(uncommented(json.loads((ROOT / f"configs/{name}.json").read_text())) for name in DATASETS),
+        FIRST_RELEASE,
+    ],
+}
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every group and list with each of its keys."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from places(value[key])
+
+
+@st.composite
+def mutated(draw: st.DrawFn, kind: str) -> str:
+    """A config with a few changes anywhere: values of other kinds, keys renamed, doubled, moved or gone."""
+    values: Any = copy.deepcopy(draw(st.sampled_from(BASES[kind])))
+    for _ in range(draw(st.integers(1, 4))):
+        if not (every := list(places(values))):
+            break
+        owner, key = every[draw(st.integers(0, len(every) - 1))]
+        change = draw(st.sampled_from(["replace", "replace", "remove", "rename", "copy", "nest", "text"]))
+        if change == "replace":
+            owner[key] = draw(anything)
+        elif change == "remove":
+            del owner[key]
+        elif change == "rename" and isinstance(owner, dict):
+            owner[draw(st.sampled_from(NAMES) | st.text(max_size=5))] = owner.pop(key)
+        elif change == "copy":
+            other, there = every[draw(st.integers(0, len(every) - 1))]
+            owner[key] = copy.deepcopy(other[there]) if there in (other if isinstance(other, dict) else ()) else None
+        elif change == "nest":
+            owner[key] = draw(st.sampled_from([[owner[key]], {"kind": owner[key]}, {str(key): owner[key]}]))
+        else:
+            owner[key] = draw(st.text(max_size=20))
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize("kind", BASES)
+@mutating
+@given(data=st.data())
+def test_mutated_configs_are_accepted_or_refused_in_sentences(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    """Read and checked as the commands do it, but for what needs the model."""
+    path = tmp_path / "config.json"
+    path.write_text(data.draw(mutated(kind)), encoding="utf-8", errors="surrogatepass")
+    override = data.draw(st.none() | st.builds("{}={}".format, st.sampled_from(NAMES), st.text(max_size=6)))
+    overrides = [] if override is None else [override]
+    try:
+        if kind == "loop":
+            load_run_config(path, overrides)
+        elif kind == "concept":
+            load_config(path, ConceptRunConfig, overrides)
+        else:
+            load_jobs(path, overrides)
+    except UserError as error:
+        for line in getattr(error, "mistakes", (str(error),)):
+            assert len(line) < 1000 and not CLASS_NAMES.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", line)), line
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_learn(options: argparse.Namespace) -> None:
     """`diffugen learn`, `python -m textual_inversion`."""
     config = load_config(options.config, ConceptRunConfig, options.set)
-    from textual_inversion.learn import learn_concepts  # seconds of imports; a typo should not have to wait
+    from textual_inversion.learn import Setup, learn_concepts  # seconds of imports; a typo should not have to wait
 
     logging.getLogger("textual_inversion").setLevel(logging.INFO)
     out = options.out or Path("runs") / options.config.stem
     claim_output(out, "learn", paths_in(config.model_dump()), is_earlier=is_begun)
     with locked(out):
-        learned = learn_concepts(config.concept, config.model, out)
+        learned = learn_concepts(config.concept, Setup(config.model, seed=config.seed), out)
     print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")
 
 

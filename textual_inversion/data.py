@@ -15,55 +15,44 @@ from torch.utils.data import IterableDataset
 
 from diffugen.diffusion.denoising import safe_precision
 from diffugen.diffusion.overflow import check_finite
-from textual_inversion.config import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for its version
 import albumentations as A
 import cv2
 
-_INTERPOLATION = {"interpolation": cv2.INTER_CUBIC, "area_for_downscale": "image"}
-_BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "edge": cv2.BORDER_REPLICATE}
+VIEWS_PER_PHOTO = 16
+"""Augmented views of each photo, encoded once and drawn from: enough that none is seen too often, quickly encoded."""
+
+FLIP_PROBABILITY, ZOOM, SHIFT, RELIGHT = 0.5, 0.1, 0.1, 0.1
+"""Small changes: without any, few photos teach the token their background; large ones change the object."""
 
 
-def augmentation(config: AugmentConfig, size_hw: tuple[int, int], seed: int) -> A.Compose:
-    """Random views of a photo of any size: brought to the wanted size, flipped, moved, relit."""
-    border = _BORDERS[config.border]
-    zoom = (1 - config.scale_fraction, 1 + config.scale_fraction)
-    shift = (-config.shift_fraction, config.shift_fraction)
+def augmentation(size_hw: tuple[int, int], seed: int) -> A.Compose:
+    """Random views of a photo of any size: scaled to cover the size, cropped, flipped, moved, relit."""
+    height, width = size_hw
     return A.Compose(
         [
-            *_to_size(config.fit, size_hw, border),
-            A.HorizontalFlip(p=config.flip_probability),
+            A.SmallestMaxSize(max_size_hw=size_hw, interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
+            A.RandomCrop(height, width),
+            A.HorizontalFlip(p=FLIP_PROBABILITY),
             A.Affine(
-                scale=zoom,
-                translate_percent={"x": shift, "y": shift},
+                scale=(1 - ZOOM, 1 + ZOOM),
+                translate_percent={"x": (-SHIFT, SHIFT), "y": (-SHIFT, SHIFT)},
                 keep_ratio=True,
-                border_mode=border,
+                border_mode=cv2.BORDER_REFLECT_101,
                 p=1.0,
             ),
-            A.RandomBrightnessContrast(brightness_limit=config.brightness, contrast_limit=config.contrast, p=1.0),
+            A.RandomBrightnessContrast(brightness_limit=RELIGHT, contrast_limit=RELIGHT, p=1.0),
         ],
         seed=seed,
     )
 
 
-def _to_size(fit: str, size_hw: tuple[int, int], border: int) -> list[A.BasicTransform]:
-    """Photos keep their proportions: they cover the size and are cropped to it, or stand in it whole."""
-    height, width = size_hw
-    if fit == "pad":
-        whole = A.LongestMaxSize(max_size_hw=size_hw, **_INTERPOLATION)
-        return [whole, A.PadIfNeeded(min_height=height, min_width=width, border_mode=border)]
-    cover = A.SmallestMaxSize(max_size_hw=size_hw, **_INTERPOLATION)
-    return [cover, A.RandomCrop(height, width) if fit == "random_crop" else A.CenterCrop(height, width)]
-
-
-def augmented_views(
-    photos: Iterable[np.ndarray], config: AugmentConfig, size_hw: tuple[int, int], seed: int
-) -> Iterator[np.ndarray]:
-    """`views_per_photo` views of every photo, uint8 [height, width, 3] each, one at a time."""
-    views = augmentation(config, size_hw, seed)
+def augmented_views(photos: Iterable[np.ndarray], size_hw: tuple[int, int], seed: int) -> Iterator[np.ndarray]:
+    """`VIEWS_PER_PHOTO` views of every photo, uint8 [height, width, 3] each, one at a time."""
+    views = augmentation(size_hw, seed)
     for photo in photos:
-        for _ in range(config.views_per_photo):
+        for _ in range(VIEWS_PER_PHOTO):
             yield views(image=photo)["image"]
 
 

@@ -6,13 +6,15 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from diffugen.config.settings import AttentionConfig, ModelConfig
+from diffugen.config.settings import GenerateConfig, ModelConfig
 from diffugen.diffusion.embeddings import text_parts, write_embedding
+from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
@@ -23,7 +25,7 @@ from textual_inversion.lora import add_lora, save_lora
 from textual_inversion.module import ConceptModule, check_prediction_type, diverged
 from textual_inversion.object_weights import object_weights
 from textual_inversion.photos import captions_of, find_photos, load_photo
-from textual_inversion.pictures import draw_loss_curve, generate_samples, side_by_side
+from textual_inversion.pictures import draw_loss_curve, generate_samples, sample_prompts, side_by_side
 from textual_inversion.placeholder import add_placeholder, check_tokens, merge_placeholder
 from textual_inversion.record import RECORD_FILE, check_same_concept, make_record
 from textual_inversion.trainer import check_devices, checkpoint_path, fit, for_training
@@ -49,11 +51,11 @@ def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
     photos = find_photos(config.photos)
     for path in photos:
         load_photo(path)
-    captions = captions_of(photos, config.caption_templates, config.placeholder_token)
-    if config.early_stop and config.early_stop.num_photos >= len(photos):
+    captions = captions_of(photos, config.templates, config.placeholder_token)
+    if config.num_held_out_photos >= len(photos):
         raise UserError(
-            f"concept.early_stop.num_photos is {config.early_stop.num_photos} of {len(photos)} photos, which leaves "
-            "none to learn from; lower it or leave concept.early_stop out"
+            f"concept.num_held_out_photos is {config.num_held_out_photos} of {len(photos)} photos, which leaves none "
+            "to learn from; lower it"
         )
     if pipe is None:
         return
@@ -61,17 +63,31 @@ def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
     check_tokens(config, pipe, [caption for own in captions for caption in own])
 
 
-def learn_concepts(
-    concepts: Sequence[ConceptConfig], model: ModelConfig, out: Path, *, progress: bool = True
-) -> ModelConfig:
+@dataclass(frozen=True)
+class Setup:
+    """What concepts share.
+
+    Attributes:
+        model: the diffusion model that learns them.
+        generate: how images will be generated: `samples.png` is made like that, and what of the model's attention
+            counts tells where in the photos the object is.
+        seed: of everything random.
+    """
+
+    model: ModelConfig
+    generate: GenerateConfig = GenerateConfig()  # noqa: RUF009 (immutable)
+    seed: int = 0
+
+
+def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *, progress: bool = True) -> ModelConfig:
     """Learn concepts one after another, each by itself; returns the model that knows them all.
 
     One concept's files are in `out`, several concepts' in a folder each, named after the token. See
     `learn_concept` for the rest.
     """
-    folders = _folders(concepts, out)
-    learned = [learn_concept(concept, model, folder, progress=progress) for concept, folder in folders]
-    loras = [folder / LORA_FILE for concept, folder in folders if concept.lora]
+    folders, model = _folders(concepts, out), setup.model
+    learned = [learn_concept(concept, setup, folder, progress=progress) for concept, folder in folders]
+    loras = [folder / LORA_FILE for concept, folder in folders if concept.lora_rank]
     return model.model_copy(
         update={"embeddings": (*model.embeddings, *learned), "lora": loras[0] if loras else model.lora}
     )
@@ -88,7 +104,7 @@ def _folders(concepts: Sequence[ConceptConfig], out: Path) -> list[tuple[Concept
     return [(concept, out / re.sub(r"[^\w.-]", "_", concept.placeholder_token[1:-1])) for concept in concepts]
 
 
-def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progress: bool = True) -> Path:
+def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: bool = True) -> Path:
     """Learn a concept from photos by textual inversion.
 
     A killed call goes on where its last checkpoint was, and ends with the same file (bit for bit on a CPU);
@@ -96,7 +112,7 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
 
     Args:
         config: the concept.
-        model: the diffusion model that learns it.
+        setup: the model and the seed.
         out: folder for the embedding (diffusers' format), `lora.safetensors` if asked for, `loss.csv`,
             `loss.png`, `samples.png` (the same prompts and seeds without and with the concept) and
             `concept.json` (what it was learned from).
@@ -108,9 +124,9 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
     Raises:
         UserError: as `check_concept`, or `out` holds a concept learned with other settings.
     """
-    out = Path(out)
+    out, model = Path(out), setup.model
     finished = out / EMBEDDING_FILE
-    record = make_record(config, model)
+    record = make_record(config, model, setup.generate.attention, setup.seed)
     check_same_concept(record, out)
     if finished.exists():
         return finished
@@ -119,35 +135,26 @@ def learn_concept(config: ConceptConfig, model: ModelConfig, out: Path, *, progr
     pipe = load_pipeline(for_training(model))
     check_concept(config, pipe)
     write_json(out / RECORD_FILE, record)
-    size_hw = _size_hw(config, pipe)
-    without = generate_samples(pipe, config, config.initializer_word, size_hw)
-    module = _build_module(config, pipe, size_hw)
+    without = generate_samples(pipe, sample_prompts(config, config.initializer_word), setup.generate, setup.seed)
+    module = _build_module(config, setup, pipe)
     _train(module, pipe, config, model, out, progress)
 
     if not all(torch.isfinite(learned).all() for learned in (*module.rows, *module.lora)):
         raise diverged(config, config.steps)
     merge_placeholder(pipe)
     _write_losses(module, out)
-    if config.lora:
+    if config.lora_rank:
         save_lora(pipe.unet, out / LORA_FILE)
-    if config.samples.num_images:
-        with_ = generate_samples(pipe, config, config.placeholder_token, size_hw)
-        with atomic_path(out / "samples.png") as temporary:
-            side_by_side(config, without, with_).save(temporary)
+    with_ = generate_samples(pipe, sample_prompts(config, config.placeholder_token), setup.generate, setup.seed)
+    with atomic_path(out / "samples.png") as temporary:
+        side_by_side(config, without, with_).save(temporary)
     write_embedding(finished, config.placeholder_token, list(module.rows))
     shutil.rmtree(checkpoint_path(out).parent, ignore_errors=True)
     logger.info("learned %s: %s", config.placeholder_token, finished)
     return finished
 
 
-def _size_hw(config: ConceptConfig, pipe: Pipeline) -> tuple[int, int]:
-    size = pipe.unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    factor = pipe.vae_scale_factor
-    return config.height or height * factor, config.width or width * factor
-
-
-def _build_module(config: ConceptConfig, pipe: Pipeline, size_hw: tuple[int, int]) -> ConceptModule:
+def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline) -> ConceptModule:
     """The pipeline frozen but for the placeholder (and the LoRA), and the photos as latents."""
     if pipe.get_list_adapters():  # a LoRA of the model's own: part of the frozen weights from here on
         pipe.fuse_lora()
@@ -155,32 +162,33 @@ def _build_module(config: ConceptConfig, pipe: Pipeline, size_hw: tuple[int, int
     for network in (pipe.vae, pipe.unet, *(encoder for _, _, encoder in text_parts(pipe))):
         network.requires_grad_(False)
     photos = find_photos(config.photos)
-    num_learned = len(photos) - (config.early_stop.num_photos if config.early_stop else 0)
-    draws = _draws(config, pipe, photos[:num_learned], size_hw)
-    held_out = _draws(config, pipe, photos[num_learned:], size_hw) if config.early_stop else None
+    num_learned = len(photos) - config.num_held_out_photos
+    draws = _draws(config, setup, pipe, photos[:num_learned])
+    held_out = _draws(config, setup, pipe, photos[num_learned:]) if config.num_held_out_photos else None
     placeholder = add_placeholder(pipe, config)
-    lora = add_lora(pipe.unet, config.lora, config.seed) if config.lora else []
+    lora = add_lora(pipe.unet, config.lora_rank, setup.seed) if config.lora_rank else []
     return ConceptModule(pipe, placeholder, draws, config, lora, held_out)
 
 
-def _draws(config: ConceptConfig, pipe: Pipeline, photos: Sequence[Path], size_hw: tuple[int, int]) -> ConceptDraws:
-    """The photos' views, encoded and weighted, with their captions."""
-    emphasis = config.object_emphasis if config.learns == "object" else 0.0
+def _draws(config: ConceptConfig, setup: Setup, pipe: Pipeline, photos: Sequence[Path]) -> ConceptDraws:
+    """The photos' views of the model's own size, encoded and weighted, with their captions."""
     weigh = partial(
         object_weights,
         pipe,
-        template=config.caption_templates[0],
+        template=config.templates[0],
         word=config.initializer_word,
-        emphasis=emphasis,
-        settings=AttentionConfig(attention_factors=config.attention_factors, attention_blocks=config.attention_blocks),
+        emphasis=config.object_emphasis,
+        settings=setup.generate.attention.model_copy(
+            update={"self_attention_factor": 0, "attend": "tokens", "presence": False}
+        ),
     )
     images = (load_photo(path) for path in photos)
-    views = augmented_views(images, config.augment, size_hw, config.seed)
-    pool = encode_views(pipe.vae, views, weigh if emphasis else None)
-    captions = captions_of(photos, config.caption_templates, config.placeholder_token)
+    views = augmented_views(images, native_size_hw(pipe), setup.seed)
+    pool = encode_views(pipe.vae, views, weigh if config.object_emphasis else None)
+    captions = captions_of(photos, config.templates, config.placeholder_token)
     texts = [tuple(text.format(config.placeholder_token) for text in own) for own in captions]
-    by_view = [own for own in texts for _ in range(config.augment.views_per_photo)]
-    return ConceptDraws(pool, by_view, batch_size=config.batch_size, seed=config.seed)
+    by_view = [own for own in texts for _ in range(len(pool.mean) // len(photos))]
+    return ConceptDraws(pool, by_view, batch_size=config.batch_size, seed=setup.seed)
 
 
 def _train(

@@ -13,15 +13,14 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from diffugen.files import atomic_path
-from textual_inversion.config import LoraSettings
 
 _CROSS_ATTENTION = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
 
 
-def add_lora(unet: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
+def add_lora(unet: Any, rank: int, seed: int) -> list[nn.Parameter]:
     """Add a LoRA, zero at first, to the UNet's cross-attention; returns its parameters (float32)."""
     # alpha = rank means a scale of 1, which is what readers of the file take where no alpha is given.
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=_CROSS_ATTENTION)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_CROSS_ATTENTION)
     with torch.random.fork_rng():  # peft draws the initial values from the global generator
         torch.manual_seed(seed)
         unet.add_adapter(config)

@@ -21,6 +21,12 @@ from textual_inversion.placeholder import Placeholder, limit_norm
 _NUM_HELD_OUT_DRAWS = 4
 _LOOK_EVERY = 50  # steps; to look at a loss makes a GPU wait
 
+LOOK_EVERY, PATIENCE = 25, 4
+"""Steps between looks at the held-out photos, and the looks without a better loss after which training stops."""
+
+LORA_LEARNING_RATE = 1e-4
+"""Peak rate of the LoRA's weights: a fiftieth of the token's, as they change the whole model."""
+
 
 class ConceptModule(L.LightningModule):
     """Learns a placeholder's rows (Gal et al., "An Image is Worth One Word", 2022), and a LoRA if asked.
@@ -34,7 +40,7 @@ class ConceptModule(L.LightningModule):
         draws: what the steps see.
         config: the concept's settings.
         lora: the UNet's LoRA parameters; empty without one.
-        held_out: draws of the photos that are held out, with `config.early_stop`.
+        held_out: draws of the photos that are held out, where there are any.
     """
 
     losses: Tensor
@@ -56,10 +62,10 @@ class ConceptModule(L.LightningModule):
         self._pipe, self._draws, self._held_out, self._config = pipe, draws, held_out, config
         # Buffers, so that they are in every checkpoint and come back from other processes; nan where not reached.
         self.register_buffer("losses", torch.full((config.steps,), torch.nan))
-        if config.early_stop and held_out is not None:
+        if held_out is not None:
             learned = [*self.rows, *self.lora]
             self.best.extend(nn.Parameter(value.detach().clone(), requires_grad=False) for value in learned)
-            num_looks = 1 + math.ceil(config.steps / config.early_stop.every)
+            num_looks = 1 + math.ceil(config.steps / LOOK_EVERY)
             self.register_buffer("held_out_losses", torch.full((num_looks,), torch.nan))
         self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
         self._noise_schedule = noise_schedule(pipe)
@@ -71,12 +77,11 @@ class ConceptModule(L.LightningModule):
 
     def train_dataloader(self) -> DataLoader[Draw]:
         """The stream of draws, from the step at which training starts or goes on."""
-        first = self.global_step * self._config.accumulate_batches
-        return DataLoader(self._draws.starting(first, self.global_rank), batch_size=None)
+        return DataLoader(self._draws.starting(self.global_step, self.global_rank), batch_size=None)
 
     def on_train_batch_start(self, draw: Draw, index: int) -> int | None:
         """Look at the held-out photos where it is time to; -1 ends the training."""
-        if self.best and index % self._config.accumulate_batches == 0 and self._look_and_stop():
+        if self.best and self._look_and_stop():
             self.trainer.should_stop = True
             return -1
         return None
@@ -86,8 +91,7 @@ class ConceptModule(L.LightningModule):
         loss = self.denoising_loss(draw)
         if self.global_step % _LOOK_EVERY == 0 and not torch.isfinite(loss):
             raise diverged(self._config, self.global_step)
-        step, share = self.global_step, self.trainer.strategy.reduce(loss.detach()) / self._config.accumulate_batches
-        self.losses[step] = share if index % self._config.accumulate_batches == 0 else self.losses[step] + share
+        self.losses[self.global_step] = self.trainer.strategy.reduce(loss.detach())
         return loss
 
     def on_train_end(self) -> None:
@@ -100,9 +104,8 @@ class ConceptModule(L.LightningModule):
 
     def _look_and_stop(self) -> bool:
         """Measure the held-out photos' loss if it is time to, keep what is best; whether there is no more hope."""
-        settings = self._config.early_stop
-        assert settings is not None and self._held_out is not None
-        look, rest = divmod(self.global_step, settings.every)
+        assert self._held_out is not None
+        look, rest = divmod(self.global_step, LOOK_EVERY)
         if rest == 0 and self.held_out_losses[look].isnan():
             draws = (self._held_out.draw(number) for number in range(_NUM_HELD_OUT_DRAWS))
             with torch.no_grad():
@@ -111,7 +114,7 @@ class ConceptModule(L.LightningModule):
                 with torch.no_grad():
                     for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
                         best.copy_(learned)
-        return look - self._best_look() >= settings.patience
+        return look - self._best_look() >= PATIENCE
 
     def _best_look(self) -> int:
         return int(self.held_out_losses.nan_to_num(torch.inf).argmin())
@@ -135,8 +138,8 @@ class ConceptModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam without weight decay (it would pull the rows to zero), its rate falling along a cosine."""
         groups: list[dict[str, Any]] = [{"params": list(self.rows), "lr": self._config.learning_rate}]
-        if self._config.lora:
-            groups.append({"params": list(self.lora), "lr": self._config.lora.learning_rate})
+        if self.lora:
+            groups.append({"params": list(self.lora), "lr": LORA_LEARNING_RATE})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

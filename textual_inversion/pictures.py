@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from diffugen.config.settings import GenerateConfig
+from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.drawing import contact_sheet
 from textual_inversion.config import ConceptConfig
@@ -51,26 +53,34 @@ def draw_loss_curve(losses: Sequence[float], size_hw: tuple[int, int] = (320, 56
     return canvas
 
 
-def generate_samples(pipe: Pipeline, config: ConceptConfig, word: str, size_hw: tuple[int, int]) -> list[Image.Image]:
-    """One image per template and seed with `word` in the template; the same noise for any word."""
-    settings = config.samples
+NUM_SAMPLES = 3
+"""Images with the concept on the sheet, and as many without: enough to see whether it draws the object."""
+
+
+def sample_prompts(config: ConceptConfig, word: str) -> list[str]:
+    """What `NUM_SAMPLES` images are generated from: the concept's captions with a word in them."""
+    return [_template(config, index).format(word) for index in range(NUM_SAMPLES)]
+
+
+def generate_samples(pipe: Pipeline, prompts: Sequence[str], settings: GenerateConfig, seed: int) -> list[Image.Image]:
+    """One image of the model's own size per prompt; the same noise for any prompts."""
+    height, width = native_size_hw(pipe)
     images = []
-    for index in range(settings.num_images):
-        template = _template(config, index)
+    for index, prompt in enumerate(prompts):
         result = pipe(
-            template.format(word),
-            height=size_hw[0],
-            width=size_hw[1],
+            prompt,
+            height=height,
+            width=width,
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-            generator=torch.Generator().manual_seed(config.seed + index),
+            generator=torch.Generator().manual_seed(seed + index),
         )
         images.append(result.images[0])
     return images
 
 
 def _template(config: ConceptConfig, index: int) -> str:
-    return config.caption_templates[index % len(config.caption_templates)]
+    return config.templates[index % len(config.templates)]
 
 
 def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: Sequence[Image.Image]) -> Image.Image:

@@ -54,7 +54,7 @@ def check_tokens(config: ConceptConfig, pipe: Pipeline, captions: Sequence[str] 
             token in it is longer than the context.
     """
     for tokenizer in tokenizers_of(pipe):
-        _check_tokens(config, tokenizer, config.caption_templates if captions is None else captions)
+        _check_tokens(config, tokenizer, config.templates if captions is None else captions)
 
 
 def _check_tokens(config: ConceptConfig, tokenizer: Any, captions: Sequence[str]) -> None:

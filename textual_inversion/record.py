@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.config.errors import first_difference
-from diffugen.config.settings import ModelConfig
+from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.errors import UserError
 from diffugen.files import read_json
 from textual_inversion.config import ConceptConfig
@@ -15,12 +15,14 @@ from textual_inversion.photos import digest, find_photos
 RECORD_FILE = "concept.json"
 
 
-def make_record(config: ConceptConfig, model: ModelConfig) -> dict[str, Any]:
+def make_record(config: ConceptConfig, model: ModelConfig, attention: AttentionConfig, seed: int) -> dict[str, Any]:
     """Everything that decides the result. Photos count by their bytes: a folder that moved is the same."""
     return {
         "concept": config.model_dump(mode="json", exclude={"photos"}),
         "photos": digest(find_photos(config.photos)),
-        "model": model.model_dump(mode="json", exclude={"device", "cpu_offload", "vae_slicing"}),
+        "attention": attention.model_dump(mode="json", include={"blocks", "factors"}),
+        "seed": seed,
+        "model": model.model_dump(mode="json", exclude={"device", "low_memory"}),
     }
 
 

@@ -24,12 +24,15 @@ from diffugen.progress import Bar, progress_bar
 from textual_inversion.config import ConceptConfig
 from textual_inversion.module import ConceptModule
 
+CHECKPOINT_EVERY = 50
+"""Steps between checkpoints, from which a killed run resumes, but at most a quarter of all: a small file each."""
+
 _PRECISIONS: Mapping[str, Any] = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
 
 
 def for_training(model: ModelConfig) -> ModelConfig:
     """The model as training needs it: nothing offloaded, and its weights in float32 on a CPU."""
-    update: dict[str, Any] = {"cpu_offload": False}
+    update: dict[str, Any] = {"low_memory": False}
     if pick_device(model.device).type == "cpu":
         update["dtype"] = "float32"
     return model.model_copy(update=update)
@@ -62,7 +65,7 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
     save = ModelCheckpoint(
         dirpath=checkpoint.parent,
         filename=checkpoint.stem,
-        every_n_train_steps=config.checkpoint_every,
+        every_n_train_steps=max(1, min(CHECKPOINT_EVERY, config.steps // 4)),
         enable_version_counter=False,
     )
     bar = [_ProgressBar(config)] if progress else []
@@ -71,7 +74,6 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
             **_devices(config, pick_device(model.device)),
             precision=precision(model),
             max_steps=config.steps,
-            accumulate_grad_batches=config.accumulate_batches,
             callbacks=[save, *bar],
             plugins=[_AtomicCheckpoints()],
             logger=False,
@@ -86,8 +88,8 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
             if not is_out_of_memory(error, config.batch_size):
                 raise
             raise UserError(
-                f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, raise "
-                "concept.accumulate_batches for as many views per step, and give another folder or remove this one"
+                f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, and give another "
+                "folder or remove this one"
             ) from None
 
 

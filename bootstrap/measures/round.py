@@ -222,7 +222,7 @@ def _attention_pairs(
         found = Instances.empty(truth.size_hw)
         if shown:
             try:
-                (attention,) = read_attention(pipe, [image], [prompt], config.generate)
+                (attention,) = read_attention(pipe, [image], [prompt], config.generate.attention)
             except UserError as error:  # so many objects that their caption would be cut
                 logger.debug("an evaluation image is left out of attention's: %s", error)
                 continue

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from diffugen.attention.heatmaps import ImageAttention
+from diffugen.attention.model_defaults import with_model_defaults
 from diffugen.attention.presence import with_presence
 from diffugen.attention.recorder import Recorder, recording
 from diffugen.batching import map_groups
@@ -66,8 +67,8 @@ def generate_with_attention(
     if counts != [len(prompts)] * len(counts):
         raise ValueError(f"one seed, image and mask per prompt: {len(prompts)} prompts, but {counts}")
     for prompt in prompts:
-        check_prompt(pipe, prompt, settings.attend)
-    groups = batchable_groups(pipe, prompts, settings)
+        check_prompt(pipe, prompt, settings.attention.attend)
+    groups = batchable_groups(pipe, prompts, settings.attention)
     if len(groups) > 1:
         results: dict[int, tuple[np.ndarray, ImageAttention]] = {}
         for group in groups:
@@ -75,15 +76,16 @@ def generate_with_attention(
             part = (pipe, _pick(prompts, group), _pick(seeds, group), settings)
             results |= zip(group, generate_with_attention(*part, on_step=on_step, **inputs), strict=True)
         return [results[index] for index in range(len(prompts))]
+    settings = with_model_defaults(settings, pipe)
     size_hw = settings.size_hw if images is None else _common_size(images, pipe.vae_scale_factor)
     task, inputs = _task_inputs(size_hw, images, masks, strength)
     latent_hw = size_hw[0] // pipe.vae_scale_factor, size_hw[1] // pipe.vae_scale_factor
-    with recording(pipe, prompts, latent_hw, settings) as recorder, checked_decoder(pipe):
+    with recording(pipe, prompts, latent_hw, settings.attention) as recorder, checked_decoder(pipe):
         output = as_task(pipe, task)(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            callback_on_step_end=_step_callback(on_step, recorder, settings.attention_max_timestep),
+            callback_on_step_end=_step_callback(on_step, recorder, settings.attention.max_timestep),
             **text_inputs(pipe, prompts),
             **inputs,
         )
@@ -92,7 +94,7 @@ def generate_with_attention(
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
     attention = recorder.attention()
-    if settings.presence:
+    if settings.attention.presence:
         attention = with_presence(pipe, pixels, prompts, attention, batch_size=len(prompts))
     return list(zip(pixels, attention, strict=True))
 

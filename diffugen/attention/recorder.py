@@ -10,6 +10,7 @@ from typing import Any
 from diffugen.attention.capture import Capture
 from diffugen.attention.cross_attention import CrossAttentionCapture
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
+from diffugen.attention.model_defaults import attention_of_model
 from diffugen.attention.self_attention import SelfAttentionCapture
 from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.prompt_encoding import encode_prompts, fragment_positions, without_weights
@@ -74,13 +75,15 @@ def recording(
         pipe: the pipeline whose UNet runs.
         prompts: one per row of the batch.
         latent_hw: height and width of the latents.
-        settings: what counts and is kept. With `attend` "class_prompt" the image's queries meet the keys of
-            another text, the phrases alone (Nguyen et al. 2023, "Dataset Diffusion"; Marcos-Manchón et al.
-            2024, "Open-Vocabulary Attention Maps"), so that nothing need be found in the prompt.
+        settings: what counts and is kept; what they leave to the model is taken from it. With `attend` "class_prompt"
+            the image's queries meet the keys of another text, the phrases alone (Nguyen et al. 2023, "Dataset
+            Diffusion"; Marcos-Manchón et al. 2024, "Open-Vocabulary Attention Maps"), so that nothing need be found in
+            the prompt.
 
     Raises:
         UserError: a phrase is not in its prompt, or the self-attention asked for is too large.
     """
+    settings = attention_of_model(settings, pipe)
     text = None
     if settings.attend == "class_prompt":
         texts = [class_prompt(prompt) for prompt in prompts]
@@ -91,12 +94,13 @@ def recording(
             [*object_token_indices(pipe.tokenizer, prompt), content_token_indices(pipe.tokenizer, prompt)]
             for prompt in prompts
         ]
-    blocks, factor = settings.attention_blocks, settings.self_attention_factor
+    blocks, factors, factor = settings.blocks, settings.factors, settings.self_attention_factor
+    assert blocks is not None and factors is not None  # filled in above
     cross_attention = CrossAttentionCapture(
-        pipe.unet, token_indices, latent_hw, factors=settings.attention_factors, blocks=blocks, text=text
+        pipe.unet, token_indices, latent_hw, factors=factors, blocks=blocks, text=text
     )
     self_attention = None
-    if factor is not None:
+    if factor:
         self_attention = SelfAttentionCapture(pipe.unet, len(prompts), latent_hw, factor, blocks)
     with cross_attention, self_attention or nullcontext():
         yield Recorder(prompts, token_indices, cross_attention, self_attention)

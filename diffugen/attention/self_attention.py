@@ -57,8 +57,8 @@ class SelfAttentionCapture(Capture):
         self.num_pixels = math.prod(self.map_hw)
         if self.num_pixels > MAX_AFFINITY_PIXELS:
             raise UserError(
-                f"generate.self_attention_factor {factor} makes maps of {self.map_hw[0]}x{self.map_hw[1]} pixels, "
-                f"more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
+                f"generate.attention.self_attention_factor {factor} makes maps of {self.map_hw[0]}x{self.map_hw[1]} "
+                f"pixels, more than {MAX_AFFINITY_PIXELS}; choose a larger factor or a smaller image"
             )
         self.factor = factor
         self.total: Tensor | None = None

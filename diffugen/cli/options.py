@@ -26,7 +26,7 @@ CONFIG_HINTS = OUT_HINTS | {
     "epochs": "write --set detector.epochs=50",
     "imgsz": "write --set detector.imgsz=640",
     "batch": "write --set generate.batch_size=8 (images), detector.batch_size=16 (fine-tuning)",
-    "conf": "write --set label.score_threshold=0.5 (labels by attention)",
+    "conf": "write --set rounds.filter.min_score=0.5 (a loop), label.score_threshold=0.5 (diffugen generate)",
     "num-images": "write --set num_images=100, or in a loop rounds.num_images=100",
     "num-rounds": "write --set rounds.num_rounds=5",
     "steps": "write --set generate.num_inference_steps=30 (images), concept.steps=300 (a concept)",

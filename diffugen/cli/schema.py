@@ -13,9 +13,16 @@ def add_schema(commands: Any) -> None:
     parser = add_command(
         commands,
         "schema",
-        "print the JSON schema of the config of `diffugen generate`",
-        "Editors that are told of it check and complete a config while it is written.",
-        "diffugen schema > generate.schema.json",
+        "print the JSON schema of a config",
+        "An editor that is given the file checks and completes a config while it is written:\n"
+        'put "$schema": "loop.schema.json" into the config.',
+        "diffugen schema --kind loop > loop.schema.json",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("loop", "concept", "dataset"),
+        default="loop",
+        help="config of `diffugen loop` (default), `diffugen learn` or `diffugen generate`",
     )
     parser.set_defaults(run=_schema)
 
@@ -23,6 +30,6 @@ def add_schema(commands: Any) -> None:
 def _schema(arguments: argparse.Namespace) -> None:
     import json
 
-    from diffugen.config.dataset import DatasetConfig
+    from diffugen.config.schema import schema_of_kind
 
-    print(json.dumps(DatasetConfig.model_json_schema(), indent=2))
+    print(json.dumps(schema_of_kind(arguments.kind), indent=2))

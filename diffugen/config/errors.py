@@ -1,15 +1,50 @@
-"""One sentence for whatever is wrong in a config: the setting, its value, the remedy."""
+"""Whatever is wrong in a config, one sentence per mistake: the setting, its value, the remedy."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 _MAX_VALUE_LENGTH = 80  # longer values are cut in messages
+
+_WANTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a JSON object",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "list_type": "a list",
+    "model_attributes_type": "a group of settings",
+    "model_type": "a group of settings",
+    "multiple_of": "a multiple of {multiple_of}",
+    "none_required": "null",
+    "path_type": "a path",
+    "string_pattern_mismatch": "a name of the pattern {pattern}",
+    "string_too_short": "a text of at least {min_length} character",
+    "string_type": "a text",
+    "string_unicode": "a text of valid characters",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
+}
+"""pydantic's types of errors -> what a value must be; pydantic's own words name classes of ours."""
+
+_SCALAR_ERRORS = {name for name in _WANTED if name.startswith(("bool", "finite", "float", "greater", "int", "less"))}
+_SCALAR_ERRORS |= {"literal_error", "multiple_of"}
 
 
 def first_difference(old: Any, new: Any, key: str = "") -> str | None:
@@ -28,10 +63,10 @@ def first_difference(old: Any, new: Any, key: str = "") -> str | None:
 
 
 class SettingError(ValueError):
-    """For validators of several settings: says which one is wrong, relative to the model they check.
+    """One mistake that a rule over several settings finds.
 
     Args:
-        key: dotted key of the setting.
+        key: dotted key of the setting, relative to the model that has the rule.
         message: completes the sentence "setting '<key>' ...": what is wrong and the remedy.
     """
 
@@ -40,27 +75,98 @@ class SettingError(ValueError):
         self.key, self.message = key, message
 
 
-def sentence(error: ValidationError, schema: type[BaseModel], values: Any) -> str:
-    """The first thing that is wrong; unknown names before all: a typo also makes a name go missing."""
-    problems = error.errors()
-    problem: Any = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    location = _location(problem["loc"], values, keep_last=problem["type"] == "missing")
-    key = ".".join(location) or "config"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}; {_suggestion(location, schema)}"
-    if problem["type"] == "missing":
-        return f"setting {key!r} is missing; add it to the config"
-    if problem["type"].startswith("union_tag_"):
-        return _wrong_tag(problem, key)
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, SettingError):
-        return f"setting {'.'.join([*location, cause.key])!r} {cause.message}"
-    if problem["type"] == "value_error":
-        return f"setting {key!r}: {problem['msg'].removeprefix('Value error, ')}"
-    message = problem["msg"].replace("valid tuple", "list").replace("valid dictionary", "JSON object")
-    if message.startswith("Input should "):
-        return f"setting {key!r} is {_shown(problem['input'])} but {message.removeprefix('Input ')}"
-    return f"setting {key!r}: {message[0].lower() + message[1:]} (got {_shown(problem['input'])})"
+class WrongType(SettingError):
+    """A value of a kind that its setting never takes."""
+
+
+class SettingErrors(ValueError):
+    """All mistakes that the rules of one model find."""
+
+    def __init__(self, errors: Sequence[SettingError]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+
+
+def require(mistakes: Iterable[SettingError]) -> None:
+    """Raise all mistakes of a model's rules together; for use in validators.
+
+    Raises:
+        SettingErrors: there is at least one.
+    """
+    if found := list(mistakes):
+        raise SettingErrors(found)
+
+
+def within(group: str, mistakes: Iterable[SettingError]) -> Iterator[SettingError]:
+    """The same mistakes, their keys relative to the model above the group."""
+    return (SettingError(f"{group}.{error.key}", error.message) for error in mistakes)
+
+
+def find_mistakes(values: Any, schema: type[BaseModel], context: Mapping[str, Any]) -> list[str]:
+    """A sentence for every mistake of a config; none if it is valid.
+
+    Rules over several settings run only where all settings are valid. So that mistakes do not hide each other, unknown
+    settings and wrong numbers and choices are left out, and the rest is validated again.
+    """
+    values = json.loads(json.dumps(values, default=str))  # a copy
+    sentences: dict[str, None] = {}
+    suggested: set[str] = set()
+    left_out: list[str] = []
+    while True:
+        try:
+            schema.model_validate(values, context=dict(context))
+            break
+        except ValidationError as error:
+            problems = error.errors()
+        found = _sentences(problems, schema, values, suggested)
+        sentences |= dict.fromkeys(text for text in found if not text.startswith(tuple(left_out)))
+        targets = [target for problem in problems for target in _removable(problem, schema, values)]
+        for key, owner in targets:
+            owner.pop(key.rpartition(".")[2], None)
+            left_out.append(f"setting {key!r}")  # that it is missing now is no mistake
+        if not targets:
+            break
+    return list(sentences)
+
+
+def _sentences(problems: Sequence[Any], schema: type[BaseModel], values: Any, suggested: set[str]) -> Iterator[str]:
+    """Unknown settings first: what such a one was probably meant to be (`suggested`) is not missing as well."""
+    for problem in problems:
+        if problem["type"] == "extra_forbidden":
+            text, meant = _unknown(_location(problem["loc"], values), schema)
+            suggested.add(meant)
+            yield text
+    wanted: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
+    for problem in problems:
+        location = _location(problem["loc"], values, keep_last=problem["type"] == "missing")
+        key = ".".join(location) or "config"
+        if problem["type"] in _WANTED:
+            wanted.setdefault(key, []).append(_wanted(problem))
+            given[key] = problem["input"]
+        elif problem["type"] == "missing" and key not in suggested:
+            yield f"setting {key!r} is missing; add it to the config"
+        elif problem["type"].startswith("union_tag_"):
+            yield _wrong_tag(problem, key)
+        elif problem["type"] == "value_error":
+            yield from _broken_rules(problem, location, key)
+    for key, options in wanted.items():  # one sentence where a setting takes several kinds of values
+        yield f"setting {key!r} is {_shown(given[key])}, but must be {' or '.join(dict.fromkeys(options))}"
+
+
+def _wanted(problem: Any) -> str:
+    limits = problem.get("ctx", {}).items()
+    plain = {name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit for name, limit in limits}
+    return _WANTED[problem["type"]].format(**plain)
+
+
+def _broken_rules(problem: Any, location: list[str], key: str) -> Iterator[str]:
+    cause = problem["ctx"]["error"]
+    if not isinstance(cause, SettingError | SettingErrors):
+        yield f"setting {key!r}: {cause}"
+        return
+    for error in cause.errors if isinstance(cause, SettingErrors) else [cause]:
+        yield f"setting {'.'.join([*location, error.key])!r} {error.message}"
 
 
 def _wrong_tag(problem: Any, key: str) -> str:
@@ -69,20 +175,40 @@ def _wrong_tag(problem: Any, key: str) -> str:
     name = f"{key}.{details['discriminator'].strip(chr(39))}"
     if problem["type"] == "union_tag_not_found":
         return f"setting {name!r} is missing; add it, it says what the other settings there mean"
-    return f"setting {name!r} is {_shown(details['tag'])} but should be one of {details['expected_tags']}"
+    return f"setting {name!r} is {_shown(details['tag'])}, but must be one of {details['expected_tags']}"
 
 
-def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool) -> list[str]:
+def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool = False) -> list[str]:
     """pydantic's location without the names of types that it adds for unions."""
     location = []
     for depth, part in enumerate(parts):
         is_key = isinstance(values, Mapping) and part in values
-        is_index = isinstance(values, list | tuple) and isinstance(part, int)
+        is_index = isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
         if is_key or is_index:
             values = values[part]
         if is_key or is_index or (keep_last and depth == len(parts) - 1):
             location.append(str(part))
     return location
+
+
+def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The key of what a problem is about, and the group that it is in, where the rest can be judged without it."""
+    if problem["type"] in ("extra_forbidden", *_SCALAR_ERRORS):
+        paths = [_location(problem["loc"], values)]
+    elif isinstance(cause := problem.get("ctx", {}).get("error"), SettingErrors):
+        rules = [error for error in cause.errors if isinstance(error, WrongType)]
+        paths = [[*_location(problem["loc"], values), error.key] for error in rules]
+    else:
+        paths = []
+    for *group, name in filter(None, paths):
+        owner = values
+        for part in group:
+            owner = owner[int(part) if isinstance(owner, list) else part]
+        models = _models_at(schema, [part for part in group if not part.isdigit()])
+        known = [model.model_fields[name] for model in models if name in model.model_fields]
+        unknown = problem["type"] == "extra_forbidden"
+        if isinstance(owner, dict) and (unknown or (known and not any(field.is_required() for field in known))):
+            yield ".".join([*group, name]), owner
 
 
 def _shown(value: Any) -> str:
@@ -91,17 +217,22 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "..."
 
 
-def _suggestion(location: list[str], schema: type[BaseModel]) -> str:
-    """The nearest name in the same group of settings, else the nearest anywhere."""
+def _unknown(location: list[str], schema: type[BaseModel]) -> tuple[str, str]:
+    """What to do about an unknown setting, and the key of the setting that was probably meant."""
+    key = ".".join(location)
     *group, name = [part for part in location if not part.isdigit()]
+    for model in _models_at(schema, group):
+        if name in (renamed := getattr(model, "renamed", {})):
+            return f"setting {key!r} {renamed[name]}", ""
     known = list(_known_settings(schema))
     here = [path[-1] for path in known if path[:-1] == tuple(group)]
     if near := difflib.get_close_matches(name, here, n=1):
-        return f"did you mean {near[0]!r}?"
+        return f"unknown setting {key!r}; did you mean {near[0]!r}?", ".".join([*location[:-1], near[0]])
     by_name = {path[-1]: ".".join(path) for path in known}
     if near := difflib.get_close_matches(name, by_name, n=1):
-        return f"did you mean {by_name[near[0]]!r}?"
-    return f"remove it, the known names are {', '.join(here)}" if here else "remove it"
+        return f"unknown setting {key!r}; did you mean {by_name[near[0]]!r}?", by_name[near[0]]
+    rest = f", the known names are {', '.join(dict.fromkeys(here))}" if here else ""
+    return f"unknown setting {key!r}; remove it{rest}", ""
 
 
 def _known_settings(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -110,6 +241,15 @@ def _known_settings(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Ite
         yield (*above, name)
         for model in _models_in(field.annotation):
             yield from _known_settings(model, (*above, name))
+
+
+def _models_at(schema: type[BaseModel], group: Sequence[str]) -> list[type[BaseModel]]:
+    """The models that a group of settings may be, by its path without list indices."""
+    models = [schema]
+    for name in group:
+        fields = [model.model_fields[name] for model in models if name in model.model_fields]
+        models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return models
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, model_validator
+
+from diffugen.config.errors import SettingError, require
+from diffugen.config.loader import Strict, validate
 from diffugen.config.prompt_rules import SLOT
 from diffugen.errors import UserError
 
@@ -52,6 +56,75 @@ LABEL_MODELS = {"yoloseg": "yolo", "mask2former": "mask2former"}
 IMG2IMG_STRENGTH = 0.8  # diffusers' default, which theirs leaves as it is
 
 
+class _Theirs(Strict):
+    """Groups of their settings: what is known of them has the right kind, all else is passed over."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Size(_Theirs):
+    width: int | None = None
+    height: int | None = None
+
+
+class _SeedRange(_Theirs):
+    min: int
+    max: int
+
+
+class _TextualInversion(_Theirs):
+    weights: str | None = None
+    keyword: str | None = None
+
+
+class _LabelModel(_Theirs):
+    type: str | None = None
+    weights: str | None = None
+
+
+class _Section(_Theirs):
+    stable_diffusion_model: str | None = None
+    seed_range: _SeedRange | None = None
+    seed_count_per_prompt: int | None = None
+    image_count: int | None = None
+    textual_inversion: _TextualInversion | None = None
+    object_names: list[str] | None = None
+    prompts: list[str] | None = None
+    negative_prompt: str | None = None
+    source_dataset: str | None = None
+    view_points: list[str] | None = None
+    times_of_day: list[str] | None = None
+    sky_conditions: list[str] | None = None
+    weather_conditions: list[str] | None = None
+
+
+class _Inpaint(_Section):
+    @model_validator(mode="after")
+    def _lists_of_words(self) -> _Inpaint:
+        require(
+            SettingError(name, "must be a list of words that replace it, or a setting of diffugen's first release")
+            for name, words in (self.model_extra or {}).items()
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words)
+        )
+        return self
+
+
+class _FirstRelease(_Theirs):
+    dataset_name: str | None = None
+    dataset_root: str | None = None
+    image_format: str | None = None
+    image_size: _Size | None = None
+    steps: int | None = None
+    dataset_classes: list[str] | None = None
+    dataset_to_model_class_map: dict[str, str] | None = None
+    label_model: _LabelModel | None = None
+    unsupervised: bool | None = None
+    deterministic: bool | None = None
+    txt2img: _Section | None = None
+    img2img: _Section | None = None
+    inpaint: _Inpaint | None = None
+
+
 def is_upstream(values: Mapping[str, Any]) -> bool:
     """Whether these are settings in their form."""
     return "dataset_name" in values or any(isinstance(values.get(task), dict) for task in TASKS)
@@ -70,18 +143,25 @@ def translate(values: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict
     Raises:
         UserError: something that they require is missing or of another kind.
     """
+    values = _given(values)
+    tasks = [task for task in tasks if task in values]
     if not tasks:
         raise UserError("the config has none of the groups txt2img, img2img and inpaint; add one")
-    for task in TASKS:
-        _of_kind(values, task, dict, "a group of settings", default={})
+    validate(values, _FirstRelease)
     for warning in _without_effect(values, tasks):
         logger.warning("%s", warning)
     return {task: _task_values(values, task) for task in tasks}
 
 
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that are null, in their groups too: they are as if they were not there."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: _given(value) if isinstance(value, dict) else value for name, value in given.items()}
+
+
 def _task_values(values: Mapping[str, Any], task: str) -> dict[str, Any]:
     section, first = values[task], values.get("txt2img", {})
-    size = _of_kind(values, "image_size", dict, "a group with width and height", default={})
+    size = values.get("image_size", {})
     generate = {key: size[key] for key in ("height", "width") if key in size}
     if "steps" in values:
         generate["num_inference_steps"] = values["steps"]
@@ -99,7 +179,7 @@ def _task_values(values: Mapping[str, Any], task: str) -> dict[str, Any]:
     if values.get("unsupervised") is False:
         translated["label_model"] = _label_model(values)
     if task == "txt2img":  # the others have their source's classes; what is drawn is labelled, listed or not
-        listed = _of_kind(values, "dataset_classes", list, "a list", default=[])
+        listed = values.get("dataset_classes", [])
         translated["classes"] = list(dict.fromkeys([*listed, *translated["prompts"]["objects"]["object_name"]]))
     else:
         source = section.get("source_dataset", str(default_out(values, "txt2img")))
@@ -116,7 +196,7 @@ def _model(section: Mapping[str, Any], task: str) -> dict[str, Any]:
     model: dict[str, Any] = {}
     if "stable_diffusion_model" in section:
         model["path"] = section["stable_diffusion_model"]
-    if inversion := _of_kind(section, "textual_inversion", dict, "a group with weights and keyword", default={}):
+    if inversion := section.get("textual_inversion"):
         if "weights" not in inversion:
             raise UserError(f"setting '{task}.textual_inversion.weights' is missing; give the embedding file")
         model["embeddings"] = [inversion["weights"]]
@@ -125,15 +205,15 @@ def _model(section: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 def _label_model(values: Mapping[str, Any]) -> dict[str, Any]:
     """The network that labels; their file of its class names is not needed, as checkpoints have them."""
-    given = _of_kind(values, "label_model", dict, "a group with type and weights, as 'unsupervised' is false")
-    kind = str(given.get("type", "YOLOSeg")).lower()
+    given = values.get("label_model", {})
+    kind = given.get("type", "YOLOSeg").lower()
     if kind not in LABEL_MODELS:
         raise UserError(f"setting 'label_model.type' is {given['type']!r}; give YOLOSeg or Mask2Former")
     if "weights" not in given:
         raise UserError("setting 'label_model.weights' is missing; give the checkpoint")
-    classes = _of_kind(values, "dataset_to_model_class_map", dict, "a group of classes", default={})
+    classes = values.get("dataset_to_model_class_map", {})
     ours = {key: value for key, value in given.items() if key not in ("type", "weights", "classes")}
-    return {"kind": LABEL_MODELS[kind], "weights": given["weights"], "model_classes": classes, **ours}
+    return {"kind": LABEL_MODELS[kind], "weights": given["weights"], "class_map": classes, **ours}
 
 
 def _txt2img_prompts(section: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,10 +269,7 @@ def _counts(section: Mapping[str, Any]) -> dict[str, Any]:
     elif "seed_count_per_prompt" in section:
         counts["num_images_per_prompt"] = section["seed_count_per_prompt"]
     if "seed_range" in section:
-        seeds = _of_kind(section, "seed_range", dict, "a group with min and max")
-        if not {"min", "max"} <= set(seeds):
-            raise UserError("setting 'seed_range' lacks min or max; give both")
-        counts["seed_range"] = [seeds["min"], seeds["max"]]
+        counts["seed_range"] = [section["seed_range"]["min"], section["seed_range"]["max"]]
     return counts
 
 
@@ -240,10 +317,3 @@ def _slots(texts: Sequence[str]) -> set[str]:
 def default_out(values: Mapping[str, Any], task: str) -> Path:
     """Where a task's dataset goes, relative to the working directory; so does theirs."""
     return Path(str(values.get("dataset_root", "runs"))) / str(values.get("dataset_name", "upstream")) / task
-
-
-def _of_kind(values: Mapping[str, Any], key: str, kind: type, wanted: str, default: Any = None) -> Any:
-    value = values.get(key, default)
-    if not isinstance(value, kind):
-        raise UserError(f"setting {key!r} must be {wanted}")
-    return value

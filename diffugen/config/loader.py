@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,24 +18,32 @@ from pydantic import (
     model_validator,
 )
 
-from diffugen.config.errors import SettingError, sentence
-from diffugen.errors import UserError
+from diffugen.config.errors import SettingErrors, WrongType, find_mistakes
+from diffugen.errors import UserError, raise_mistakes
 from diffugen.registered import CONFIGS, registered
 
 
 class Strict(BaseModel):
-    """Base of all configs: immutable, unknown keys refused, numbers finite."""
+    """Base of all configs: immutable, unknown keys refused, numbers finite.
+
+    `renamed` tells what became of settings of earlier versions: name -> what completes "setting '<key>' ...".
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_not_bools(cls, values: Any) -> Any:
         """pydantic would take true for 1."""
-        for name, field in cls.model_fields.items():
-            given = values.get(name) if isinstance(values, Mapping) else None
-            if isinstance(given, bool) and _is_number(field.annotation):
-                raise SettingError(name, f"is {json.dumps(values[name])} but should be a number")
+        given = values if isinstance(values, Mapping) else {}
+        wrong = [
+            WrongType(name, f"is {json.dumps(given[name])}, but must be a number")
+            for name, field in cls.model_fields.items()
+            if isinstance(given.get(name), bool) and _is_number(field.annotation)
+        ]
+        if wrong:
+            raise SettingErrors(wrong)
         return values
 
 
@@ -102,6 +111,11 @@ HubPath = Annotated[str, BeforeValidator(_if_local)]
 
 AnyConfig = TypeVar("AnyConfig", bound=Strict)
 
+COMMENT = "//"
+"""What keys begin with that are comments."""
+
+_TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
 
 def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
     """Read a JSON config strictly.
@@ -113,17 +127,20 @@ def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = 
             JSON, else text; paths among them are relative to the working folder.
 
     Raises:
-        UserError: one sentence for the first thing that is wrong: its key path, the value, and for an
-            unknown key the nearest known name.
+        UserError: the file cannot be read, or settings are wrong: one sentence for each mistake, with its key, the
+            value, and for an unknown key the nearest known name.
     """
     values = read_config(path)
     for override in overrides:
         apply_override(values, override)
-    return validate(values, schema, folder=Path(path).parent)
+    return validate(values, schema, folder=Path(path).parent, where=f"config {path}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object of a config file, not validated yet.
+    """The JSON object of a config file, without comments and "$schema", not validated yet.
+
+    Keys that begin with "//" are comments, in every group: {"// seed": "any number", "seed": 3}. Those of JSONC are
+    passed over too: // to the end of the line, and between /* and */.
 
     Raises:
         UserError: there is none.
@@ -131,17 +148,29 @@ def read_config(path: Path) -> dict[str, Any]:
     values = _read(Path(path))
     if not isinstance(values, dict):
         raise UserError(f"config {path} must be a JSON object, not a {type(values).__name__}")
+    values.pop("$schema", None)  # for editors
     return values
 
 
-def validate(values: dict[str, Any], schema: type[AnyConfig], folder: Path | None = None) -> AnyConfig:
+def uncommented(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as `read_config` gives them of a file that has these values."""
+    settings: dict[str, Any] = json.loads(json.dumps(values), object_pairs_hook=_group)
+    settings.pop("$schema", None)
+    return settings
+
+
+def validate(
+    values: dict[str, Any], schema: type[AnyConfig], folder: Path | None = None, *, where: str = "the config"
+) -> AnyConfig:
     """Validate a dict of settings as `load_config` does for a file in `folder`."""
+    context = {"folder": folder}
     try:
-        return schema.model_validate(values, context={"folder": folder})
-    except ValidationError as error:
+        return schema.model_validate(values, context=context)
+    except ValidationError:
         if command := _other_command(values, schema):
             raise UserError(f"this config is one for another command; run `diffugen {command} CONFIG`") from None
-        raise UserError(sentence(error, schema, values)) from None
+        raise_mistakes(where, find_mistakes(values, schema, context))
+        raise
 
 
 def _other_command(values: dict[str, Any], schema: type[Strict]) -> str | None:
@@ -169,7 +198,8 @@ def _num_misplaced(values: dict[str, Any], schema: type[Strict]) -> int:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        text = _TEXT_OR_COMMENT.sub(_blanked, path.read_text(encoding="utf-8"))
+        return json.loads(text, object_pairs_hook=_group)
     except FileNotFoundError:
         raise UserError(f"config {path} does not exist; give the path of a JSON config") from None
     except OSError as error:
@@ -180,8 +210,14 @@ def _read(path: Path) -> Any:
         raise UserError(f"config {path} is not valid JSON: {error}") from None
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets the last of two equal keys win in silence."""
+def _blanked(match: re.Match[str]) -> str:
+    """Texts as they are, and spaces for a comment, so that places in messages stay right."""
+    return match[0] if match[0].startswith('"') else re.sub(r"\S", " ", match[0])
+
+
+def _group(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A group of settings without its comments; JSON lets the last of two equal keys win in silence."""
+    pairs = [(name, value) for name, value in pairs if not name.startswith(COMMENT)]
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

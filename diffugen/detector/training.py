@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from ultralytics import YOLO
 
 
+DEFAULT_IMGSZ = 640
+"""Size that ultralytics' own segmenters are trained at, pixels."""
+
+
 def training_options(config: DetectorConfig) -> dict[str, Any]:
     """The keywords of ultralytics' train(), for short runs from a trained base as for long ones."""
     return {
-        "imgsz": config.imgsz,
+        "imgsz": config.imgsz or DEFAULT_IMGSZ,
         "epochs": config.epochs,
         "batch": config.batch_size,
         "nbs": config.batch_size,  # a step per batch: short runs have none to accumulate
         "device": device_name(config.device),
-        "freeze": config.freeze or None,
         "optimizer": "AdamW",  # "auto" would ignore the rate
         "lr0": config.learning_rate,
         "lrf": 0.01,
@@ -35,12 +38,12 @@ def training_options(config: DetectorConfig) -> dict[str, Any]:
         "warmup_epochs": min(1.0, config.epochs / 10),
         "warmup_bias_lr": 0.0,  # the default is meant for SGD
         "warmup_momentum": 0.9,
-        "mosaic": config.mosaic,
-        "close_mosaic": config.epochs // 5,
+        "mosaic": 0.0,  # half of the images as mosaics gained nothing (docs/log.md)
+        "close_mosaic": config.epochs // 5,  # when the order of the images is drawn again
         "scale": 0.3,
         "translate": 0.1,
         "fliplr": 0.5,
-        "augmentations": _augmentations() if config.augment else [],
+        "augmentations": _augmentations(),
         "amp": False,  # its check would fetch weights
         "deterministic": True,
         "workers": 0,

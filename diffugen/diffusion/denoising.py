@@ -12,6 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.overflow import check_finite
 from diffugen.diffusion.prompt_batches import text_inputs
 from diffugen.diffusion.protocol import Pipeline
@@ -34,8 +35,8 @@ def encode_images(pipe: Pipeline, images: Sequence[np.ndarray]) -> Tensor:
 def at_most_native(image: np.ndarray, pipe: Pipeline) -> np.ndarray:
     """The image, shrunk to about as many pixels as the model was trained on: it is lost in larger ones."""
     height, width = image.shape[:2]
-    native = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    scale = native / (height * width) ** 0.5
+    native_height, native_width = native_size_hw(pipe)
+    scale = (native_height * native_width) ** 0.5 / (height * width) ** 0.5
     if scale >= 1:
         return image
     size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))

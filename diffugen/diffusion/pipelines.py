@@ -42,12 +42,17 @@ from diffugen.model_files import check_model_folder, read_model_config
 
 logger = logging.getLogger(__name__)
 
+logger = logging.getLogger(__name__)
+
 _TASKS = {
     "txt2img": AutoPipelineForText2Image,
     "img2img": AutoPipelineForImage2Image,
     "inpaint": AutoPipelineForInpainting,
 }
 _SCHEDULERS = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+HALF = "fp16"
+"""What diffusers calls the variant of a model whose files hold half precision."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -63,8 +68,6 @@ def load_pipeline(config: ModelConfig) -> Pipeline:
             or the device is.
     """
     device = pick_device(config.device)
-    if config.cpu_offload and device.type == "cpu":
-        raise UserError("model.cpu_offload is on, but model.device is 'cpu'; turn it off or choose a GPU")
     with _no_loading_bars():
         pipe = _load_file(config) if config.path.endswith(".safetensors") else _load_folder(config)
     check_parts(pipe, config.path)
@@ -75,12 +78,11 @@ def load_pipeline(config: ModelConfig) -> Pipeline:
     if config.lora is not None:
         load_lora(pipe, config.lora)
     _cast(pipe, getattr(torch, config.dtype))
-    if config.vae_slicing:
-        pipe.vae.enable_slicing()
-    if config.vae_tiling:
-        pipe.vae.enable_tiling()
     pipe.set_progress_bar_config(disable=True)
-    if config.cpu_offload:
+    if config.low_memory:
+        pipe.vae.enable_slicing()
+        pipe.vae.enable_tiling()
+    if config.low_memory and device.type != "cpu":  # a CPU has nowhere to keep the rest
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
@@ -101,15 +103,16 @@ def _load_folder(config: ModelConfig) -> Any:
     """A pipeline folder or hub id."""
     _check_source(config.path)
     with _readable(config.path):
-        options: dict[str, Any] = {"variant": config.variant, "use_safetensors": True}
+        options: dict[str, Any] = {"use_safetensors": True}
         folder = _local(config.path)
         if folder is None:
             index = DiffusionPipeline.load_config(config.path, revision=config.revision)
             check_model_index(index, f"model.path {config.path!r}: model_index.json")  # before more of it is fetched
-            folder = Path(DiffusionPipeline.download(config.path, revision=config.revision, **options))
+            folder = _download(config)
         if "safety_checker" in _checked_index(folder, "model.path"):
             options |= {"safety_checker": None, "requires_safety_checker": False}
-        pipe = AutoPipelineForText2Image.from_pretrained(str(folder), dtype=getattr(torch, config.dtype), **options)
+        options |= {"dtype": getattr(torch, config.dtype), "variant": _variant(folder, config.dtype)}
+        pipe = AutoPipelineForText2Image.from_pretrained(str(folder), **options)
         check_complete(pipe, folder, config.path)
     if _local(config.path) is None:
         pipe.register_to_config(_name_or_path=config.path)
@@ -128,6 +131,23 @@ def _checked_index(folder: Path, setting: str) -> dict[str, Any]:
     check_model_index(index, f"{setting}: {folder / 'model_index.json'}")
     check_model_folder(folder, setting)
     return index
+
+
+def _download(config: ModelConfig) -> Path:
+    """A hub's pipeline; in half precision its fp16 files, which are half as large, where it has them."""
+    options: dict[str, Any] = {"revision": config.revision, "use_safetensors": True}
+    if config.dtype == "float16":
+        try:
+            return Path(DiffusionPipeline.download(config.path, variant=HALF, **options))
+        except (OSError, ValueError):
+            logger.debug("%s has no files of the variant %s", config.path, HALF)
+    return Path(DiffusionPipeline.download(config.path, **options))
+
+
+def _variant(folder: Path, dtype: str) -> str | None:
+    """The variant of a folder's files to read: the half-precision one where that is wanted, or the only one."""
+    halves = {f".{HALF}." in path.name for path in folder.glob("*/*.safetensors")}
+    return HALF if True in halves and (dtype == "float16" or False not in halves) else None
 
 
 def _check_source(path: str) -> None:

@@ -49,7 +49,7 @@ def generate_batches(
         OSError: the disk is full.
     """
     for sample in plan.samples:
-        check_prompt(pipe, sample.prompt, settings.attend)
+        check_prompt(pipe, sample.prompt, settings.attention.attend)
     done = _finished(plan)
     for sample in plan.samples:
         if sample.name in done:
@@ -73,7 +73,7 @@ def generate_batches(
         except torch.OutOfMemoryError:
             raise UserError(
                 "one image does not fit into the GPU's memory; lower generate.height and generate.width, or set "
-                'model.dtype to "float16" or model.cpu_offload to true'
+                'model.dtype to "float16" or model.low_memory to true'
             ) from None
 
 

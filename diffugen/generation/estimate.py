@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,21 +67,23 @@ def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[
         UserError: a prompt does not fit the model.
     """
     prompts = plan.prompts
-    lines = [
-        f"disk: about {_size(disk_bytes(settings, prompts))} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"
-    ]
     if not is_here(config):
-        return [*lines, f"time and memory: unknown, as model.path {config.path!r} is not on this machine"]
+        reason = f"model.path {config.path!r} is not on this machine"
+        return [*_disk(settings, prompts), f"time and memory: unknown, as {reason}"]
 
+    from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.diffusion.pipelines import load_pipeline
     from diffugen.diffusion.tokens import check_prompt
 
     try:
         pipe = load_pipeline(config)
     except UserError as error:
-        return [*lines, f"time and memory: unknown, as {error}"]
+        return [*_disk(settings, prompts), f"time and memory: unknown, as {error}"]
+    settings = with_model_defaults(settings, pipe)
+    warn_of_foreign_size(settings, pipe)
+    lines = _disk(settings, prompts)
     for prompt in prompts:
-        check_prompt(pipe, prompt, settings.attend)
+        check_prompt(pipe, prompt, settings.attention.attend)
     trial = run_trial(pipe, plan, settings)
     first = next(iter(plan.variations.values()), None)
     num_steps = max(1, int(settings.num_inference_steps * (1 if first is None else first.strength)))
@@ -99,13 +102,20 @@ def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[
     ]
 
 
+def _disk(settings: GenerateConfig, prompts: Sequence[Prompt]) -> list[str]:
+    if settings.height is None or settings.width is None:
+        return ["disk: unknown, as the size is the model's own"]
+    size = _size(disk_bytes(settings, prompts))
+    return [f"disk: about {size} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"]
+
+
 def disk_bytes(settings: GenerateConfig, prompts: Sequence[Prompt]) -> float:
     """Bytes of the images and their attention, at latents of an eighth of the sides; a dataset links its images."""
-    num_pixels = settings.height * settings.width
+    num_pixels = math.prod(settings.size_hw)
     num_maps = sum(len(prompt.objects) + 1 for prompt in prompts)
     heat = num_maps * num_pixels / 64 * HEAT_BYTES
-    if settings.self_attention_factor is not None:
-        heat += len(prompts) * (num_pixels / 64 / settings.self_attention_factor**2) ** 2 * AFFINITY_BYTES
+    if factor := settings.attention.self_attention_factor:
+        heat += len(prompts) * (num_pixels / 64 / factor**2) ** 2 * AFFINITY_BYTES
     return len(prompts) * num_pixels * PNG_BYTES_PER_PIXEL + heat
 
 
@@ -121,14 +131,14 @@ def memory_bytes(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig) 
     item = next(pipe.unet.parameters()).element_size()
     height, width = settings.size_hw
     num_pixels = height * width
-    if config.vae_tiling:
+    if config.low_memory:
         num_pixels = min(num_pixels, pipe.vae.config.sample_size**2)
     narrow, wide = (*pipe.vae.config.block_out_channels, pipe.vae.config.block_out_channels[-1])[:2]
-    decoder = (1 if config.vae_slicing else settings.batch_size) * num_pixels * (3 * wide + narrow) * item
+    decoder = (1 if config.low_memory else settings.batch_size) * num_pixels * (3 * wide + narrow) * item
     num_halves = 2 if settings.guidance_scale > 1 else 1
     latents = height * width // pipe.vae_scale_factor**2
     unet = num_halves * settings.batch_size * latents * 12 * pipe.unet.config.block_out_channels[0] * item
-    return max(sizes) if config.cpu_offload else sum(sizes), max(decoder, unet)
+    return max(sizes) if config.low_memory else sum(sizes), max(decoder, unet)
 
 
 def run_trial(pipe: Pipeline, plan: Plan, settings: GenerateConfig) -> Trial:

@@ -59,13 +59,12 @@ def _prompts(config: DatasetConfig) -> list[Prompt]:
 
 def _plan_variations(config: DatasetConfig, out: Path) -> Plan:
     assert not isinstance(config.task, Txt2ImgConfig)
-    sources, source_names = read_sources(config.task.source, config.task.words)
+    sources, source_names = read_sources(config.task.source, config.task.class_words)
     variations = plan_variations(
         sources,
         source_names,
         config.task,
         config.prompts,
-        size_hw=config.generate.size_hw,
         num_images=config.num_images,
         num_images_per_prompt=config.num_images_per_prompt or 1,
         seed=config.seed,
@@ -113,6 +112,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     inputs = list(paths_in(config.model_dump()))
     check_output(out, "generate", inputs, replaced=False, is_earlier=_is_earlier)
     check_output(out / "dataset", "dataset", option="dataset")
+    from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.datasets.folder import write_dataset
     from diffugen.diffusion.pipelines import load_pipeline
     from diffugen.generation.labelled import generate_labelled
@@ -121,6 +121,9 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     say(f"loading {config.model.path}")
     pipe = load_pipeline(config.model)
     claim_output(out, "generate", inputs, is_earlier=_is_earlier)
+    config = config.model_copy(update={"generate": with_model_defaults(config.generate, pipe)})
+    warn_of_foreign_size(config.generate, pipe)
+    plan = plan.made_with(config.generate)
     with locked(out):
         write_json(out / "config.json", config.model_dump(mode="json"))
         found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
@@ -162,7 +165,8 @@ def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
 
     from diffugen.labelers.attention import AttentionLabeler
 
-    return AttentionLabeler(plan.class_names, config.label, device=config.model.device)
+    threshold = config.label.score_threshold
+    return AttentionLabeler(plan.class_names, config.label, score_threshold=threshold, device=config.model.device)
 
 
 def _filtered(
@@ -236,9 +240,10 @@ def print_plan(plan: Plan, config: DatasetConfig) -> None:
             parent = f"    from {item.source.image}{target}"
         print(f"{sample.prompt.text}    [{objects or 'no objects'}]{parent}")
     counts = Counter(phrase.class_name for sample in plan.samples for phrase in sample.prompt.objects)
-    height, width = config.generate.size_hw
+    height, width = config.generate.height, config.generate.width
     num_texts = len({sample.prompt.text for sample in plan.samples})
-    size = "images of the sources' sizes" if config.task.kind == "inpaint" else f"images of {width}x{height} pixels"
+    size = f"images of {width}x{height} pixels" if width and height else "images of the model's own size"
+    size = "images of the sources' sizes" if config.task.kind == "inpaint" else size
     print(f"\n{len(plan.samples)} {size}, {num_texts} different prompts")
     print("objects: " + ", ".join(f"{name} {counts[name]}" for name in plan.class_names))
     print(f"images without objects: {sum(not sample.prompt.objects for sample in plan.samples)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffugen.attention.extract import read_attention
 from diffugen.attention.heatmaps import geometric_mean
-from diffugen.config.settings import GenerateConfig
+from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.denoising import at_most_native
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import read_jsonl, write_jsonl
@@ -23,7 +23,7 @@ def read_photos(
     pipe: Pipeline,
     folder: Path,
     prompts: Sequence[Prompt],
-    settings: GenerateConfig,
+    settings: AttentionConfig,
     out: Path,
     *,
     model: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ class Plan:
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     variations: Mapping[str, Variation] = field(default_factory=dict)
+
+    def made_with(self, settings: GenerateConfig) -> Plan:
+        """The plan with settings that are filled in from the model: its size, and the provenance."""
+        origin = settings.model_dump(exclude={"batch_size"})
+        samples = [replace(item, provenance=_as_read_back(item.provenance | origin)) for item in self.samples]
+        variations = {
+            name: item if item.task == "inpaint" else replace(item, size_hw=settings.size_hw)
+            for name, item in self.variations.items()
+        }
+        return replace(self, samples=tuple(samples), variations=variations)
 
     @property
     def prompts(self) -> list[Prompt]:

@@ -101,7 +101,7 @@ def plan_variations(
     task: Img2ImgTask | InpaintTask,
     prompts: PromptsConfig,
     *,
-    size_hw: tuple[int, int],
+    size_hw: tuple[int, int] | None = None,
     num_images: int | None = None,
     num_images_per_prompt: int = 1,
     seed: int = 0,
@@ -117,7 +117,7 @@ def plan_variations(
         class_names: of their labels.
         task: what is done to them.
         prompts: templates, which may use the slots that tell of the source.
-        size_hw: of img2img's images.
+        size_hw: of img2img's images; None: their own, until it is known.
         num_images: how many; None: each once.
         num_images_per_prompt: how often each combination comes, in the mode "cartesian" without `num_images`.
         seed: of the choices.
@@ -134,7 +134,7 @@ def plan_variations(
     units = [unit for unit in _units(sources, class_names, task, rng) if by_class[unit.class_name].templates]
     if not units:
         return []
-    chosen = _pair(units, by_class, prompts.mode, num_images, num_images_per_prompt, rng, seed)
+    chosen = _pair(units, by_class, prompts.every_combination, num_images, num_images_per_prompt, rng, seed)
     margin = task.margin_fraction if isinstance(task, InpaintTask) else 0.0
     return [
         Variation(
@@ -225,14 +225,14 @@ def _restricted(prompts: PromptsConfig, task: Img2ImgTask | InpaintTask, class_n
 def _pair(
     units: Sequence[_Unit],
     by_class: dict[str, PromptsConfig],
-    mode: str,
+    every_combination: bool,
     num_images: int | None,
     num_images_per_prompt: int,
     rng: np.random.Generator,
     seed: int,
 ) -> list[tuple[_Unit, Draw]]:
     """Which units are varied how; see `plan_variations`."""
-    if mode == "cartesian":
+    if every_combination:
         num = sum(num_combinations(by_class[unit.class_name]) for unit in units)
         if num > MAX_COMBINATIONS:
             raise UserError(
@@ -270,7 +270,7 @@ def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prom
     if known is not None and SOURCE in of_source:
         return _extended(known, draw, attributes)
     phrases = iter(draw.objects)
-    target = ObjectPhrase(words_of(unit.class_name, task.words), unit.class_name)
+    target = ObjectPhrase(words_of(unit.class_name, task.class_words), unit.class_name)
     objects = [
         target if slot == OBJECT and slot in of_source else next(phrases) for slot in slots if slot not in attributes
     ]

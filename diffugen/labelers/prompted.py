@@ -29,7 +29,7 @@ class PromptedLabeler:
         labeler: its class ids index `model_names`.
         model_names: the network's classes.
         class_names: the dataset's; those that the network has under no name are never found.
-        model_classes: class of the dataset -> the network's; equal names need no entry.
+        class_map: class of the dataset -> the network's names for it; equal names need no entry.
     """
 
     def __init__(
@@ -37,14 +37,13 @@ class PromptedLabeler:
         labeler: Labeler,
         model_names: Sequence[str],
         class_names: Sequence[str],
-        model_classes: Mapping[str, str],
+        class_map: Mapping[str, Sequence[str]],
     ) -> None:
         self.name = labeler.name
         self.labeler = labeler
         self.class_names = list(class_names)
-        theirs = [model_classes.get(name, name) for name in class_names]
         self.options = [
-            sorted((own for own, their in zip(class_names, theirs, strict=True) if their == name), key=name.__ne__)
+            sorted((own for own in class_names if name in class_map.get(own, (own,))), key=name.__ne__)
             for name in model_names
         ]
 
@@ -77,13 +76,13 @@ def load_label_model(
     labeler = _network(config, device)
     known = labeler.class_names
     for name in asked:
-        their = config.model_classes.get(name, name)
-        if their not in known:
-            raise UserError(
-                f"setting 'label_model.model_classes': {config.weights} has no class {their!r}, but prompts ask for "
-                f"{name!r}; name one that it has ({shown(known)}), or leave label_model out to label by attention"
-            )
-    return PromptedLabeler(labeler, known, class_names, config.model_classes)
+        for their in config.class_map.get(name, (name,)):
+            if their not in known:
+                raise UserError(
+                    f"setting 'label_model.class_map': {config.weights} has no class {their!r}, but prompts ask for "
+                    f"{name!r}; name one that it has ({shown(known)}), or leave label_model out to label by attention"
+                )
+    return PromptedLabeler(labeler, known, class_names, config.class_map)
 
 
 def _network(config: LabelModelConfig, device: str) -> DetectorLabeler | Mask2FormerLabeler:

@@ -74,7 +74,7 @@ def sample_prompts(config: PromptsConfig, num: int, seed: int) -> list[Prompt]:
     for number, template in enumerate(config.templates):
         if reserved := reserved_slots(template.text, config.objects, config.attributes):
             raise UserError(
-                f"setting 'prompts.templates.{number}.text' has the slot {{{reserved[0]}}}, which tells of a source "
+                f"setting 'prompts.templates.{number}' has the slot {{{reserved[0]}}}, which tells of a source "
                 "image; use it with the tasks img2img and inpaint, or define it in prompts.attributes"
             )
     return [draw.prompt() for draw in draw_prompts(config, num, seed)]
@@ -97,7 +97,7 @@ def draw_prompts(config: PromptsConfig, num: int, seed: int) -> list[Draw]:
         seed: of the choices and the order.
     """
     rng = np.random.default_rng(seed)
-    if config.mode == "cartesian":
+    if config.every_combination:
         every = list(combinations(config))
         return [every[index] for index in whole_passes(len(every), num, rng)]
     shares = largest_remainder([template.weight for template in config.templates], num)
@@ -232,7 +232,7 @@ def _draw(
         template=template.text,
         objects=tuple(ObjectPhrase(text=phrase, class_name=name) for name, phrase in phrases),
         attributes={**values, **{slot: value for slot, (_, value) in zip(plain, rest, strict=True)}},
-        negative_text=config.negative if template.negative is None else template.negative,
+        negative_text=config.negative,
     )
 
 

@@ -160,7 +160,7 @@ def test_fewer_photos_are_the_first_of_more_and_the_pool_has_the_same(demo: RunC
     (concept,) = few.concept
     assert few.pool is not None and more.pool is not None
     assert few.pool.folder == concept.photos
-    assert concept.lora is not None
+    assert concept.lora_rank == 4
     shown = {path.name: path.read_bytes() for path in list_images(more.pool.folder)}
     first = {path.name: path.read_bytes() for path in list_images(few.pool.folder)}
     assert len(first) == 3
@@ -176,7 +176,7 @@ def test_photos_count_as_often_in_every_cell(demo: RunConfig, tmp_path: Path, mo
 
     monkeypatch.setattr(concept_photos, "samples_trained", samples_trained)
     monkeypatch.setattr(concept_photos, "first_round", lambda *args: [])
-    monkeypatch.setattr(concept_photos, "prepare_pipeline", lambda *args: None)
+    monkeypatch.setattr(concept_photos, "prepare_pipeline", lambda config, run: (None, config))
     for num_photos in (1, 3, 12, 12):  # the last cell is there already
         row = concept_photos.measure(demo, num_photos, False, tmp_path)
     assert given == [(steps_of(80 + 48, demo), repeats) for repeats in (48, 16, 4)]

@@ -16,7 +16,8 @@ def read() -> tuple[list[str], list[Read]]:
     """Class names, and two scenes with what the toy pipeline attends to."""
     names, images = toy_images("development", 0, 2)
     pipe = load_pipeline(ModelConfig(path=str(label_quality.ROOT / "diffugen/toyworld/weights/pipeline"), device="cpu"))
-    return list(names), read_images(pipe, list(images), AttentionConfig(self_attention_factor=1, presence=True))
+    settings = AttentionConfig(blocks=("down", "up"), factors=(1, 2, 4), self_attention_factor=1, presence=True)
+    return list(names), read_images(pipe, list(images), settings)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)

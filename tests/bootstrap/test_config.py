@@ -10,7 +10,8 @@ import pytest
 
 from bootstrap.config import LoopConfig, check_files
 from diffugen.config.loader import validate
-from diffugen.errors import UserError
+from diffugen.config.settings import AttentionConfig, GenerateConfig
+from diffugen.errors import UserError, UserErrors
 
 VALID: dict[str, Any] = {
     "name": "piano",
@@ -38,20 +39,47 @@ def changed(valid: dict[str, Any] = VALID, **changes: Any) -> dict[str, Any]:
 
 
 def redrawn(**changes: Any) -> dict[str, Any]:
-    return changed(
-        {"task": {"kind": "img2img"}, "prompts": {"templates": [{"text": "{source}, sunny"}]}, "num_images": 2},
-        **changes,
-    )
+    return {"kind": "img2img", "templates": ["{source}, sunny"], "num_images": 2} | changes
 
 
 def repainted(**changes: Any) -> dict[str, Any]:
-    prompts = {"templates": [{"text": "a {new} {source_time}"}], "objects": {"new": {"car": ["bus"]}}}
-    return changed({"task": {"kind": "inpaint"}, "prompts": prompts, "num_images": 2}, **changes)
+    return {"kind": "inpaint", "templates": ["a {common} {source_time}"], "num_images": 2} | changes
 
 
-def test_variations_need_nothing_but_a_task_prompts_and_a_number() -> None:
+def test_variations_need_nothing_but_a_kind_templates_and_a_number() -> None:
     first, second = validate(changed(rounds__variations=[redrawn(), repainted()]), LoopConfig).rounds.variations
     assert (first.task.strength, second.task.strength, second.num_images) == (0.6, 1.0, 2)
+
+
+def test_variations_share_the_slots_of_the_prompts() -> None:
+    """A slot may be there for them alone."""
+    values = changed(prompts__attributes={"weather": ["in fog"]})
+    with pytest.raises(UserError, match="'prompts.attributes.weather' is in no template"):
+        validate(values, LoopConfig)
+    values["rounds"] = {"variations": [redrawn(templates={"{source} {weather}": 1})]}
+    config = validate(values, LoopConfig)
+    (entry,) = config.rounds.variations
+    prompts = entry.prompts(config.prompts)
+    assert (prompts.texts, prompts.attributes) == (["{source} {weather}"], {"weather": ("in fog",)})
+    values["rounds"] = {"variations": [redrawn(templates=["{source} {weather}"], attributes={"weather": ["in rain"]})]}
+    config = validate(values, LoopConfig)
+    assert config.rounds.variations[0].prompts(config.prompts).attributes == {"weather": ("in rain",)}
+
+
+def test_a_name_classes_a_model_and_weights_are_a_loop() -> None:
+    values = {"name": "p", "classes": ["grand-piano", "car"], "model": {"path": "m"}}
+    config = validate(values | {"detector": {"base_weights": "base.pt"}}, LoopConfig)
+    assert config.rare_classes == ("grand-piano",)
+    assert config.prompts.objects == {"rare": {"grand-piano": ("grand piano",)}, "common": {"car": ("car",)}}
+    assert len(config.prompts.templates) == 3
+
+
+def test_what_is_left_to_the_model_is_filled_in() -> None:
+    generate = GenerateConfig(height=64, width=96, attention=AttentionConfig(blocks=("up",)))
+    config = validate(VALID, LoopConfig).resolved(generate)
+    assert (config.generate, config.detector.imgsz) == (generate, 96)
+    own = validate(changed(detector__imgsz=32), LoopConfig).resolved(generate)
+    assert own.detector.imgsz == 32
 
 
 def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
@@ -78,38 +106,46 @@ def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
         ({"rounds__num_rounds": 0}, "'rounds.num_rounds'"),
         ({"rounds__val_fraction": 1.0}, "'rounds.val_fraction'"),
         ({"rounds__filter__min_iou": 1.5}, "'rounds.filter.min_iou'"),
-        ({"rounds__start_from": "best"}, "'rounds.start_from'"),
+        ({"rounds__start_from": "base"}, "setting 'rounds.start_from' was removed: each round"),
         ({"wandb__mode": "on"}, "'wandb.mode'"),
+        ({"labelled": {"dataset": "x"}}, "'labelled': it is now the dataset's folder itself"),
         (
-            {"rounds__variations": [{"task": {"kind": "draw"}}]},
-            "'rounds.variations.0.task.kind' is \"draw\" but should be",
-        ),
-        ({"rounds__variations": [{"task": {}}]}, "'rounds.variations.0.task.kind' is missing"),
-        (
-            {"rounds__variations": [redrawn(task__source="elsewhere")]},
-            "unknown setting 'rounds.variations.0.task.source'",
+            {"rounds__variations": [redrawn(kind="draw")]},
+            "'rounds.variations.0.kind' is \"draw\", but must be 'img2img' or 'inpaint'",
         ),
         (
-            {"rounds__variations": [redrawn(), redrawn(task__strength=0.01)]},
-            "'rounds.variations.1.task.strength' is 0.01, not one of 30 denoising steps",
+            {"rounds__variations": [redrawn(task={"kind": "inpaint"})]},
+            "setting 'rounds.variations.0.task' was removed: its 'kind'",
         ),
         (
-            {"rounds__variations": [redrawn(prompts__templates=[{"text": "a {object}"}])]},
-            "'rounds.variations.0.prompts.templates.0.text' has the slot {object}, which is for inpainting",
+            {"rounds__variations": [redrawn(), redrawn(strength=0.01)]},
+            "'rounds.variations.1.strength' is 0.01, not one of 30 denoising steps",
         ),
-        ({"rounds__variations": [redrawn(prompts__mode="cartesian")]}, "'rounds.variations.0.prompts.mode' is"),
+        (
+            {"rounds__variations": [redrawn(templates=["a {object}"])]},
+            "'rounds.variations.0.templates.0' has the slot {object}, which is for inpainting",
+        ),
+        (
+            {"rounds__variations": [redrawn(templates=["{source} {zzz}"])]},
+            "'rounds.variations.0.templates.0' has the slot {zzz}, which is in neither",
+        ),
         ({"rounds__variations": [redrawn(num_images=0)]}, "'rounds.variations.0.num_images'"),
         (
-            {"rounds__variations": [repainted(task__only=["harp"])]},
-            "'rounds.variations.0.task.only' names 'harp', which is not in classes",
+            {"rounds__variations": [repainted(only=["harp"])]},
+            "'rounds.variations.0.only' names 'harp', which is not in classes",
         ),
         (
-            {"rounds__variations": [repainted(prompts__objects={"new": {"bus": ["bus"]}})]},
-            "'rounds.variations.0.prompts.objects.new' names 'bus', which is not in classes",
+            {"rounds__filter__mask2former": {"model": "m", "class_map": {"lorry": "truck"}}},
+            "'rounds.filter.mask2former.class_map.lorry' has the class 'lorry', which is not in classes",
         ),
         (
-            {"rounds__filter__mask2former": {"model": "m", "class_map": {"truck": "lorry"}}},
-            "'rounds.filter.mask2former.class_map.truck' is 'lorry', which is not in classes",
+            {"rounds__filter__mask2former": {"model": "m", "class_map": {"truck": "car"}}},
+            "'rounds.filter.mask2former.class_map' is the wrong way round, it leads from a class to names: "
+            "{'car': ['truck']}",
+        ),
+        (
+            {"rounds__filter__mask2former": {"model": "m", "class_map": {"car": "bus", "piano": ["bus"]}}},
+            "'rounds.filter.mask2former.class_map' has 'bus' for two classes",
         ),
         ({"rounds__filter__mask2former": {"class_map": {}}}, "'rounds.filter.mask2former.model' is missing"),
         ({"name": "../elsewhere"}, "'name'"),
@@ -130,7 +166,7 @@ def write_dataset_yaml(folder: Path, split: str = "test", names: str = "{0: pian
 
 def test_missing_files_are_found_before_any_work(tmp_path: Path) -> None:
     config = validate(changed(evaluation__dataset="truth"), LoopConfig, folder=tmp_path)
-    with pytest.raises(UserError, match=r"'detector.base_weights': .*base.safetensors does not exist"):
+    with pytest.raises(UserErrors, match=r"2 mistakes:\n  .*'detector.base_weights': .*\n  .*'evaluation.dataset': "):
         check_files(config)
     (tmp_path / "base.safetensors").touch()
     with pytest.raises(UserError, match=r"'evaluation.dataset': .*truth has no data.yaml"):
@@ -143,15 +179,25 @@ def test_the_evaluation_set_must_fit_the_run(tmp_path: Path) -> None:
     (tmp_path / "base.safetensors").touch()
     write_dataset_yaml(tmp_path / "other_split", split="val")
     config = validate(changed(evaluation__dataset="other_split"), LoopConfig, folder=tmp_path)
-    with pytest.raises(UserError, match=r"'evaluation.split' is 'test', but .* has the splits train, val"):
-        check_files(config)
+    check_files(config)
+    assert config.evaluation is not None and config.evaluation.split == "val"
     write_dataset_yaml(tmp_path / "other_names", names="{0: piano}")
     config = validate(changed(evaluation__dataset="other_names"), LoopConfig, folder=tmp_path)
+    assert config.evaluation is not None and config.evaluation.split == "test"
     with pytest.raises(UserError, match="has no class 'car'"):
         check_files(config)
 
 
-POOL = {"folder": "photos", "objects": {"bench": "piano", "car": "piano", "red car": "car"}}
+def test_labelled_images_have_a_training_split(tmp_path: Path) -> None:
+    (tmp_path / "base.safetensors").touch()
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "data.yaml").write_text("val: images/val\nnames: {0: piano, 1: car}\n")
+    config = validate(changed(labelled="drawn"), LoopConfig, folder=tmp_path)
+    with pytest.raises(UserError, match=r"'labelled': .*drawn has no split 'train'"):
+        check_files(config)
+
+
+POOL = {"folder": "photos", "objects": {"piano": ["bench", "car"], "car": "red car"}}
 
 
 def test_a_pool_has_a_prompt_per_caption_with_objects_in_the_order_of_its_words() -> None:

@@ -15,7 +15,7 @@ from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 CLASSES = ("piano", "car")
 SIZE_HW = (40, 64)
-RULES = FilterConfig(min_score=0.3, score_threshold=0.25, min_iou=0.5)
+RULES = FilterConfig(min_score=0.3, min_iou=0.5)
 
 LEFT, RIGHT = (0, 20), (30, 50)
 SHIFTED = (3, 23)  # IoU with LEFT: 17 / 23
@@ -150,7 +150,7 @@ def test_stricter_thresholds_never_keep_more(found: list) -> None:
     attention = labels(("piano", LEFT, 0.9))
     kept = [
         judge_by_agreement(
-            prompt_for("piano"), by(attention, labels(*found)), CLASSES, FilterConfig(min_iou=min_iou, max_iou=1)
+            prompt_for("piano"), by(attention, labels(*found)), CLASSES, FilterConfig(min_iou=min_iou)
         ).kept
         for min_iou in (0.1, 0.5, 0.7, 0.75, 1.0)
     ]
@@ -179,7 +179,7 @@ def test_a_few_dissenting_labelers_call_for_review_and_half_of_them_reject(
 
 
 def test_the_bar_rises_with_the_agreement_of_a_class_and_within_its_limits() -> None:
-    rules = FilterConfig(min_iou=0.5, max_iou=0.8, adapt_quantile=0.25)
+    rules = FilterConfig(min_iou=0.5)
     seen = {"piano": [0.6, 0.7] * 10, "car": [0.95] * 10, "tent": [0.1] * 12, "boat": [0.7] * 9}
     assert adapted_min_ious(seen, rules) == pytest.approx({"piano": 0.6, "car": 0.8, "tent": 0.5})
 

@@ -88,7 +88,7 @@ def test_errors_of_the_background_are_raised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "labelers"),
-    [({}, {"consensus"}), ({"masks": "detector"}, {"detector"}), ({"attention_fraction": 1.0}, {"attention"})],
+    [({}, {"consensus"}), ({"masks": "attention"}, {"attention"})],
 )
 def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any], labelers: set[str]) -> None:
     records = [make_generated(tmp_path, number, [0]) for number in range(4)]
@@ -104,7 +104,7 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     drawn, low = (make_generated(tmp_path, number, [0]) for number in range(2))
     photo = replace(drawn, task="photo")
     dim = {**labels, "attention": {**labels["attention"], "scores": [0.1]}}
-    config = loop_config({"filter": {"by": "attention"}, "attention_fraction": 1.0})
+    config = loop_config({"filter": {"by": "attention"}, "masks": "attention"})
     samples = judge_images([drawn, photo, low], [labels, labels, dim], config)
     assert [(sample.outcome, sample.labeler) for sample in samples] == [
         ("keep", "attention"),
@@ -113,7 +113,7 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     ]
     assert samples[0].class_ids == [0] and samples[0].agreement == 0.5
     agreed = {name: make_instances([0]).to_json() for name in labels}
-    samples = judge_images([drawn, photo], [agreed] * 2, loop_config({"attention_fraction": 1.0}))
+    samples = judge_images([drawn, photo], [agreed] * 2, loop_config({"masks": "attention"}))
     assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 

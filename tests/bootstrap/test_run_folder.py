@@ -32,13 +32,13 @@ def test_a_changed_config_is_refused_once_there_are_results(tmp_path: Path) -> N
     run = RunFolder(tmp_path / "run")
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
-    run.check_resumable(Settings())
+    run.resumed(Settings())
     run.write_config(Settings(), weights=weights)
-    run.check_resumable(Settings(seed=1))  # nothing is lost yet
+    run.resumed(Settings(seed=1))  # nothing is lost yet
     run.round(0).path.mkdir(parents=True)
-    run.check_resumable(Settings())
+    run.resumed(Settings())
     with pytest.raises(UserError, match=r"setting 'inner.rate' changed from 0.1 to 0.2 .*--out"):
-        run.check_resumable(Settings(inner=Inner(rate=0.2)))
+        run.resumed(Settings(inner=Inner(rate=0.2)))
 
 
 def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> None:
@@ -47,12 +47,12 @@ def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> Non
     run.write_config(Settings(), weights=tmp_path / "weights")
     run.round(0).path.mkdir(parents=True)
     longer = Settings(rounds=Length(num_rounds=5, patience=3))
-    run.check_resumable(longer)
+    run.resumed(longer)
     (tmp_path / "weights").unlink()  # nothing is recorded anew but the config
     run.write_config(longer, weights=tmp_path / "weights")
     assert read_json(run.config)["config"]["rounds"]["num_rounds"] == 5
     with pytest.raises(UserError, match="setting 'rounds.num_images' changed from 100 to 50"):
-        run.check_resumable(Settings(rounds=Length(num_images=50)))
+        run.resumed(Settings(rounds=Length(num_images=50)))
 
 
 def test_the_record_of_a_run_has_config_seed_versions_and_weights(tmp_path: Path) -> None:

@@ -21,13 +21,12 @@ FIRST = {"generate": 100.0, "label": 10.0, "finetune": 60.0, "compare": 10.0, "e
     ],
 )
 def test_what_is_left_follows_from_what_was_measured(seconds: dict, index: int, stage: str, left: str) -> None:
-    assert describe_time_left(seconds, index, stage, 3, "all_kept") == left
+    assert describe_time_left(seconds, index, stage, 3) == left
 
 
 def test_fine_tuning_grows_only_where_all_images_are_trained_on() -> None:
     first = {0: {**FIRST, "finetune": 600.0}}
-    assert describe_time_left(first, 1, "finetune", 2, "latest") == " (run: 10 min left)"
-    assert describe_time_left(first, 1, "finetune", 2, "all_kept") == " (run: 20 min left)"
+    assert describe_time_left(first, 1, "finetune", 2) == " (run: 20 min left)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from round_samples import CLASSES, make_instances
 
-from bootstrap.config import LabelledConfig
 from bootstrap.run_folder import RunFolder
 from bootstrap.training_set import import_labelled, kept_samples, labelled_samples
 from diffugen.config.dataset import Img2ImgConfig
@@ -68,9 +67,8 @@ def test_labelled_images_join_every_round_under_the_runs_class_ids(tmp_path: Pat
     items = [Sample.labelled("a", image, make_instances([0, 2, 1]), "train")]
     write_dataset(tmp_path / "theirs", items, ["car", "harp", "piano"])
     run = RunFolder(tmp_path / "run")
-    config = LabelledConfig(dataset=tmp_path / "theirs", split="train")
     for index in range(2):
-        import_labelled(config, CLASSES, run.labelled)
+        import_labelled(tmp_path / "theirs", CLASSES, run.labelled)
         folder = run.round(index)
         own = make_samples(folder.path, [[0]])
         write_dataset(folder.dataset, [*own, *labelled_samples(run.labelled, CLASSES)], CLASSES)

@@ -21,6 +21,7 @@ from bootstrap.rounds import run_rounds
 from bootstrap.run_folder import RunFolder
 from bootstrap.variations import plan_round_variations, samples_to_vary
 from diffugen.config.loader import validate
+from diffugen.config.settings import PromptsConfig
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
 from diffugen.files import read_json, read_jsonl, write_json, write_jsonl
@@ -30,13 +31,15 @@ from diffugen.instances import Instances
 from diffugen.sample import Sample, read_samples, write_samples
 
 REDRAWN = {
-    "task": {"kind": "img2img", "strength": 0.5},
-    "prompts": {"templates": [{"text": "{source} {time}"}], "attributes": {"time": ["in the rain"]}},
+    "kind": "img2img",
+    "strength": 0.5,
+    "templates": ["{source} {time}"],
+    "attributes": {"time": ["in the rain"]},
     "num_images": 3,
 }
 REPAINTED = {
-    "task": {"kind": "inpaint", "margin_fraction": 0.0, "min_score": 0.0},
-    "prompts": {"templates": [{"text": "a house and a {object} {source_time}"}]},
+    "kind": "inpaint",
+    "templates": ["a house and a {object} {source_time}"],
     "num_images": 4,
 }
 
@@ -49,8 +52,8 @@ def loop_config(folder: Path, *variations: dict[str, Any], **rounds: Any) -> Loo
         "rare_classes": ["piano"],
         "model": {"path": "unused"},
         "prompts": {
-            "templates": [{"text": "a photo of a {rare} beside a {common} {time}"}],
-            "objects": {"rare": {"piano": ["grand piano"]}, "common": {"car": ["red car", "blue car"]}},
+            "templates": ["a photo of a {rare} beside a {common} {time}"],
+            "objects": {"rare": {"piano": "grand piano"}, "common": {"car": ["red car", "blue car"]}},
             "attributes": {"time": ["at night", "by day", "under a sky"]},
         },
         "generate": {"height": 64, "width": 96, "num_inference_steps": 2, "guidance_scale": 3, "batch_size": 2},
@@ -128,7 +131,7 @@ def test_where_an_object_is_repainted_all_else_stays_with_its_labels(finished: R
     for sample in repainted:
         told = sample.provenance["parent"]
         parent = first[told["name"]]
-        region = repaint_region(parent.instances, told["object"], 0.0)
+        region = repaint_region(parent.instances, told["object"], sample.provenance["margin_fraction"])
         assert (sample.pixels()[~region] == parent.pixels()[~region]).all()
         (phrase,) = sample.prompt.objects
         assert (
@@ -279,13 +282,13 @@ def test_only_training_images_from_noise_are_varied(
 
 def test_prompts_of_variations_are_checked_before_any_work(tmp_path: Path, pipe: Any) -> None:
     check_prompts(loop_config(tmp_path, REDRAWN, REPAINTED), pipe)
-    odd = REPAINTED | {"prompts": {"templates": [{"text": '("a {object}++ at night", "a road").blend(1, 1)'}]}}
+    odd = REPAINTED | {"templates": ['("a {object}++ at night", "a road").blend(1, 1)']}
     with pytest.raises(UserError, match="uses more of compel than weights"):
         check_prompts(loop_config(tmp_path, odd), pipe)
 
 
 def test_what_can_never_be_repainted_is_an_error(tmp_path: Path, pipe: Any) -> None:
-    replaced = {"kind": "inpaint", "replace": {"piano": ["car"]}, "only": ["car"]}
-    new = {"templates": [{"text": "a {new}"}], "objects": {"new": {"car": ["red car"]}}}
-    with pytest.raises(UserError, match=r"'rounds.variations.0.task': no object .* may be repainted"):
-        check_prompts(loop_config(tmp_path, REPAINTED | {"task": replaced, "prompts": new}), pipe)
+    config = loop_config(tmp_path, REPAINTED | {"only": ["car"]})
+    pianos = validate({"templates": ["a {rare}"], "objects": {"rare": {"piano": "piano"}}}, PromptsConfig)
+    with pytest.raises(UserError, match=r"'rounds.variations.0': no object .* may be repainted"):
+        check_prompts(config.model_copy(update={"prompts": pianos}), pipe)

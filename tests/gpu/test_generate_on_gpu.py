@@ -20,6 +20,7 @@ from on_gpu import (
     release_memory,
     reset_peak,
 )
+from watching import watching
 
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.attention.heatmaps import ImageAttention, attention_of
@@ -88,9 +89,8 @@ def test_images_from_images(pipe: Any, inpaint: bool) -> None:
 
 def test_all_that_can_be_kept_of_attention_is_finite(pipe: Any) -> None:
     weighted = Prompt("a photo of a (red car)1.4 at night", (ObjectPhrase("red car", "car"),))
-    settings = SETTINGS.model_copy(
-        update={"self_attention_factor": 2, "attend": "class_prompt", "num_inference_steps": 2}
-    )
+    settings = watching(SETTINGS, self_attention_factor=2, attend="class_prompt")
+    settings = settings.model_copy(update={"num_inference_steps": 2})
     prompts = [*PROMPTS, weighted]  # two groups: compel encodes the last one
     for prompt, (_, attention) in zip(
         prompts, generate_with_attention(pipe, prompts, [1, 2, 3], settings), strict=True
@@ -113,9 +113,9 @@ def test_presence_is_finite(pipe: Any) -> None:
 
 @pytest.mark.skipif(not ON_GPU, reason="nothing is offloaded from a CPU")
 def test_an_offloaded_model_makes_the_same_image(pipe: Any, model: ModelConfig) -> None:
-    settings = SETTINGS.model_copy(update={"num_inference_steps": 2, "presence": True})
+    settings = watching(SETTINGS.model_copy(update={"num_inference_steps": 2}), presence=True)
     ((expected, _),) = generate_with_attention(pipe, PROMPTS[:1], [5], settings)
-    offloaded = load_pipeline(model.model_copy(update={"cpu_offload": True}))
+    offloaded = load_pipeline(model.model_copy(update={"low_memory": True}))
     ((image, attention),) = generate_with_attention(offloaded, PROMPTS[:1], [5], settings)
     assert largest_difference(image, expected) <= ROUNDING
     check_attention(attention, PROMPTS[0])

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from on_gpu import DEVICE, DTYPE, ON_GPU, SIDE, needs_gpu, release_memory
+from on_gpu import DEVICE, DTYPE, ON_GPU, needs_gpu, release_memory
 from PIL import Image
 
 import train_loop
 from bootstrap.run_folder import RunFolder
 from diffugen.config.loader import validate
-from diffugen.config.settings import ModelConfig
+from diffugen.config.settings import GenerateConfig, ModelConfig
 from diffugen.diffusion.embeddings import read_embedding
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.files import read_jsonl
 from textual_inversion.config import ConceptConfig
-from textual_inversion.learn import learn_concept
+from textual_inversion.learn import Setup, learn_concept
 from textual_inversion.module import ConceptModule
 from textual_inversion.placeholder import initializer_ids
 
@@ -47,16 +47,23 @@ def concept(photos: Path, **settings: Any) -> ConceptConfig:
         "placeholder_token": "<grand-piano>",
         "initializer_word": "car",
         "photos": str(photos),
-        "height": SIDE,
-        "width": SIDE,
         "steps": 6,
         "batch_size": 2,
         "learning_rate": 0.01,
-        "checkpoint_every": 2,
-        "augment": {"views_per_photo": 2},
-        "samples": {"num_images": 0},
     }
     return validate(values | settings, ConceptConfig)
+
+
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few views of each photo, one image with and one without the concept."""
+    monkeypatch.setattr("textual_inversion.data.VIEWS_PER_PHOTO", 2)
+    monkeypatch.setattr("textual_inversion.pictures.NUM_SAMPLES", 1)
+    monkeypatch.setattr("textual_inversion.module.LOOK_EVERY", 1)
+
+
+def setup_of(model: ModelConfig) -> Setup:
+    return Setup(model, GenerateConfig(num_inference_steps=2))
 
 
 def learned_row(path: Path) -> torch.Tensor:
@@ -79,7 +86,7 @@ def test_a_stopped_training_goes_on(
 ) -> None:
     config = concept(photos)
     initial = initial_row(model)
-    whole = learned_row(learn_concept(config, model, tmp_path / "whole", progress=False))
+    whole = learned_row(learn_concept(config, setup_of(model), tmp_path / "whole", progress=False))
     assert whole.shape == initial.shape and whole.isfinite().all()
     # In half precision the first steps may be skipped, until the losses' scale fits: not all of them.
     assert 0.001 < (whole - initial).abs().max() < 0.5
@@ -94,10 +101,10 @@ def test_a_stopped_training_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
         patch.setattr(ConceptModule, "training_step", stop)
-        learn_concept(config, model, tmp_path / "cut", progress=False)
+        learn_concept(config, setup_of(model), tmp_path / "cut", progress=False)
     checkpoint = torch.load(tmp_path / "cut/checkpoints/latest.ckpt", map_location="cpu", weights_only=True)
-    assert checkpoint["global_step"] == 4
-    resumed = learned_row(learn_concept(config, model, tmp_path / "cut", progress=False))
+    assert checkpoint["global_step"] == 5
+    resumed = learned_row(learn_concept(config, setup_of(model), tmp_path / "cut", progress=False))
     np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "whole"), rtol=0.05)
     # Adam makes steps of one length of the smallest gradients too, whose sign is rounding's: the way, not the spot.
     alike = torch.nn.functional.cosine_similarity(resumed - initial, whole - initial, dim=0)
@@ -111,12 +118,11 @@ def test_bfloat16_lora_and_held_out_photos(photos: Path, model: ModelConfig, tmp
         photos,
         steps=3,
         num_vectors=2,
-        lora={"rank": 2},
-        early_stop={"num_photos": 1, "every": 1},
-        samples={"num_images": 1, "num_inference_steps": 2},
+        lora_rank=2,
+        num_held_out_photos=1,
     )
     out = tmp_path / "out"
-    path = learn_concept(config, model.model_copy(update={"dtype": "bfloat16"}), out, progress=False)
+    path = learn_concept(config, setup_of(model.model_copy(update={"dtype": "bfloat16"})), out, progress=False)
     (rows,) = read_embedding(path)["<grand-piano>"]
     assert len(rows) == 2 and rows.isfinite().all() and np.isfinite(losses(out)).all()
     assert (out / "samples.png").is_file()

@@ -1,5 +1,7 @@
 """A concept small enough to learn in a second: three random photos and a tiny pipeline on disk."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ import pytest
 from PIL import Image
 
 from diffugen.config.loader import validate
-from diffugen.config.settings import ModelConfig
+from diffugen.config.settings import GenerateConfig, ModelConfig
 from textual_inversion.config import ConceptConfig
+from textual_inversion.learn import Setup
 
 
 @pytest.fixture
@@ -37,21 +40,39 @@ def make_concept(photo_folder: Path) -> Callable[..., ConceptConfig]:
             "placeholder_token": "<grand-piano>",
             "initializer_word": "car",
             "photos": str(photo_folder),
-            "height": 24,
-            "width": 32,
             "steps": 12,
             "batch_size": 2,
             "learning_rate": 0.02,
-            "checkpoint_every": 4,
-            "augment": {"views_per_photo": 3},
-            "samples": {"num_images": 0},
         }
         return validate({**small, **settings}, ConceptConfig)
 
     return make
 
 
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few views of each photo, one image with and one without the concept."""
+    monkeypatch.setattr("textual_inversion.data.VIEWS_PER_PHOTO", 3)
+    monkeypatch.setattr("textual_inversion.pictures.NUM_SAMPLES", 1)
+
+
+@pytest.fixture(scope="session")
+def smaller_pipeline_dir(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline, made for images of 24x32 pixels; read only."""
+    folder = tmp_path_factory.mktemp("models") / "smaller-pipeline"
+    shutil.copytree(tiny_pipeline_dir, folder)
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": [3, 4]}))
+    return folder
+
+
 @pytest.fixture
-def tiny_model(tiny_pipeline_dir: Path) -> ModelConfig:
+def tiny_model(smaller_pipeline_dir: Path) -> ModelConfig:
     """The tiny pipeline's folder, as a model config names it."""
-    return validate({"path": str(tiny_pipeline_dir), "device": "cpu"}, ModelConfig)
+    return validate({"path": str(smaller_pipeline_dir), "device": "cpu"}, ModelConfig)
+
+
+@pytest.fixture
+def setup(tiny_model: ModelConfig) -> Setup:
+    """The tiny pipeline, one step per image."""
+    return Setup(tiny_model, GenerateConfig(num_inference_steps=1))

@@ -33,14 +33,23 @@ def test_photos_are_beside_the_config_file(tmp_path) -> None:
         ({"templates": ["a {} in {place}"]}, "exactly one"),
         ({"templates": []}, "templates"),
         ({"initialiser_word": "truck"}, "did you mean 'initializer_word'"),
-        ({"augment": {"flip": 0.5}}, r"augment\.flip"),
-        ({"height": 100}, "height"),
+        ({"augment": {"flip": 0.5}}, "'augment' was removed: photos are cropped"),
+        ({"height": 100}, "'height' was removed: a concept is learned at the model's own size"),
+        ({"lora": {"rank": 4}}, "'lora' is now 'lora_rank', a number"),
         ({"steps": 0}, "steps"),
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         validate({**REQUIRED, **settings}, ConceptConfig)
+
+
+@pytest.mark.parametrize(
+    ("folder", "token"), [("grand-piano", "<grand-piano>"), ("my <old> piano", "<my--old--piano>"), ("/", "<concept>")]
+)
+def test_the_token_is_named_after_the_folder_of_photos(folder: str, token: str) -> None:
+    concept = validate({"initializer_word": "truck", "photos": folder}, ConceptConfig)
+    assert concept.placeholder_token == token
 
 
 def test_one_concept_or_several_or_none() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from textual_inversion.config import AugmentConfig
+from textual_inversion import data
 from textual_inversion.data import ConceptDraws, LatentPool, augmented_views, encode_views
 from textual_inversion.photos import find_photos, load_photo
 
@@ -14,48 +14,53 @@ from textual_inversion.photos import find_photos, load_photo
 @pytest.mark.parametrize("size_hw", [(24, 32), (48, 40)])
 def test_views_fill_the_size_and_repeat_with_their_seed(photo_folder: Path, size_hw: tuple[int, int]) -> None:
     photos = [load_photo(path) for path in find_photos(photo_folder)]
-    config = AugmentConfig(views_per_photo=4)
-    first, again, other = (list(augmented_views(photos, config, size_hw, seed)) for seed in (1, 1, 2))
-    assert len(first) == 12 and {view.shape for view in first} == {(*size_hw, 3)}
+    first, again, other = (list(augmented_views(photos, size_hw, seed)) for seed in (1, 1, 2))
+    assert len(first) == 3 * 3 and {view.shape for view in first} == {(*size_hw, 3)}
     assert all(view.dtype == np.uint8 for view in first)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("border", ["reflect", "edge"])
-def test_views_of_a_plain_photo_have_no_black_border(border: str) -> None:
-    config = AugmentConfig.model_validate(
-        {"border": border, "shift_fraction": 0.4, "scale_fraction": 0.5, "brightness": 0, "contrast": 0}
-    )
-    for view in augmented_views([np.full((30, 50, 3), 180, np.uint8)], config, (24, 32), seed=0):
+def test_views_of_a_plain_photo_have_no_black_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SHIFT": 0.4, "ZOOM": 0.5, "RELIGHT": 0}.items():
+        monkeypatch.setattr(data, name, value)
+    for view in augmented_views([np.full((30, 50, 3), 180, np.uint8)], (24, 32), seed=0):
         assert (view == 180).all()
 
 
+@pytest.fixture
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views are cropped, and otherwise as the photo is."""
+    for name in ("SHIFT", "ZOOM", "RELIGHT", "FLIP_PROBABILITY"):
+        monkeypatch.setattr(data, name, 0)
+
+
+@pytest.mark.usefixtures("unchanged")
 def test_no_augmentation_leaves_the_photo(photo_folder: Path) -> None:
-    settings = dict.fromkeys(("flip_probability", "scale_fraction", "shift_fraction", "brightness", "contrast"), 0)
     photo = load_photo(photo_folder / "2.png")  # has the wanted size already
-    view = next(augmented_views([photo], AugmentConfig.model_validate(settings), (24, 32), seed=3))
-    assert np.array_equal(view, photo)
+    assert np.array_equal(next(augmented_views([photo], (24, 32), seed=3)), photo)
 
 
-@pytest.mark.parametrize("fit", ["random_crop", "center_crop", "pad"])
-def test_photos_keep_their_proportions(fit: str) -> None:
+@pytest.mark.usefixtures("unchanged")
+def test_photos_keep_their_proportions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "VIEWS_PER_PHOTO", 20)
     photo = np.zeros((20, 90, 3), np.uint8)
     photo[5:15, 40:50] = 255  # a square in the middle of a wide photo
-    unchanged = dict.fromkeys(("flip_probability", "scale_fraction", "shift_fraction", "brightness", "contrast"), 0)
-    config = AugmentConfig.model_validate({**unchanged, "fit": fit, "border": "edge", "views_per_photo": 20})
-    views = np.stack(list(augmented_views([photo], config, (40, 60), seed=0)))
+    views = np.stack(list(augmented_views([photo], (40, 60), seed=0)))
     whole = [view for view in views[..., 0] > 127 if view.any() and not (view[:, 0] | view[:, -1]).any()]
     for view in whole:
         ys, xs = np.nonzero(view)
         assert np.ptp(ys) == pytest.approx(np.ptp(xs), abs=2)
-        assert np.ptp(ys) == pytest.approx({"pad": 6}.get(fit, 19), abs=2)
-    assert len(whole) < 20 if fit == "random_crop" else len(whole) == 20
+        assert np.ptp(ys) == pytest.approx(19, abs=2)
+    assert 0 < len(whole) < 20
 
 
-def test_encoding_does_not_depend_on_the_batch_size(tiny_pipeline, photo_folder: Path) -> None:
+def test_encoding_does_not_depend_on_the_batch_size(
+    tiny_pipeline, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "VIEWS_PER_PHOTO", 1)
     photos = [load_photo(path) for path in find_photos(photo_folder)]
-    views = list(augmented_views(photos, AugmentConfig(views_per_photo=1), (24, 32), seed=0))
+    views = list(augmented_views(photos, (24, 32), seed=0))
 
     def brightness(batch: list[np.ndarray]) -> torch.Tensor:
         return torch.tensor([float(view.mean()) for view in batch])[:, None, None, None].expand(-1, 1, 3, 4)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,12 @@ from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import read_embedding
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
-from textual_inversion.learn import check_concept, learn_concept
+from textual_inversion.learn import Setup, check_concept, learn_concept
 from textual_inversion.module import ConceptModule
 
 
 def test_the_loss_falls_and_only_the_placeholder_changes(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {}
 
@@ -38,7 +39,7 @@ def test_the_loss_falls_and_only_the_placeholder_changes(
     fit = textual_inversion.trainer.fit
     monkeypatch.setattr(textual_inversion.learn, "fit", fit_and_measure)
     config = make_concept(steps=40, batch_size=4)
-    rows = read_embedding(learn_concept(config, tiny_model, tmp_path / "out", progress=False))["<grand-piano>"][0]
+    rows = read_embedding(learn_concept(config, setup, tmp_path / "out", progress=False))["<grand-piano>"][0]
 
     assert seen["after"] < seen["before"]
     weight = seen["pipe"].text_encoder.get_input_embeddings().weight
@@ -49,14 +50,13 @@ def test_the_loss_falls_and_only_the_placeholder_changes(
     assert not torch.equal(rows[0], seen["weight_before"][placeholder])
 
 
-def test_the_files_are_there_and_load(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+def test_the_files_are_there_and_load(tmp_path: Path, make_concept, setup: Setup, tiny_model: ModelConfig) -> None:
     config = make_concept(
         num_vectors=2,
-        lora={"rank": 2, "learning_rate": 0.01},
-        samples={"num_images": 2, "num_inference_steps": 2},
+        lora_rank=2,
     )
     out = tmp_path / "out"
-    path = learn_concept(config, tiny_model, out, progress=False)
+    path = learn_concept(config, setup, out, progress=False)
     assert {file.name for file in out.iterdir()} == {
         "learned_embeds.safetensors",
         "lora.safetensors",
@@ -84,12 +84,12 @@ def test_the_files_are_there_and_load(tmp_path: Path, make_concept, tiny_model: 
     assert abs(draw() - with_token).max() > 0
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["token", "token and LoRA"])
+@pytest.mark.parametrize("lora_rank", [None, 2], ids=["token", "token and LoRA"])
 def test_an_interrupted_training_ends_with_the_same_files(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch, lora: dict | None
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch, lora_rank: int | None
 ) -> None:
-    config = make_concept(lora=lora, max_norm_ratio=1.0)
-    learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    config = make_concept(lora_rank=lora_rank, max_norm_ratio=1.0)
+    learn_concept(config, setup, tmp_path / "whole", progress=False)
 
     step = ConceptModule.training_step
     for stop_at in (2, 6, 10):  # before the first checkpoint, and between the others
@@ -101,17 +101,17 @@ def test_an_interrupted_training_ends_with_the_same_files(
 
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
             patch.setattr(ConceptModule, "training_step", stop)
-            learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+            learn_concept(config, setup, tmp_path / "cut", progress=False)
     checkpoint = torch.load(tmp_path / "cut/checkpoints/latest.ckpt", weights_only=True)  # nothing but plain values
-    assert checkpoint["global_step"] == 8
+    assert checkpoint["global_step"] == 9
 
-    learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
-    for name in ("learned_embeds.safetensors", "loss.csv", *(["lora.safetensors"] if lora else [])):
+    learn_concept(config, setup, tmp_path / "cut", progress=False)
+    for name in ("learned_embeds.safetensors", "loss.csv", *(["lora.safetensors"] if lora_rank else [])):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_an_interrupt_reaches_the_caller(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -119,12 +119,12 @@ def test_an_interrupt_reaches_the_caller(
     handler = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(ConceptModule, "training_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        learn_concept(make_concept(), tiny_model, tmp_path / "out", progress=False)
+        learn_concept(make_concept(), setup, tmp_path / "out", progress=False)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_stopped_after_the_last_step_it_only_finishes(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = make_concept(), tmp_path / "out"
 
@@ -133,10 +133,10 @@ def test_stopped_after_the_last_step_it_only_finishes(
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
         patch.setattr(textual_inversion.learn, "write_embedding", fail)
-        learn_concept(config, tiny_model, out, progress=False)
+        learn_concept(config, setup, out, progress=False)
     losses = (out / "loss.csv").read_text()
     monkeypatch.setattr(ConceptModule, "training_step", fail)
-    assert learn_concept(config, tiny_model, out, progress=False).exists()
+    assert learn_concept(config, setup, out, progress=False).exists()
     assert (out / "loss.csv").read_text() == losses
 
 
@@ -144,9 +144,12 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from diffugen.config.loader import load_config
+from diffugen.config.settings import GenerateConfig
+from textual_inversion import data, pictures
 from textual_inversion.config import ConceptRunConfig
 from textual_inversion.module import ConceptModule
-from textual_inversion.learn import learn_concept
+from textual_inversion.learn import Setup, learn_concept
+data.VIEWS_PER_PHOTO, pictures.NUM_SAMPLES = 3, 1
 step = ConceptModule.training_step
 def killing_step(self, draw, index):
     if self.global_step == 6:
@@ -154,49 +157,50 @@ def killing_step(self, draw, index):
     return step(self, draw, index)
 ConceptModule.training_step = killing_step
 config = load_config(Path(sys.argv[1]), ConceptRunConfig)
-learn_concept(config.concept[0], config.model, Path(sys.argv[2]))
+learn_concept(config.concept[0], Setup(config.model, GenerateConfig(num_inference_steps=1)), Path(sys.argv[2]))
 """
 
 
-def test_sigkill(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+def test_sigkill(tmp_path: Path, make_concept, setup: Setup, tiny_model: ModelConfig) -> None:
     config = make_concept()
-    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    whole = learn_concept(config, setup, tmp_path / "whole", progress=False)
     values = {"model": tiny_model.model_dump(mode="json"), "concept": config.model_dump(mode="json")}
     (tmp_path / "config.json").write_text(json.dumps(values))
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "config.json"), str(tmp_path / "cut")]
     killed = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "cut" / whole.name).exists()
-    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+    resumed = learn_concept(config, setup, tmp_path / "cut", progress=False)
     rows, expected = read_embedding(resumed)["<grand-piano>"][0], read_embedding(whole)["<grand-piano>"][0]
     # Two processes may choose different kernels by their number of threads.
     assert torch.allclose(rows, expected, atol=1e-5)
 
 
 def test_a_finished_concept_returns_at_once(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = make_concept(steps=2), tmp_path / "out"
-    path = learn_concept(config, tiny_model, out, progress=False)
+    path = learn_concept(config, setup, out, progress=False)
     monkeypatch.setattr(textual_inversion.learn, "load_pipeline", lambda _: pytest.fail("loaded the model"))
-    assert learn_concept(config, tiny_model, out) == path
+    assert learn_concept(config, setup, out) == path
     with pytest.raises(UserError, match=r"setting 'concept\.steps' changed from 2 to 3 since .* give another folder"):
-        learn_concept(config.model_copy(update={"steps": 3}), tiny_model, out)
-    with pytest.raises(UserError, match=r"concept\.seed"):
-        learn_concept(config.model_copy(update={"seed": 5}), tiny_model, out)
+        learn_concept(config.model_copy(update={"steps": 3}), setup, out)
+    with pytest.raises(UserError, match=r"setting 'seed' changed from 0 to 5"):
+        learn_concept(config, replace(setup, seed=5), out)
 
 
-def test_seeds_differ(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
-    configs = [make_concept(steps=2, seed=seed) for seed in (0, 1)]
-    files = [learn_concept(config, tiny_model, tmp_path / str(config.seed), progress=False) for config in configs]
+def test_seeds_differ(tmp_path: Path, make_concept, setup: Setup) -> None:
+    setups = [replace(setup, seed=seed) for seed in (0, 1)]
+    config = make_concept(steps=2)
+    files = [learn_concept(config, one, tmp_path / str(one.seed), progress=False) for one in setups]
     first, second = (read_embedding(file)["<grand-piano>"][0] for file in files)
     assert not torch.equal(first, second)
 
 
-def test_mistakes_leave_nothing_behind(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+def test_mistakes_leave_nothing_behind(tmp_path: Path, make_concept, setup: Setup) -> None:
     config = make_concept(initializer_word="\u2603")
     with pytest.raises(UserError, match="initializer_word"):
-        learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+        learn_concept(config, setup, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
 

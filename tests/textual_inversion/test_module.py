@@ -20,7 +20,7 @@ def build(tiny_pipeline, make_concept):
         for network in (tiny_pipeline.vae, tiny_pipeline.unet):
             network.requires_grad_(False)
         photos = [load_photo(path) for path in find_photos(config.photos)]
-        pool = encode_views(tiny_pipeline.vae, augmented_views(photos, config.augment, (24, 32), 0))
+        pool = encode_views(tiny_pipeline.vae, augmented_views(photos, (24, 32), 0))
         placeholder = add_placeholder(tiny_pipeline, config)
         captions = [("a photo of a <grand-piano>", "a <grand-piano>")] * len(pool.mean)
         draws = ConceptDraws(pool, captions, batch_size=2, seed=0)

@@ -9,7 +9,7 @@ from diffugen.config.settings import AttentionConfig
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from textual_inversion.object_weights import object_weights
 
-SETTINGS = AttentionConfig(attention_factors=(1,))
+SETTINGS = AttentionConfig(blocks=("down", "up"), factors=(1,), self_attention_factor=0)
 
 
 @pytest.fixture

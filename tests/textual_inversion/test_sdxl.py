@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import TEXT_WIDTH, TEXT_WIDTH_2, build_sdxl_pipeline
 
-from diffugen.config.settings import ModelConfig
+from diffugen.config.settings import AttentionConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.errors import UserError
-from textual_inversion.learn import learn_concept
+from textual_inversion.learn import Setup, learn_concept
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,10 @@ def test_both_text_encoders_learn(tmp_path: Path, make_concept, sdxl: ModelConfi
     config = make_concept(
         num_vectors=2,
         steps=6,
-        attention_factors=[2, 4],
         max_norm_ratio=50,
-        samples={"num_images": 1},
-        height=64,
-        width=96,
     )
-    path = learn_concept(config, sdxl, tmp_path / "out", progress=False)
+    setup = Setup(sdxl, GenerateConfig(num_inference_steps=1, attention=AttentionConfig(factors=(2, 4))))
+    path = learn_concept(config, setup, tmp_path / "out", progress=False)
     learned = load_file(path)
     assert {name: rows.shape for name, rows in learned.items()} == {
         "clip_l": (2, TEXT_WIDTH),

@@ -1,10 +1,12 @@
-"""Ways to learn a concept: accumulation, precision, processes, early stop, styles, several concepts, other models."""
+"""Ways to learn a concept: precision, processes, early stop, several concepts, other models."""
 
 import copy
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from diffugen.config.loader import validate
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import load_embedding, read_embedding
 from diffugen.errors import UserError
-from textual_inversion.config import OBJECT_TEMPLATES, STYLE_TEMPLATES, ConceptRunConfig, Concepts
-from textual_inversion.data import ConceptDraws
-from textual_inversion.learn import are_learned, check_concept, learn_concept, learn_concepts
+from textual_inversion.config import ConceptRunConfig, Concepts
+from textual_inversion.data import ConceptDraws, Draw
+from textual_inversion.learn import Setup, are_learned, check_concept, learn_concept, learn_concepts
 from textual_inversion.module import ConceptModule
 from textual_inversion.trainer import for_training, precision
 
@@ -61,58 +63,52 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return batches
 
 
-def test_batches_accumulate_to_steps(tmp_path: Path, make_concept, tiny_model: ModelConfig, seen) -> None:
-    config = make_concept(steps=3, accumulate_batches=2)
-    learn_concept(config, tiny_model, tmp_path / "out", progress=False)
-    assert len(seen) == 6 and len(losses(tmp_path / "out")) == 3
-
-
-def test_an_interrupted_accumulation_ends_with_the_same_file(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+def test_mixed_precision_follows_the_models_dtype(
+    tmp_path: Path, make_concept, setup: Setup, tiny_model: ModelConfig
 ) -> None:
-    config = make_concept(steps=6, accumulate_batches=2)
-    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
-    with stopped_at(monkeypatch, 5):
-        learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
-    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
-    assert resumed.read_bytes() == whole.read_bytes()
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-
-
-def test_mixed_precision_follows_the_models_dtype(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
     half = tiny_model.model_copy(update={"dtype": "bfloat16"})
     assert precision(half) == "bf16-mixed" and for_training(half).dtype == "float32"
     assert precision(tiny_model.model_copy(update={"dtype": "float16"})) == "32-true"  # a CPU has no float16
     config = make_concept(steps=3)
     mixed, full = (
-        learned_rows(learn_concept(config, model, tmp_path / model.dtype, progress=False))
+        learned_rows(learn_concept(config, replace(setup, model=model), tmp_path / model.dtype, progress=False))
         for model in (half, tiny_model)
     )
     assert not torch.equal(mixed, full) and torch.allclose(mixed, full, atol=0.05)
 
 
-def test_processes_train_together(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two processes with a batch each learn what one process learns that takes both their batches per step."""
-    config = make_concept(steps=4, num_devices=2, checkpoint_every=2)
-    together = learn_concept(config, tiny_model, tmp_path / "two", progress=False)
+def test_processes_train_together(tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with a batch each learn what one process learns from a batch of both."""
+    config = make_concept(steps=4, num_devices=2)
+    together = learn_concept(config, setup, tmp_path / "two", progress=False)
     draw = ConceptDraws.draw
-    both = make_concept(steps=4, accumulate_batches=2)
-    monkeypatch.setattr(ConceptDraws, "draw", lambda self, number: draw(self.starting(0, rank=number % 2), number // 2))
-    alone = learn_concept(both, tiny_model, tmp_path / "one", progress=False)
+
+    def both(self: ConceptDraws, number: int) -> Draw:
+        parts = [draw(self.starting(0, rank=rank), number) for rank in range(2)]
+        merged: dict[str, Any] = {"captions": [text for part in parts for text in part["captions"]]}
+        tensors = [name for name in parts[0] if name != "captions"]
+        return merged | {name: torch.cat([part[name] for part in parts]) for name in tensors}
+
+    monkeypatch.setattr(ConceptDraws, "draw", both)
+    alone = learn_concept(make_concept(steps=4), setup, tmp_path / "one", progress=False)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     torch.testing.assert_close(learned_rows(together), learned_rows(alone), atol=1e-4, rtol=0)
 
 
-def test_more_devices_than_there_are(make_concept, tiny_model: ModelConfig, tmp_path: Path, monkeypatch) -> None:
+def test_more_devices_than_there_are(make_concept, setup: Setup, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("textual_inversion.trainer.pick_device", lambda _: torch.device("mps"))
     with pytest.raises(UserError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
-        learn_concept(make_concept(num_devices=3), tiny_model, tmp_path / "out", progress=False)
+        learn_concept(make_concept(num_devices=3), setup, tmp_path / "out", progress=False)
+
+
+def patch_looks(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """Look at the photos that are held out every few steps, and stop after two looks without a better loss."""
+    monkeypatch.setattr("textual_inversion.module.LOOK_EVERY", every)
+    monkeypatch.setattr("textual_inversion.module.PATIENCE", 2)
 
 
 def test_training_stops_when_the_held_out_photo_gets_no_better(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks, rows_at = iter([5.0, 3.0, 4.0, 3.5]), {}
     loss = ConceptModule.denoising_loss
@@ -127,34 +123,36 @@ def test_training_stops_when_the_held_out_photo_gets_no_better(
 
     monkeypatch.setattr(ConceptModule, "denoising_loss", denoising_loss)
     monkeypatch.setattr("textual_inversion.module._NUM_HELD_OUT_DRAWS", 1)
-    config = make_concept(steps=40, early_stop={"every": 2, "patience": 2})
-    path = learn_concept(config, tiny_model, tmp_path / "out", progress=False)
+    patch_looks(monkeypatch, every=2)
+    config = make_concept(steps=40, num_held_out_photos=1)
+    path = learn_concept(config, setup, tmp_path / "out", progress=False)
     assert list(rows_at) == [0, 2, 4, 6] and len(losses(tmp_path / "out")) == 6  # two looks after the best one
     assert torch.equal(learned_rows(path), rows_at[2]) and not torch.equal(rows_at[2], rows_at[6])
 
 
 def test_early_stop_survives_an_interrupt(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_concept(steps=12, early_stop={"every": 4, "patience": 2})
-    whole = learn_concept(config, tiny_model, tmp_path / "whole", progress=False)
+    patch_looks(monkeypatch, every=4)
+    config = make_concept(steps=12, num_held_out_photos=1)
+    whole = learn_concept(config, setup, tmp_path / "whole", progress=False)
     with stopped_at(monkeypatch, 6):
-        learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
-    resumed = learn_concept(config, tiny_model, tmp_path / "cut", progress=False)
+        learn_concept(config, setup, tmp_path / "cut", progress=False)
+    resumed = learn_concept(config, setup, tmp_path / "cut", progress=False)
     assert resumed.read_bytes() == whole.read_bytes()
 
 
 def test_a_photo_must_be_left_to_learn_from(make_concept) -> None:
-    with pytest.raises(UserError, match=r"early_stop\.num_photos is 3 of 3 photos"):
-        check_concept(make_concept(early_stop={"num_photos": 3}))
+    with pytest.raises(UserError, match=r"num_held_out_photos is 3 of 3 photos"):
+        check_concept(make_concept(num_held_out_photos=3))
 
 
 def test_captions_of_photos_are_trained_on(
-    tmp_path: Path, photo_folder: Path, make_concept, tiny_model: ModelConfig, seen
+    tmp_path: Path, photo_folder: Path, make_concept, setup: Setup, seen
 ) -> None:
     for index, caption in enumerate(["a red <grand-piano>", "the {} at night", "two {}"]):
         (photo_folder / f"{index}.txt").write_text(caption)
-    learn_concept(make_concept(steps=6), tiny_model, tmp_path / "out", progress=False)
+    learn_concept(make_concept(steps=6), setup, tmp_path / "out", progress=False)
     captions = {text for batch in seen for text in batch}
     assert captions == {"a red <grand-piano>", "the <grand-piano> at night", "two <grand-piano>"}
 
@@ -165,26 +163,21 @@ def test_a_caption_that_would_be_cut_is_named(photo_folder: Path, make_concept, 
         check_concept(make_concept(), tiny_pipeline)
 
 
-def test_objects_and_styles_have_templates(make_concept) -> None:
-    assert make_concept().caption_templates == OBJECT_TEMPLATES
-    assert make_concept(learns="style").caption_templates == STYLE_TEMPLATES
-    assert make_concept(learns="style", templates=["{} art"]).caption_templates == ("{} art",)
-
-
-def test_a_style_is_everywhere(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+def test_without_emphasis_the_object_is_not_looked_for(
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As for a style, which is everywhere."""
     monkeypatch.setattr(textual_inversion.learn, "object_weights", lambda *_, **__: pytest.fail("weighted"))
-    learn_concept(make_concept(learns="style", steps=1), tiny_model, tmp_path / "out", progress=False)
+    learn_concept(make_concept(object_emphasis=0, steps=1), setup, tmp_path / "out", progress=False)
 
 
 def test_several_vectors_stand_once_in_a_caption(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = []
     monkeypatch.setattr(ConceptModule, "on_train_end", lambda self: ids.append(_encoder_input(self)))
     config = make_concept(steps=1, num_vectors=3, templates=["a {} car"])
-    rows = learned_rows(learn_concept(config, tiny_model, tmp_path / "out", progress=False))
+    rows = learned_rows(learn_concept(config, setup, tmp_path / "out", progress=False))
     assert rows.shape[0] == 3
     assert ids[0] == ["a</w>", "<grand-piano>", "<grand-piano>_1", "<grand-piano>_2", "car</w>"]
 
@@ -209,12 +202,12 @@ def several(make_concept, tokens: list[str], **settings) -> Concepts:
     return validate(values, ConceptRunConfig).concept
 
 
-def test_several_concepts_are_learned_each_by_itself(tmp_path: Path, make_concept, tiny_model: ModelConfig) -> None:
+def test_several_concepts_are_learned_each_by_itself(tmp_path: Path, make_concept, setup: Setup) -> None:
     concepts = several(make_concept, ["<harp>", "<grand/piano>"])
-    model = learn_concepts(concepts, tiny_model, tmp_path, progress=False)
+    model = learn_concepts(concepts, setup, tmp_path, progress=False)
     assert [path.parent.name for path in model.embeddings] == ["harp", "grand_piano"]
     assert are_learned(concepts, tmp_path)
-    alone = learn_concepts(concepts[:1], tiny_model, tmp_path / "alone", progress=False)
+    alone = learn_concepts(concepts[:1], setup, tmp_path / "alone", progress=False)
     assert alone.embeddings == (tmp_path / "alone/learned_embeds.safetensors",)
     assert alone.embeddings[0].read_bytes() == model.embeddings[0].read_bytes()
 
@@ -223,13 +216,13 @@ def test_mistakes_among_several_concepts_are_named(make_concept) -> None:
     with pytest.raises(UserError, match=r"'concept': .*'<harp>' is learned twice"):
         several(make_concept, ["<harp>", "<harp>"])
     with pytest.raises(UserError, match=r"'concept': several concepts have a lora"):
-        several(make_concept, ["<harp>", "<lute>"], lora={})
+        several(make_concept, ["<harp>", "<lute>"], lora_rank=4)
 
 
 def test_a_concept_moves_to_a_model_with_the_same_text_encoder(
-    tmp_path: Path, make_concept, tiny_model: ModelConfig, tiny_pipeline, make_tiny_pipeline
+    tmp_path: Path, make_concept, setup: Setup, tiny_pipeline, make_tiny_pipeline
 ) -> None:
-    path = learn_concept(make_concept(steps=4), tiny_model, tmp_path / "out", progress=False)
+    path = learn_concept(make_concept(steps=4), setup, tmp_path / "out", progress=False)
     other = make_tiny_pipeline()
     with torch.no_grad():  # another denoiser beside the same text encoder
         for weight in other.unet.parameters():

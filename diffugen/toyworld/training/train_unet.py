@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -219,6 +220,12 @@ def update_average(average: torch.nn.Module, models: torch.nn.Module, decay: flo
     torch._foreach_lerp_(list(average.parameters()), list(models.parameters()), 1 - decay)
 
 
+SHIPPED = Path(__file__).parents[1] / "weights" / "pipeline"
+
+MEASURED_FILES = ("attention.json", "suggested.json")
+"""What was measured about the pipeline: the attention to read labels from (docs/labels.md), settings that suit it."""
+
+
 def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Save as fp16 safetensors, in a folder that `StableDiffusionPipeline.from_pretrained` loads as it is.
 
@@ -228,6 +235,8 @@ def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     half = build_pipeline(vae, unet, pipe.text_encoder, pipe.tokenizer)
     with atomic_path(folder) as temporary:
         half.save_pretrained(temporary)
+        for name in MEASURED_FILES:
+            shutil.copy(SHIPPED / name, temporary / name)
 
 
 def write_sheet(pipe: StableDiffusionPipeline, path: Path) -> None:

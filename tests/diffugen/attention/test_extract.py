@@ -10,6 +10,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import SlicedAttnProcessor
 from tiny_models import TEXT_WIDTH
+from watching import watching
 
 from diffugen.attention.cross_attention import CrossAttentionCapture, _fused, phrase_attention
 from diffugen.attention.extract import generate_with_attention, read_attention
@@ -111,7 +112,7 @@ def test_phrase_attention_equals_the_full_softmax(tiny_pipeline: Any, monkeypatc
 
 def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
     def heat(*factors: int) -> np.ndarray:
-        settings = SETTINGS.model_copy(update={"attention_factors": factors})
+        settings = watching(SETTINGS, factors=factors)
         return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)[0][1].heatmaps[0].values
 
     fine, coarse, both = heat(1), heat(2), heat(1, 2)
@@ -123,8 +124,8 @@ def test_the_finest_maps_can_be_taken_alone(tiny_pipeline: Any) -> None:
 
 def test_the_blocks_that_count_can_be_chosen(tiny_pipeline: Any) -> None:
     def read(*blocks: str) -> ImageAttention:
-        update = {"attention_blocks": blocks, "attention_factors": (1,), "self_attention_factor": 1}
-        return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], SETTINGS.model_copy(update=update))[0][1]
+        settings = watching(SETTINGS, blocks=blocks, factors=(1,), self_attention_factor=1)
+        return generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)[0][1]
 
     down, up, both = read("down"), read("up"), read("down", "up")
     num_down, num_up = (len(attention_layers(tiny_pipeline.unet, "attn2", (name,))) for name in ("down", "up"))
@@ -251,7 +252,7 @@ def test_several_images_of_one_prompt_are_the_plain_pipelines(tiny_pipeline: Any
 
 
 def test_a_class_prompt_is_attended_without_changing_the_image(tiny_pipeline: Any) -> None:
-    settings = SETTINGS.model_copy(update={"attend": "class_prompt"})
+    settings = watching(SETTINGS, attend="class_prompt")
     prompts = [PROMPTS[0], prompt_of("a road at night", "grand piano", "tent", "tent")]
     plain = generate_with_attention(tiny_pipeline, [PROMPTS[0], prompt_of("a road at night")], [5, 6], SETTINGS)
     results = generate_with_attention(tiny_pipeline, prompts, [5, 6], settings)
@@ -330,10 +331,10 @@ def test_only_steps_of_little_noise_count(
         return maps(capture)
 
     monkeypatch.setattr(CrossAttentionCapture, "maps", counted)
-    settings = SETTINGS.model_copy(update={"num_inference_steps": 4, "self_attention_factor": 2})
+    settings = watching(SETTINGS.model_copy(update={"num_inference_steps": 4}), self_attention_factor=2)
     ((expected, _),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings)
     assert tiny_pipeline.scheduler.timesteps.tolist() == [751, 501, 251, 1]
-    settings = settings.model_copy(update={"attention_max_timestep": max_timestep})
+    settings = watching(settings, max_timestep=max_timestep)
     steps: list[int] = []
     ((image, attention),) = generate_with_attention(tiny_pipeline, PROMPTS[:1], [3], settings, on_step=steps.append)
     np.testing.assert_array_equal(image, expected)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from watching import watching
 
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
 from diffugen.attention.presence import _without, with_presence
 from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, GenerateConfig, ModelConfig
 from diffugen.diffusion.pipelines import load_pipeline
-from diffugen.labelers.attention import AttentionLabeler
+from diffugen.labelers.attention import MIN_PRESENCE, AttentionLabeler
 from diffugen.labelers.base import LabelInput
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from diffugen.toyworld import render
@@ -47,14 +48,13 @@ def test_what_is_in_the_image_is_told_from_what_is_not() -> None:
     """Rendered scenes: the presence of the object shown, and of one that is not, beside it or alone."""
     pipe = load_pipeline(ModelConfig(path=str(WEIGHTS)))
     images = [render(sample_scene(5_100_000 + k, required_kinds=("car",), num_objects=1)).image for k in range(4)]
-    settings = AttentionConfig(attention_factors=(1, 2), attention_blocks=("up",), presence=True)
+    settings = AttentionConfig(self_attention_factor=0, presence=True)
     prompts = [prompt_of("a photo of a car and a barrel", "car", "barrel")] * 4
     read = read_attention(pipe, images, prompts, settings)
     shown, absent = np.array([one.presence for one in read]).T
     alone = read_attention(pipe, images, [prompt_of("a photo of a barrel", "barrel")] * 4, settings)
-    least = AttentionLabelConfig().min_presence
-    assert (shown > least).all() and (absent < least).all()
-    assert np.mean([one.presence for one in alone]) < least
+    assert (shown > MIN_PRESENCE).all() and (absent < MIN_PRESENCE).all()
+    assert np.mean([one.presence for one in alone]) < MIN_PRESENCE
 
 
 def test_no_result_depends_on_the_batch(tiny_pipeline: Any) -> None:
@@ -71,11 +71,12 @@ def test_no_result_depends_on_the_batch(tiny_pipeline: Any) -> None:
 
 
 def test_words_that_are_not_in_the_prompt_cannot_be_told(tiny_pipeline: Any) -> None:
-    settings = GenerateConfig(height=64, width=64, num_inference_steps=2, attend="class_prompt", presence=True)
+    attention = AttentionConfig(attend="class_prompt", presence=True)
+    settings = GenerateConfig(height=64, width=64, num_inference_steps=2, attention=attention)
     prompt = prompt_of("a car at night", "car", "tent")
-    (image, attention), *_ = generate_with_attention(tiny_pipeline, [prompt], [1], settings)
-    assert attention.presence is not None and np.isnan(attention.presence).tolist() == [False, True]
-    plain = settings.model_copy(update={"presence": False})
+    (image, found), *_ = generate_with_attention(tiny_pipeline, [prompt], [1], settings)
+    assert found.presence is not None and np.isnan(found.presence).tolist() == [False, True]
+    plain = watching(settings, presence=False)
     assert (image == generate_with_attention(tiny_pipeline, [prompt], [1], plain)[0][0]).all()
 
 

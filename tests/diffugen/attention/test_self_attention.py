@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from tiny_models import TEXT_WIDTH
+from watching import watching
 
 from diffugen.attention.extract import generate_with_attention
 from diffugen.attention.hooks import attention_layers
@@ -43,7 +44,7 @@ def test_equal_to_what_the_layers_compute(tiny_pipeline: Any, monkeypatch: pytes
 
 def test_the_image_stays_and_the_maps_are_of_the_conditional_half(tiny_pipeline: Any) -> None:
     plain = generate_with_attention(tiny_pipeline, PROMPTS, [1, 2], SETTINGS)
-    settings = SETTINGS.model_copy(update={"self_attention_factor": 2})
+    settings = watching(SETTINGS, self_attention_factor=2)
     watched = generate_with_attention(tiny_pipeline, PROMPTS, [1, 2], settings)
     for (image, attention), (expected, without) in zip(watched, plain, strict=True):
         np.testing.assert_array_equal(image, expected)
@@ -54,12 +55,12 @@ def test_the_image_stays_and_the_maps_are_of_the_conditional_half(tiny_pipeline:
 
 
 def test_affinity_is_bounded(tiny_pipeline: Any) -> None:
-    settings = SETTINGS.model_copy(update={"height": 512, "width": 400, "self_attention_factor": 1})
+    settings = watching(SETTINGS.model_copy(update={"height": 512, "width": 400}), self_attention_factor=1)
     with pytest.raises(UserError, match="self_attention_factor 1 makes maps of 64x50 pixels, more than 2304"):
         generate_with_attention(tiny_pipeline, PROMPTS, [1, 2], settings)
 
 
 def test_a_resolution_that_is_not_there(tiny_pipeline: Any) -> None:
-    settings = SETTINGS.model_copy(update={"self_attention_factor": 4})
+    settings = watching(SETTINGS, self_attention_factor=4)
     with pytest.raises(RuntimeError, match="no self-attention at factor 4 was seen"):
         generate_with_attention(tiny_pipeline, PROMPTS, [1, 2], settings)

@@ -120,10 +120,18 @@ def test_mistakes_in_the_command_line_are_one_sentence(
     assert message in error and error.count("\n") == 1 and "usage:" not in error
 
 
-def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == 0
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("loop", {"name", "concept", "rounds", "detector"}),
+        ("concept", {"model", "concept", "seed"}),
+        ("dataset", {"model", "prompts", "generate", "label", "classes", "num_images", "seed"}),
+    ],
+)
+def test_the_schema_is_printed_as_json(kind: str, settings: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--kind", kind]) == 0
     schema = json.loads(capsys.readouterr().out)
-    assert {"model", "prompts", "generate", "label", "classes", "num_images", "seed"} <= set(schema["properties"])
+    assert settings <= set(schema["properties"])
 
 
 def test_a_dry_run_prints_the_prompts_and_generates_nothing(
@@ -212,7 +220,7 @@ def test_generate_names_mistakes(config_path: Path, tmp_path: Path, capsys: pyte
         return error_of(capsys, main(["generate", str(config_path), *out, *options]))
 
     assert error("--set", "generate.hieght=64") == "unknown setting 'generate.hieght'; did you mean 'height'?"
-    assert "setting 'num_images' is 0 but should be greater" in error("--set", "num_images=0")
+    assert "setting 'num_images' is 0, but must be at least 1" in error("--set", "num_images=0")
     assert "model.path" in error("--set", "model.path=./gone")
     odd = '("a {common} {time}", "a road++ at night").blend(1, 1)'
     assert "more of compel than weights" in error("--set", f"prompts.templates.1.text={odd}")

@@ -71,11 +71,11 @@ IMG2IMG, INPAINT = {"kind": "img2img", "source": "s"}, {"kind": "inpaint", "sour
         ),
         (
             dataset("a {common}", num_images_per_class={"car": 0, "tent": 1}),
-            "'num_images_per_class.car' is 0 but should",
+            "'num_images_per_class.car' is 0, but must be greater than 0",
         ),
         (
             dataset("a {common}", "a road", num_images_per_class={"car": 1, "tent": 1}),
-            "'prompts.templates.1.text' has no object slot",
+            "'prompts.templates.1' has no object slot",
         ),
         (
             dataset("a {common}", num_images=1, seed_range=[6, 5]),
@@ -83,12 +83,12 @@ IMG2IMG, INPAINT = {"kind": "img2img", "source": "s"}, {"kind": "inpaint", "sour
         ),
         (
             dataset("{source} at night", num_images=1),
-            r"'prompts.templates.0.text' has the slot \{source\}, which tells",
+            r"'prompts.templates.0' has the slot \{source\}, which tells",
         ),
-        (dataset("a {object}", task=IMG2IMG), r"'prompts.templates.0.text' has the slot \{object\}, which is for"),
+        (dataset("a {object}", task=IMG2IMG), r"'prompts.templates.0' has the slot \{object\}, which is for"),
         (dataset("{source} and a {common}", task=IMG2IMG), r"has \{source\} beside an object slot"),
         (dataset("{source} {source}", task=IMG2IMG), r"has \{source\} beside an object slot or a second"),
-        (dataset("{source}", task=INPAINT), "'prompts.templates.0.text' must ask for the one object that is painted"),
+        (dataset("{source}", task=INPAINT), "'prompts.templates.0' must ask for the one object that is painted"),
         (dataset("a road", task=INPAINT), "must ask for the one object that is painted: by {object}"),
         (dataset("a {common} and a {common}", task=INPAINT), "must ask for the one object that is painted"),
         (
@@ -101,7 +101,7 @@ IMG2IMG, INPAINT = {"kind": "img2img", "source": "s"}, {"kind": "inpaint", "sour
         (dataset("{source}", task={"source": "s"}), "'task.kind' is missing; add it, it says"),
         (
             dataset("{source}", task={"kind": "img2im", "source": "s"}),
-            "'task.kind' is \"img2im\" but should be one of 'txt2img', 'img2img', 'inpaint'",
+            "'task.kind' is \"img2im\", but must be one of 'txt2img', 'img2img', 'inpaint'",
         ),
         (
             dataset("{source}", task={**IMG2IMG, "strenght": 0.5}),
@@ -119,7 +119,7 @@ def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) 
     [
         (
             {"templates": [{"text": "a {x}"}, {"text": "the {x}", "weight": 2}]},
-            "templates.1.weight' is 2.0, which has no",
+            "templates.1' has the weight 2, which has no",
         ),
         (
             {"attributes": {"y": {"b": 1, "c": 2}}, "templates": [{"text": "a {x} {y}"}]},

@@ -210,13 +210,23 @@ def test_outputs_of_one_file_go_beside_each_other(here: Path) -> None:
         (("txt2img",), {}, {"task": "inpaint"}, "--task inpaint: .* has no group 'inpaint', only txt2img"),
         (("txt2img",), {"txt2img__prompts": []}, {}, "'txt2img.prompts' is missing; add a list"),
         (("txt2img",), {"txt2img__object_names": []}, {}, "'txt2img.object_names' is missing"),
-        (("txt2img",), {"txt2img__seed_range": {"min": 3}}, {}, "'seed_range' lacks min or max"),
-        (("txt2img",), {"txt2img__seed_range": 3}, {}, "'seed_range' must be a group with min and max"),
-        (("txt2img",), {"image_size": 512}, {}, "'image_size' must be a group with width and height"),
-        (("txt2img",), {"txt2img__textual_inversion": {}, "steps": 0}, {}, "num_inference_steps' is 0 but should"),
-        (("txt2img",), {"txt2img": 3}, {}, "'txt2img' must be a group of settings"),
+        (("txt2img",), {"txt2img__seed_range": {"min": 3}}, {}, "'txt2img.seed_range.max' is missing"),
+        (("txt2img",), {"txt2img__seed_range": 3}, {}, "'txt2img.seed_range' is 3, but must be a group of settings"),
+        (("txt2img",), {"image_size": 512}, {}, "'image_size' is 512, but must be a group"),
+        (
+            ("txt2img",),
+            {"txt2img__textual_inversion": {}, "steps": 0},
+            {},
+            "num_inference_steps' is 0, but must be at least 1",
+        ),
+        (("txt2img",), {"txt2img": 3}, {}, "'txt2img' is 3, but must be a group of settings"),
         (("txt2img",), {"unsupervised": False, "label_model": {"type": "SAM"}}, {}, "'SAM'; give YOLOSeg or Mask2"),
         (("txt2img",), {"unsupervised": False, "label_model": {}}, {}, "'label_model.weights' is missing"),
+        (("txt2img",), {"txt2img__prompts": 5}, {}, "'txt2img.prompts' is 5, but must be a list"),
+        (("txt2img",), {"txt2img__object_names": ["car", 5]}, {}, "'txt2img.object_names.1' is 5, but must be a text"),
+        (("txt2img",), {"txt2img__view_points": "front"}, {}, "'txt2img.view_points' is \"front\", but must be a list"),
+        (("txt2img",), {"dataset_root": 3, "txt2img__negative_prompt": []}, {}, "2 mistakes"),
+        (("inpaint",), {"inpaint__car": [3]}, {}, "'inpaint.car' must be a list of words"),
         (("inpaint",), {"inpaint": {"stable_diffusion_model": "m/m"}}, {}, "'inpaint' names no object to replace"),
         (
             ("img2img",),
@@ -274,7 +284,7 @@ def test_supervised_labels_come_from_their_label_model(here: Path, caplog: pytes
         model = job.config.label_model
         assert model is not None
         assert (model.kind, model.weights, model.score_threshold) == ("yolo", str(here / "models/seg/gone.pt"), 0.4)
-        assert model.model_classes == {"boat": "boat", "tent": "boat"}
+        assert model.class_map == {"boat": ("boat",), "tent": ("boat",)}
     assert "label_model" not in caplog.text
     assert load_jobs(write(here, "txt2img"))[0].config.label_model is None
 

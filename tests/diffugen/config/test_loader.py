@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, Strict, load_config, validate
-from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
-from diffugen.errors import UserError
+from diffugen.config.settings import DatasetPromptsConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
+from diffugen.errors import UserError, UserErrors
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,21 +90,21 @@ def test_the_resolved_config_loads_to_itself(tmp_path: Path) -> None:
         ({"name": "x", "width": 3}, "^unknown setting 'width'; did you mean 'main.width'\\?$"),
         ({"name": "x", "qqq": 3}, "^unknown setting 'qqq'; remove it, the known names are name, parts, main"),
         ({"parts": []}, "^setting 'name' is missing; add it to the config$"),
-        ({"name": 3}, "^setting 'name' is 3 but should be a valid string$"),
-        ({"name": None}, "^setting 'name' is null but should be a valid string$"),
+        ({"name": 3}, "^setting 'name' is 3, but must be a text$"),
+        ({"name": None}, "^setting 'name' is null, but must be a text$"),
         (
             {"name": "x", "main": {"width": "many"}},
-            "^setting 'main.width' is \"many\" but should be a valid int",
+            "^setting 'main.width' is \"many\", but must be a whole number$",
         ),
-        ({"name": "x", "main": {"width": 2.5}}, "^setting 'main.width' is 2.5 but should be a valid integer"),
-        ({"name": "x", "main": {"width": True}}, "^setting 'main.width' is true but should be a number$"),
-        ({"name": "x", "ratio": False}, "^setting 'ratio' is false but should be a number$"),
-        ({"name": "x", "ratio": "1e999"}, "^setting 'ratio' is \"1e999\" but should be a finite number$"),
-        ({"name": "x", "main": 3}, "^setting 'main' is 3 but should be a"),
-        ({"name": "x", "parts": {"a": 1}}, "^setting 'parts' is .* but should be a list$"),
+        ({"name": "x", "main": {"width": 2.5}}, "^setting 'main.width' is 2.5, but must be a whole number$"),
+        ({"name": "x", "main": {"width": True}}, "^setting 'main.width' is true, but must be a number$"),
+        ({"name": "x", "ratio": False}, "^setting 'ratio' is false, but must be a number$"),
+        ({"name": "x", "ratio": "1e999"}, "^setting 'ratio' is \"1e999\", but must be a finite number$"),
+        ({"name": "x", "main": 3}, "^setting 'main' is 3, but must be a group of settings$"),
+        ({"name": "x", "parts": {"a": 1}}, "^setting 'parts' is .*, but must be a list$"),
         (
             {"name": "x", "parts": [{"width": 0}]},
-            "^setting 'parts.0.width' is 0 but should be greater than or equal to 1",
+            "^setting 'parts.0.width' is 0, but must be at least 1$",
         ),
         (
             {"name": "x", "parts": [{"width": 13}]},
@@ -125,7 +125,7 @@ def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[s
         ("[1, 2]", "config.json must be a JSON object, not a list"),
         ('{"name": "x", "name": "y"}', "setting 'name' stands twice"),
         ('{"name": "x", "main": {"width": 1, "width": 2}}', "setting 'width' stands twice"),
-        ('{"name": "x", "ratio": NaN}', "setting 'ratio' is NaN but should be a finite number"),
+        ('{"name": "x", "ratio": NaN}', "setting 'ratio' is NaN, but must be a finite number"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
@@ -167,6 +167,88 @@ def test_overrides(tmp_path: Path, override: str, expected: tuple[str, int, int]
     assert (config.name, config.main.width, config.parts[0].width) == expected
 
 
+def test_comments_and_the_name_of_the_schema_are_passed_over(tmp_path: Path) -> None:
+    text = '{"$schema": "x.json", "//": "a", "// name": "b", "//": "c", "name": "x", "main": {"//": [1], "width": 4}}'
+    config = load_config(write(tmp_path, text), Whole)
+    assert (config.name, config.main.width) == ("x", 4)
+    text = '{ // a "comment"\n "name": "x // y", /* "name": 3,\n */ "main": {"width": 4} // end\n}'
+    config = load_config(write(tmp_path, text), Whole)
+    assert (config.name, config.main.width) == ("x // y", 4)
+    with pytest.raises(UserError, match="line 3"):
+        load_config(write(tmp_path, '{"name": "x", // y\n /* a\n b */ }'), Whole)
+    with pytest.raises(UserError, match="unknown setting 'main.\\$schema'"):
+        load_config(write(tmp_path, {"name": "x", "main": {"$schema": "y"}}), Whole)
+
+
+def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
+    values = {"nmae": "x", "main": {"width": 0, "photo": 3, "colour": 1}, "parts": [{}, {"width": 13}], "ratio": True}
+    path = write(tmp_path, values)
+    with pytest.raises(UserErrors) as caught:
+        load_config(path, Whole)
+    assert str(caught.value).split("\n  ")[0] == f"config {path} has 6 mistakes:"
+    assert caught.value.mistakes == (
+        "setting 'ratio' is true, but must be a number",
+        "unknown setting 'main.colour'; remove it, the known names are width, photo",
+        "unknown setting 'nmae'; did you mean 'name'?",
+        "setting 'parts.1.width' is 13, which brings bad luck; take another",
+        "setting 'main.width' is 0, but must be at least 1",
+        "setting 'main.photo' is 3, but must be a path",
+    )
+
+
+def test_rules_are_checked_although_something_else_is_wrong() -> None:
+    values = dataset(classes=["piano", "piano"], generate={"heihgt": 3, "num_inference_steps": "many"}, val_fraction=2)
+    with pytest.raises(UserErrors) as caught:
+        validate(values, DatasetConfig)
+    assert [mistake.split(" ")[1 if "unknown" not in mistake else 2] for mistake in caught.value.mistakes] == [
+        "'generate.heihgt';",
+        "'generate.num_inference_steps'",
+        "'val_fraction'",
+        "'classes'",
+        "'classes'",
+    ]
+
+
+def test_settings_of_earlier_versions_are_named_with_what_became_of_them() -> None:
+    generate = {"attention_factors": [1], "attend": "tokens"}
+    model = {"path": "m", "vae_slicing": True}
+    with pytest.raises(UserErrors) as caught:
+        validate(dataset(model=model, generate=generate), DatasetConfig)
+    assert caught.value.mistakes == (
+        "setting 'model.vae_slicing' is now 'model.low_memory'",
+        "setting 'generate.attention_factors' is now 'generate.attention.factors'",
+        "setting 'generate.attend' is now 'generate.attention.attend'",
+    )
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        ["a {thing}", "the {thing}"],
+        {"a {thing}": 1, "the {thing}": 1},
+        [{"text": "a {thing}"}, "the {thing}"],
+    ],
+)
+def test_templates_are_texts_or_a_map_to_weights(templates: Any) -> None:
+    config = validate({"templates": templates, "objects": {"thing": {"car": "car"}}}, PromptsConfig)
+    assert config.texts == ["a {thing}", "the {thing}"]
+    assert {template.weight for template in config.templates} == {1.0}
+    assert config.objects == {"thing": {"car": ("car",)}}
+    assert validate(config.model_dump(mode="json"), PromptsConfig) == config
+
+
+def test_templates_and_common_attributes_have_defaults() -> None:
+    alone = validate({"objects": {"rare": {"piano": "piano"}}}, PromptsConfig)
+    assert alone.texts == ["a photo of a {rare} {place} {time}", "a photo {place} {time}"]
+    both = validate({"objects": {"rare": {"piano": "piano"}, "common": {"car": "car"}}}, PromptsConfig)
+    assert [template.weight for template in both.templates] == [5, 3, 2]
+    assert set(both.attributes) == {"place", "time"}
+    own = validate({"templates": ["a {place}"], "attributes": {"place": ["here"]}}, PromptsConfig)
+    assert own.attributes == {"place": ("here",)}
+    taken = validate({"templates": ["a {place}"], "objects": {"place": {"town": "town"}}}, PromptsConfig)
+    assert taken.attributes == {}
+
+
 def test_the_last_override_wins_and_null_is_null(tmp_path: Path) -> None:
     path = write(tmp_path, {"name": "x", "note": "n"})
     config = load_config(path, Whole, ["main.width=4", "main.width=5", "note=null"])
@@ -183,7 +265,7 @@ def test_the_last_override_wins_and_null_is_null(tmp_path: Path) -> None:
         ("parts.7.width=3", "'7' must be an index below 1"),
         ("parts.x=3", "'x' must be an index below 1"),
         ("main.widht=3", "unknown setting 'main.widht'; did you mean 'width'?"),
-        ("main.width=-1", "setting 'main.width' is -1 but should be greater"),
+        ("main.width=-1", "setting 'main.width' is -1, but must be at least 1"),
     ],
 )
 def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
@@ -237,7 +319,7 @@ def test_configs_cannot_be_changed() -> None:
         ({"templates": []}, "setting 'templates': tuple should have at least 1 item|setting 'templates'"),
         (
             {"templates": [{"text": "a {rare} {common} {plce}"}]},
-            r"'templates.0.text' has the slot \{plce\}, which is in neither .*; did you mean \{place\}\?",
+            r"'templates.0' has the slot \{plce\}, which is in neither .*; did you mean \{place\}\?",
         ),
         (
             {"templates": [{"text": "a {rare} {common} {place} {zzz}"}]},
@@ -245,7 +327,7 @@ def test_configs_cannot_be_changed() -> None:
         ),
         (
             {"templates": [{"text": "a {rare} {common} {place"}]},
-            "'templates.0.text' is .* a brace belongs to no slot",
+            "'templates.0' is .* a brace belongs to no slot",
         ),
         (
             {"templates": [{"text": "a {rare} {place}"}]},
@@ -254,11 +336,11 @@ def test_configs_cannot_be_changed() -> None:
         ({"templates": [{"text": "a {rare} {common}"}]}, "'attributes.place' is in no template"),
         (
             {"templates": [{"text": "a {rare} {common} {place}", "weight": 0}]},
-            "'templates.0.weight' is 0 but should",
+            "'templates.0.weight' is 0, but must be greater than 0",
         ),
         (
             {"templates": [{"text": "a {common} {common} {common} {rare} {place}"}]},
-            r"'templates.0.text' has the slot \{common\} 3 times, but objects.common has fewer classes",
+            r"'templates.0' has the slot \{common\} 3 times, but objects.common has fewer classes",
         ),
         ({"templates": [{"text": "a {rare} {rare} {rare} {common} {place}"}]}, r"slot \{rare\} 3 times"),
         (
@@ -274,11 +356,11 @@ def test_configs_cannot_be_changed() -> None:
         ),
         (
             {"attributes": {"place": ["a", 3]}},
-            "setting 'attributes.place.1' is 3 but should be a valid string",
+            "setting 'attributes.place.1' is 3, but must be a text",
         ),
         (
             {"attributes": {"place": {"a": "much"}}},
-            "setting 'attributes.place.a' is \"much\" but should be a valid num",
+            "setting 'attributes.place.a' is \"much\", but must be a number",
         ),
         (
             {"attributes": {"place": ["{rare}"]}},
@@ -299,14 +381,14 @@ def test_configs_cannot_be_changed() -> None:
             "'objects.common' has the phrase 'car' twice",
         ),
         (
-            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": "car"}}},
-            "'objects.common.car' is \"car\" but should",
+            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": 3}}},
+            "'objects.common.car' is 3, but must be a list",
         ),
     ],
 )
 def test_rules_of_prompts(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        validate(prompts(**change), PromptsConfig)
+        validate(prompts(**change), DatasetPromptsConfig)
 
 
 def test_rules_of_prompts_give_the_whole_path_in_a_larger_config() -> None:

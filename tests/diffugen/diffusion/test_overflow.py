@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffugen.attention.extract import generate_with_attention, read_attention
-from diffugen.config.settings import GenerateConfig
+from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.errors import UserError
 from diffugen.generation.batches import generate_batches
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
@@ -68,6 +68,6 @@ def test_nothing_of_the_batch_is_written(tiny_pipeline: Any, tmp_path: Path) -> 
 )
 def test_photos_are_not_read_with_it_either(part: str, presence: bool, maker: str, tiny_pipeline: Any) -> None:
     spoilt(getattr(tiny_pipeline, part))
-    settings = SETTINGS.model_copy(update={"presence": presence})
+    settings = AttentionConfig(presence=presence)
     with pytest.raises(UserError, match=f"{maker} made values that are no numbers"):
         read_attention(tiny_pipeline, [IMAGE], PROMPTS, settings, timesteps=[100])

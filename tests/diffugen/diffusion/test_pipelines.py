@@ -62,6 +62,29 @@ def test_every_component_gets_the_configured_dtype(half_folder: Path) -> None:
     assert load_pipeline(config_of(half_folder, dtype="bfloat16")).text_encoder.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_half_precision_files_are_read_where_they_are_wanted_or_alone(
+    half_folder: Path, tiny_pipeline_dir: Path, dtype: str, tmp_path: Path
+) -> None:
+    """Folders have both kinds, or one of them; here the half-precision weights are zeros."""
+    pipe = load_pipeline(config_of(half_folder))
+    with torch.no_grad():
+        for weight in pipe.unet.parameters():
+            weight.zero_()
+    pipe.save_pretrained(tmp_path / "only", variant="fp16")
+    shutil.copytree(tiny_pipeline_dir, tmp_path / "both")
+    shutil.copytree(tmp_path / "only", tmp_path / "both", dirs_exist_ok=True)
+    only, both = (load_pipeline(config_of(tmp_path / name, dtype=dtype)).unet for name in ("only", "both"))
+    assert only.dtype == both.dtype == getattr(torch, dtype)
+    assert not only.conv_in.weight.any()
+    assert bool(both.conv_in.weight.any()) is (dtype == "float32")
+
+
+def test_on_a_cpu_low_memory_is_for_the_decoder_alone(tiny_pipeline_dir: Path) -> None:
+    pipe = load_pipeline(config_of(tiny_pipeline_dir, low_memory=True))
+    assert pipe.vae.use_slicing and pipe.vae.use_tiling and pipe.device.type == "cpu"
+
+
 def test_the_scheduler_is_chosen(tiny_pipeline_dir: Path) -> None:
     assert isinstance(load_pipeline(config_of(tiny_pipeline_dir)).scheduler, DDIMScheduler)
     pipe = load_pipeline(config_of(tiny_pipeline_dir, scheduler="dpm++"))
@@ -167,8 +190,3 @@ def test_nothing_is_unpickled(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
             load_pipeline(config_of(folder))
         weights.write_bytes(backup)
     assert not fired.exists()
-
-
-def test_offloading_needs_a_gpu() -> None:
-    with pytest.raises(UserError, match="cpu_offload is on"):
-        load_pipeline(config_of("anything", cpu_offload=True))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import TEXT_WIDTH
+from watching import watching
 
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.config.settings import AttentionConfig, GenerateConfig
@@ -93,7 +94,7 @@ def test_no_prompt_changes_another(tiny_pipeline: Any, attend: str) -> None:
         prompt_of("a (red car:1.4)", "red car"),
         prompt_of("a tent at night", "tent"),
     ]
-    settings = SETTINGS.model_copy(update={"attend": attend, "num_inference_steps": 1})
+    settings = watching(SETTINGS.model_copy(update={"num_inference_steps": 1}), attend=attend)
     together = generate_with_attention(tiny_pipeline, prompts, [1, 2, 3, 4], settings)
     photos = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)] * len(prompts)
     read = read_attention(tiny_pipeline, photos, prompts, AttentionConfig(attend=attend), timesteps=[100])

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from diffugen.attention.heatmaps import attention_of
-from diffugen.config.settings import GenerateConfig
+from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
 from diffugen.generation import batches as generate
@@ -236,7 +236,7 @@ def test_photos_become_samples_with_heatmaps(pipe: Any, tmp_path: Path) -> None:
     prompts = [Prompt(f"a photo of a {word}", (ObjectPhrase(word, "tent"),)) for word in ("tent", "car")]
 
     def read(out: Path) -> list[Any]:
-        return read_photos(pipe, tmp_path / "photos", prompts, SETTINGS, out, model="tiny")
+        return read_photos(pipe, tmp_path / "photos", prompts, AttentionConfig(), out, model="tiny")
 
     (record,) = read(tmp_path / "out")
     captions = ["a photo of a tent", "a photo of a car"]
@@ -257,7 +257,7 @@ def test_large_photos_are_read_at_the_size_that_the_model_knows(pipe: Any, tmp_p
     native = pipe.unet.config.sample_size
     side = 3 * native * pipe.vae_scale_factor
     write_png(tmp_path / "photos" / "tent.png", np.zeros((side, side, 3), np.uint8))
-    settings = SETTINGS.model_copy(update={"self_attention_factor": 1})
+    settings = AttentionConfig(self_attention_factor=1)
     prompt = Prompt("a tent", (ObjectPhrase("tent", "tent"),))
     (record,) = read_photos(pipe, tmp_path / "photos", [prompt], settings, tmp_path / "out", model="tiny")
     assert record.pixels().shape == (side, side, 3)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from watching import watching
 
 from diffugen.config.settings import GenerateConfig, ModelConfig
 from diffugen.errors import UserError
@@ -36,7 +37,7 @@ def test_disk_is_reckoned_per_image_and_object() -> None:
     one = disk_bytes(SETTINGS, PROMPTS[1:2])
     assert one == pytest.approx(64 * 96 * 1.8 + 64 * 96 / 64 * 4)
     assert disk_bytes(SETTINGS, PROMPTS[:2]) == pytest.approx(2 * one + 64 * 96 / 64 * 4)
-    watched = SETTINGS.model_copy(update={"self_attention_factor": 2})
+    watched = watching(SETTINGS, self_attention_factor=2)
     assert disk_bytes(watched, PROMPTS[1:2]) == pytest.approx(one + (4 * 6) ** 2 * 2)
     twice = SETTINGS.model_copy(update={"height": 128})
     assert disk_bytes(twice, PROMPTS) == pytest.approx(2 * disk_bytes(SETTINGS, PROMPTS))
@@ -50,9 +51,9 @@ def test_memory_is_reckoned_from_the_weights_and_widths(tiny_pipeline: Any) -> N
     sizes = [4 * sum(weight.numel() for weight in model.parameters()) for model in models]
     weights, activations = reckon()
     assert weights == sum(sizes)
-    assert reckon(cpu_offload=True)[0] == max(sizes)
     assert reckon(SETTINGS.model_copy(update={"batch_size": 8})) == (weights, 4 * activations)
-    assert reckon(vae_slicing=True)[1] < activations
+    sparing = reckon(low_memory=True)
+    assert sparing[0] == max(sizes) and sparing[1] < activations
     tiny_pipeline.to(dtype=torch.float16)
     assert reckon() == (weights // 2, activations // 2)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_models import TEXT_WIDTH, TEXT_WIDTH_2, build_sdxl_pipeline
+from watching import watching
 
 from diffugen.attention.cross_attention import CrossAttentionCapture
 from diffugen.attention.extract import generate_with_attention, read_attention
@@ -169,6 +170,6 @@ def test_embeddings_that_do_not_fit_are_refused(pipe: Any, folder: Path, tmp_pat
 
 def test_hooks_leave_nothing_behind(pipe: Any) -> None:
     unet = copy.deepcopy(pipe.unet)
-    generate_with_attention(pipe, PROMPTS, [1, 2], SETTINGS.model_copy(update={"self_attention_factor": 4}))
+    generate_with_attention(pipe, PROMPTS, [1, 2], watching(SETTINGS, self_attention_factor=4))
     assert all(not module._forward_hooks for module in pipe.unet.modules())
     assert pipe.unet.attn_processors.keys() == unet.attn_processors.keys()

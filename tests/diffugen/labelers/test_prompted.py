@@ -37,7 +37,7 @@ class Finds:
 )
 def test_the_prompt_says_which_of_several_classes_an_object_is(asked: list[str], expected: list[str]) -> None:
     names = ["sedan", "suv", "car", "bus"]
-    labeler = PromptedLabeler(Finds(0, 1, 2), ["car", "bus", "dog"], names, {"sedan": "car", "suv": "car"})
+    labeler = PromptedLabeler(Finds(0, 1, 2), ["car", "bus", "dog"], names, {"sedan": ("car",), "suv": ("car", "van")})
     prompt = Prompt("", tuple(ObjectPhrase(name, name) for name in asked))
     [instances] = labeler.label([LabelInput(IMAGE, prompt)])
     assert [names[class_id] for class_id in instances.class_ids] == expected
@@ -46,7 +46,7 @@ def test_the_prompt_says_which_of_several_classes_an_object_is(asked: list[str],
 
 def test_a_class_that_the_network_cannot_find_is_named(tmp_path: Path) -> None:
     save_detector(new_detector(["car", "bus"]), tmp_path / "seg.safetensors")
-    config = LabelModelConfig(weights=str(tmp_path / "seg.safetensors"), model_classes={"suv": "car"})
+    config = LabelModelConfig(weights=str(tmp_path / "seg.safetensors"), class_map={"suv": ("car",)})
     labeler = load_label_model(config, ["suv", "piano"], ["suv"], "cpu")
     [instances] = labeler.label([LabelInput(IMAGE)])
     assert len(instances) == 0

@@ -1,0 +1,189 @@
+"""`diffugen init`: write a config that runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffugen.cli.options import add_command, names
+from diffugen.errors import UserError
+
+if TYPE_CHECKING:
+    from diffugen.cli.new_config import Request
+
+TOY_HELP = "'toy' is the small model that comes with diffugen: it has never seen a photo, and is for trying things out"
+
+COMMANDS = {"loop": "loop", "concept": "learn", "dataset": "generate"}
+
+
+def add_init(commands: Any) -> None:
+    """`diffugen init`."""
+    parser = add_command(
+        commands,
+        "init",
+        "write a config for a folder of photos, or an example",
+        "Looks at the photos, the model and the weights, fills in what follows from them, and prints the next\n"
+        "command. The config is JSON; keys that begin with // are comments.",
+        "diffugen init photos/piano --class grand-piano --model MODEL --weights yolov8n-seg.pt\n"
+        "  diffugen init --kind dataset --class car,tent --model MODEL\n"
+        "  diffugen init --example demo my-demo",
+    )
+    parser.add_argument("photos", type=Path, nargs="?", metavar="PHOTOS", help="folder of photos of the object")
+    parser.add_argument(
+        "--kind",
+        choices=tuple(COMMANDS),
+        default="loop",
+        help="config of `diffugen loop` (default), `diffugen learn` or `diffugen generate`",
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the run (default: the object's class)")
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="the object's class (default: the name of the folder), and common ones beside it",
+    )
+    parser.add_argument("--model", metavar="MODEL", help=f"hub id, pipeline folder or .safetensors file; {TOY_HELP}")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="YOLOv8-seg weights to start from (loop)")
+    parser.add_argument("--word", metavar="WORD", help="a word of the model for something similar (loop, concept)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the config (default: NAME.json)")
+    parser.add_argument(
+        "--example", nargs=2, metavar=("NAME", "DIR"), help="write an example, such as demo, and what it needs to DIR"
+    )
+    parser.set_defaults(run=_init)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    if arguments.example is not None:
+        from diffugen.cli.examples import write_example
+
+        path = write_example(arguments.example[0], Path(arguments.example[1]))
+        _tell(path, COMMANDS["loop" if _is_loop(path) else "dataset"])
+        return
+    request = _request(arguments)
+    out = arguments.out or Path(f"{request.name}.json")
+    if out.exists():
+        raise UserError(f"{out} exists; remove it, or give another file with --out")
+    _write(arguments.kind, request, out)
+    for note in _notes(arguments, request):
+        print(f"note: {note}")
+    _tell(out, COMMANDS[arguments.kind])
+
+
+def _is_loop(path: Path) -> bool:
+    from diffugen.config.loader import read_config
+
+    return "detector" in read_config(path)
+
+
+def _tell(path: Path, command: str) -> None:
+    print(f"config: {path}\nnext:   diffugen {command} {path}")
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from diffugen.cli.model_facts import model_facts
+    from diffugen.cli.new_config import Request, with_common_classes
+
+    kind, photos = arguments.kind, arguments.photos
+    if photos is None and kind != "dataset":
+        raise UserError("give the folder of photos of the object: diffugen init PHOTOS ...")
+    classes = [name for given in arguments.classes for name in names(given) or []]
+    if not classes and photos is not None:
+        classes = [photos.resolve().name.replace("_", "-")]
+    if not classes:
+        raise UserError("give the classes of the dataset with --class car,tent")
+    if arguments.model is None:
+        what = "a hub id, pipeline folder or .safetensors file"
+        raise UserError(f"give the diffusion model with --model: {what}; {TOY_HELP}")
+    toy = _toy_weights() if arguments.model == "toy" else None
+    model = arguments.model if toy is None else str(toy / "pipeline")
+    facts = model_facts(model)
+    weights = _weights(arguments.weights, toy) if kind == "loop" else None
+    known = _classes_of(weights) if weights is not None else []
+    return Request(
+        name=arguments.name or classes[0].replace(" ", "-"),
+        classes=with_common_classes(classes, known, facts) if kind == "loop" else classes,
+        photos=photos,
+        model=model,
+        facts=facts,
+        weights=weights,
+        weight_classes=known,
+        word=arguments.word,
+        folder=(arguments.out or Path("x")).parent,
+    )
+
+
+def _toy_weights() -> Path:
+    return Path(__file__).parents[1] / "toyworld" / "weights"
+
+
+def _weights(given: Path | None, toy: Path | None) -> Path:
+    """The detector to start from: the one given, that of the toy model, or the only one that lies about."""
+    if given is not None:
+        return given
+    if toy is not None:
+        return toy / "detector.safetensors"
+    found = sorted(path for folder in (Path(), Path("weights")) for path in folder.glob("*-seg.pt"))
+    if len(found) == 1:
+        return found[0]
+    lying = f" (found: {', '.join(map(str, found))})" if found else ""
+    raise UserError(
+        f"give the detector to start from with --weights{lying}: YOLOv8-seg weights such as ultralytics' yolov8n-seg.pt"
+    )
+
+
+def _classes_of(weights: Path) -> list[str]:
+    """The classes that a detector knows."""
+    if weights.suffix == ".safetensors" and weights.is_file():  # without seconds of imports
+        import json
+
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(weights, framework="numpy") as file:
+                stored = json.loads((file.metadata() or {}).get("names", "null"))
+        except (SafetensorError, OSError, ValueError):
+            stored = None
+        if isinstance(stored, list) and stored:
+            return [str(name) for name in stored]
+    from diffugen.detector.model import load_detector
+
+    return list(load_detector(weights).names.values())
+
+
+def _write(kind: str, request: Request, out: Path) -> None:
+    """Write the config and its JSON schema, once it is known to be valid."""
+    from diffugen.cli import new_config
+    from diffugen.config.loader import uncommented, validate
+    from diffugen.config.schema import schema_of_kind
+    from diffugen.files import write_json, write_text
+    from diffugen.registered import CONFIGS, registered
+
+    build = {
+        "loop": new_config.loop_config,
+        "concept": new_config.concept_config,
+        "dataset": new_config.dataset_config,
+    }[kind]
+    schema = f"{kind}.schema.json"
+    values = {"$schema": schema, **build(request)}
+    validate(uncommented(values), registered(CONFIGS)[COMMANDS[kind]].load(), out.parent, where=f"config {out}")
+    write_json(out.parent / schema, schema_of_kind(kind))
+    write_text(out, new_config.as_text(values))
+
+
+def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
+    """What the user may want to look at."""
+    notes = []
+    if request.photos is not None:
+        from diffugen.images import list_images
+
+        if (count := len(list_images(request.photos))) < 4:
+            notes.append(f"{count} photos are few; with 6 outlines were best (docs/concepts.md)")
+        if arguments.word is None:
+            notes.append("see concept.initializer_word: it should name something similar to the object")
+    if request.facts.kind is None:
+        notes.append(f"{request.model} is not on this machine; it is fetched when the config is used")
+    return notes

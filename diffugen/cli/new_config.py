@@ -1,0 +1,217 @@
+"""New configs for `diffugen init`: what can be found out is filled in, and comments say what to change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffugen.cli.model_facts import ModelFacts
+from diffugen.config.settings import DEFAULT_ATTRIBUTES
+from diffugen.errors import UserError
+from diffugen.images import list_images
+from diffugen.prompts.prompt import words_of
+
+NUM_COMMON = 2
+"""Common classes beside the object: enough that a detector learns what the object is not."""
+
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a config is for.
+
+    Attributes:
+        name: of the run.
+        classes: the object first; what was not given follows from the weights.
+        photos: folder of photos of the object; None for a dataset.
+        model: as `model.path` of a config.
+        facts: what is known of it.
+        weights: of the detector to start from; None where there is none.
+        weight_classes: that it knows.
+        word: for something similar to the object; None: chosen.
+        folder: of the config file; paths in it are relative to that.
+    """
+
+    name: str
+    classes: Sequence[str]
+    photos: Path | None
+    model: str
+    facts: ModelFacts
+    weights: Path | None
+    weight_classes: Sequence[str]
+    word: str | None
+    folder: Path
+
+    @property
+    def token(self) -> str:
+        return f"<{self.classes[0].replace(' ', '-')}>"
+
+    def path(self, path: Path) -> str:
+        """A path as it stands in the config: relative where it is in or beside the config's folder."""
+        relative = os.path.relpath(path.resolve(), self.folder.resolve())
+        return str(path.resolve()) if relative.startswith(os.path.join("..", "..")) else Path(relative).as_posix()
+
+
+def loop_config(request: Request) -> dict[str, Any]:
+    """A config of `diffugen loop`."""
+    suggested, token, rare = request.facts.suggested, request.token, request.classes[0]
+    assert request.photos is not None and request.weights is not None
+    others = ", ".join(request.weight_classes[:20]) + (", ..." if len(request.weight_classes) > 20 else "")
+    return {
+        "//": "Config of `diffugen loop`. Keys that begin with // are comments.",
+        "name": request.name,
+        "// classes": f"The object, then common things that prompts show beside it. The weights know: {others}.",
+        "classes": list(request.classes),
+        **_model(request),
+        "// concept": f"{_photos(request.photos)} teach the model a word for the object. After learning look at "
+        f"concept/samples.png: if it does not show the object, try more steps or another initializer_word.",
+        "concept": _concept(request),
+        "// prompts": "What is generated. Words in {rare} and {common} are labelled, other slots vary the scene: write "
+        "where your object will be seen.",
+        "prompts": _prompts(request, {rare: [token]}),
+        **_generate(request),
+        **({"label": suggested["label"]} if "label" in suggested else {}),
+        "// detector": "The checkpoint that is fine-tuned. More epochs take longer and fit closer.",
+        "detector": {"base_weights": request.path(request.weights), **suggested.get("detector", {"epochs": 40})},
+        "// pool": "The photos are labelled and trained on as well. presence: true if some do not show the object.",
+        "pool": {
+            "folder": request.path(request.photos),
+            "captions": [f"a photo of a {token}"],
+            "objects": {rare: token},
+            "presence": False,
+            "repeats": 8,
+        },
+        "// rounds": "Each round generates images, labels them, and fine-tunes. 100 images each are few, 400 many.",
+        "rounds": {"num_rounds": 3, "num_images": 100, **suggested.get("rounds", {})},
+        "// evaluation": 'Labelled images to measure on, if you have some: "evaluation": {"dataset": "FOLDER"}',
+    }
+
+
+def concept_config(request: Request) -> dict[str, Any]:
+    """A config of `diffugen learn`."""
+    assert request.photos is not None
+    return {
+        "//": "Config of `diffugen learn`. Keys that begin with // are comments.",
+        **_model(request),
+        "// concept": f"{_photos(request.photos)} teach the model a word for the object. After learning look at "
+        "samples.png: if it does not show the object, try more steps or another initializer_word.",
+        "concept": _concept(request),
+        "seed": 0,
+    }
+
+
+def dataset_config(request: Request) -> dict[str, Any]:
+    """A config of `diffugen generate`."""
+    return {
+        "//": "Config of `diffugen generate`. Keys that begin with // are comments.",
+        "num_images": 24,
+        "classes": list(request.classes),
+        **_model(request),
+        "// prompts": "Words in {rare} and {common} are labelled, other slots vary the scene.",
+        "prompts": _prompts(request, {request.classes[0]: [words_of(request.classes[0], {})]}),
+        **_generate(request),
+        "seed": 0,
+    }
+
+
+def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: ModelFacts) -> list[str]:
+    """The classes, and a few common ones that the weights and the model know, where only the object is given."""
+    if len(classes) > 1:
+        return list(classes)
+    drawable = [name for name in known if all(map(facts.knows, words_of(name, {}).split())) and name != classes[0]]
+    usual = [name for name in ("car", "person", "tent") if name in drawable]
+    return [*classes, *[*usual, *(name for name in drawable if name not in usual)][:NUM_COMMON]]
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """JSON in which short groups and lists stand on one line."""
+    return _text(values, 0) + "\n"
+
+
+def _model(request: Request) -> dict[str, Any]:
+    facts, local = request.facts, Path(request.model).expanduser()
+    side = f", made for {facts.side}x{facts.side} pixels" if facts.side else ""
+    about = f"{facts.kind}{side}." if facts.kind else "What it is shows when it is loaded."
+    half = {"dtype": "float16"} if shutil.which("nvidia-smi") else {}
+    return {
+        "// model": f"{about} dtype float16 halves the memory on a GPU.",
+        "model": {"path": request.path(local) if local.exists() else request.model, **half},
+    }
+
+
+def _concept(request: Request) -> dict[str, Any]:
+    assert request.photos is not None
+    suggested = dict(request.facts.suggested.get("concept", {"steps": 1000}))
+    last = words_of(request.classes[0], {}).split()[-1]
+    word = request.word or (last if request.facts.knows(last) else suggested.get("initializer_word"))
+    if word is None:
+        raise UserError(f"the model does not know the word {last!r}; give one for something similar with --word")
+    photos = {"photos": request.path(request.photos), "placeholder_token": request.token}
+    return {**photos, **suggested, "initializer_word": word}
+
+
+def _prompts(request: Request, rare: dict[str, list[str]]) -> dict[str, Any]:
+    objects = {"rare": rare}
+    if len(request.classes) > 1:
+        objects["common"] = {name: [words_of(name, {})] for name in request.classes[1:]}
+    usual = {
+        "templates": {
+            "a photo of a {rare} {place} {time}": 5,
+            "a photo of a {rare} and a {common} {place}": 3,
+            "a photo of a {common} {place} {time}": 2,
+        },
+        "attributes": {slot: list(values) for slot, values in DEFAULT_ATTRIBUTES.items()},
+    }
+    prompts = dict(request.facts.suggested.get("prompts", usual))
+    if "common" not in objects:
+        prompts["templates"] = {text: weight for text, weight in prompts["templates"].items() if "{common}" not in text}
+        prompts["templates"]["a photo {place} {time}"] = 2
+    return {"objects": objects, **prompts}
+
+
+def _generate(request: Request) -> dict[str, Any]:
+    settings = request.facts.suggested.get("generate", {"num_inference_steps": 30, "batch_size": 4})
+    return {"// generate": "The images' size is the model's.", "generate": settings}
+
+
+def _photos(folder: Path) -> str:
+    """How many photos there are, of which formats and sizes."""
+    from PIL import Image
+
+    paths = list_images(folder)
+    formats = Counter(path.suffix.lstrip(".").lower() for path in paths)
+    sides = []
+    for path in paths:
+        try:
+            with Image.open(path) as photo:
+                sides.append(photo.size)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # reading it will say what is wrong
+    areas = sorted(sides, key=lambda size: size[0] * size[1])
+    sizes = f", {_size(areas[0])}" + (f" to {_size(areas[-1])}" if areas[0] != areas[-1] else "") if areas else ""
+    return f"{len(paths)} photo{'s' * (len(paths) > 1)} ({', '.join(sorted(formats))}{sizes})"
+
+
+def _size(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]}x{size_wh[1]}"
+
+
+def _text(value: Any, indent: int) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    plain = not isinstance(value, dict | list)
+    if plain or (indent and len(line) + indent <= WIDTH and not (isinstance(value, dict) and len(value) > 6)):
+        return line
+    space = " " * (indent + 2)
+    if isinstance(value, dict):
+        rows = [f"{space}{json.dumps(name)}: {_text(item, indent + 2)}" for name, item in value.items()]
+    else:
+        rows = [space + _text(item, indent + 2) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(rows) + f"\n{' ' * indent}{closing}"
