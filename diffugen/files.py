@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = _beside(path, f".tmp{path.suffix}"), _beside(path, ".old")
+    temporary, aside = _hidden_name(path, f".tmp{path.suffix}"), _hidden_name(path, ".old")
     _remove(temporary)  # the leftover of a killed run
     _put_back(aside, path)
     try:
@@ -43,8 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _put_back(aside, path)
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden name beside a path that no file system finds too long (they allow 255 bytes)."""
+def _hidden_name(path: Path, ending: str) -> Path:
+    """A hidden name in a path's folder that no file system finds too long (they allow 255 bytes)."""
     encoded = os.fsencode(path.name)
     name = path.name if len(encoded) + len(ending) < 255 else hashlib.sha256(encoded).hexdigest()
     return path.with_name(f".{name}{ending[:64]}")

@@ -97,11 +97,19 @@ def write_truth(folder: Path, rng: np.random.Generator, num: int = 2) -> None:
 def decisions(run: RunFolder) -> dict[str, bytes]:
     """All files of a run but measurements on the truth and of time, as bytes by relative path."""
     files = [path for path in run.path.rglob("*") if path.is_file()]
-    told = {"config.json", "seconds.json", "metrics.json", "metrics.jsonl", "checksums.json", "report.html", ".lock"}
+    left_out = {
+        "config.json",
+        "seconds.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "checksums.json",
+        "report.html",
+        ".lock",
+    }
     return {
         str(path.relative_to(run.path)): path.read_bytes()
         for path in files
-        if path.name not in told and path.suffix not in (".cache", ".pt")  # ultralytics puts dates and paths there
+        if path.name not in left_out and path.suffix not in (".cache", ".pt")  # ultralytics puts dates and paths there
     }
 
 

@@ -51,12 +51,12 @@ killed there."""
 def disturb(run: RunFolder, inputs: Path, name: str, number: int, pattern: str) -> tuple[list[str], int, str]:
     """Start the command in a process that sends itself a signal, see self_signal; its words, exit code and errors."""
     command = [sys.executable, "train_loop.py", str(inputs / "config.json"), "--out", str(run.path)]
-    told = {
+    environment = {
         "SIGNAL_AT": f"{name} {number} {pattern}",
         "SIGNAL_IN": str(run.path),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "self_signal"), os.environ.get("PYTHONPATH", "")]),
     }
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | told, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     return command, done.returncode, done.stderr
 
 
@@ -81,8 +81,8 @@ def test_a_run_killed_and_stopped_ends_like_one_that_was_not(
         assert code == -signal.SIGKILL, errors
     command, code, errors = disturb(run, loop_inputs, "SIGTERM", 5, "round_01/images/*")
     assert code == 143, errors
-    told, _, named = errors.splitlines()[-1].partition("; to go on, run: ")
-    assert told == "train_loop: stopped by SIGTERM"
+    message, _, named = errors.splitlines()[-1].partition("; to go on, run: ")
+    assert message == "train_loop: stopped by SIGTERM"
     assert shlex.split(named) == command
     finish(run, loop_inputs, finished_loop)
 

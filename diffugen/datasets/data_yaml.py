@@ -49,8 +49,8 @@ class DataYaml:
         return [self._place(split, text) for text in self.splits[split]]
 
     def _place(self, split: str, text: str) -> Path:
-        beside = self.path.parent
-        roots = list(dict.fromkeys([beside / self.root, Path(self.root), beside] if self.root else [beside]))
+        folder = self.path.parent
+        roots = list(dict.fromkeys([folder / self.root, Path(self.root), folder] if self.root else [folder]))
         for root in roots:
             # Roboflow writes ../train/images for the folder beside the file; so does ultralytics read it
             for name in (text, text.removeprefix("../")):
@@ -61,7 +61,7 @@ class DataYaml:
                 except (OSError, ValueError, RuntimeError):  # no possible path, or a loop of links
                     continue
         raise UserError(
-            f"dataset {beside}: the images of split {split!r} are not at {roots[0] / text}; correct '{split}' "
+            f"dataset {folder}: the images of split {split!r} are not at {roots[0] / text}; correct '{split}' "
             f"{'or path ' if self.root else ''}in {self.path}"
         )
 

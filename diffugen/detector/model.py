@@ -178,8 +178,8 @@ def _load_onnx(weights: Path) -> YOLO:
     link = plain_name(weights, Path(folder.name))
     try:
         session = onnxruntime.InferenceSession(str(link), providers=["CPUExecutionProvider"])
-        told = session.get_modelmeta().custom_metadata_map
-        task, size_hw = told["task"], json.loads(told["imgsz"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        task, size_hw = metadata["task"], json.loads(metadata["imgsz"])
         yolo = ultralytics.YOLO(str(link), task=task)
         yolo.overrides["imgsz"] = _onnx_imgsz(size_hw)
         if task == "segment":

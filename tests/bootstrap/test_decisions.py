@@ -54,7 +54,7 @@ def test_the_detector_labels_once_it_agrees_with_attention(agreement: float, lab
     assert "round 1" in why and f"{agreement:.3f}" in why
 
 
-def test_it_is_told_when_the_detector_labels_photos_alone() -> None:
+def test_it_is_reported_when_the_detector_labels_photos_alone() -> None:
     standing = {"round": 0, AGREEMENT: 0.8}
     rules = RoundsConfig(filter=FilterConfig(by="attention"))
     chosen, why = choose_labeler(standing, rules, has_photos=True)

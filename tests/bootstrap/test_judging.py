@@ -47,7 +47,7 @@ def test_a_mirrored_view_gives_the_same_labels_for_a_labeler_without_a_preferred
     np.testing.assert_array_equal(mirrored.xyxy, plain.xyxy)
 
 
-def test_every_labelers_word_is_kept(tmp_path: Path) -> None:
+def test_the_labels_of_every_labeler_are_kept(tmp_path: Path) -> None:
     records = [make_generated(tmp_path, number, [0]) for number in range(3)]
     labels = label_samples(records, {"detector": BrightSide(), "flipped": MirroredLabeler(BrightSide())}, "labelling")
     assert [set(entry) for entry in labels] == [{"detector", "flipped"}] * 3

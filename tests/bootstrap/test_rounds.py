@@ -134,7 +134,9 @@ def test_a_prompt_that_cannot_be_read_is_an_error(tiny_pipeline: Any) -> None:
         check_prompts(config, tiny_pipeline, [("<piano>",)])
 
 
-def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path: Path, make_samples: Callable) -> None:
+def test_training_takes_the_current_labels_of_a_photo_and_all_kept_images(
+    tmp_path: Path, make_samples: Callable
+) -> None:
     run, config = RunFolder(tmp_path / "run"), loop_config()
 
     def samples_of(index: int) -> list[Sample]:
@@ -149,7 +151,7 @@ def test_training_takes_the_last_word_about_a_photo_and_all_kept_images(tmp_path
     assert names == ["r00_1", "r01_0", "r01_1"]
 
 
-def test_what_is_made_of_a_rejected_image_is_not_trained_on(tmp_path: Path, make_samples: Callable) -> None:
+def test_variations_of_a_rejected_image_are_not_trained_on(tmp_path: Path, make_samples: Callable) -> None:
     """Images 0 and 1 were varied when both were kept; 0 has been rejected since."""
     kept, rejected = make_samples(tmp_path / "0", [[0], [0]], rejected={1: "too_few:piano"})
 

@@ -109,10 +109,10 @@ def test_a_round_has_variations_of_what_earlier_rounds_kept(finished: RunFolder)
     held_out = {sample.prompt.text for sample in first.values() if sample.split == "val"}
     assert held_out
     for sample in varied(finished):
-        told = sample.provenance["parent"]
-        parent = first[told["name"]]
+        origin = sample.provenance["parent"]
+        parent = first[origin["name"]]
         assert parent.split == "train" and parent.prompt.text not in held_out
-        assert (told["split"], told["prompt"], told["seed"]) == ("train", parent.prompt.text, parent.seed)
+        assert (origin["split"], origin["prompt"], origin["seed"]) == ("train", parent.prompt.text, parent.seed)
         assert sample.split == ("train" if sample.kept else "")
     assert any(sample.kept for sample in varied(finished))
 
@@ -129,17 +129,18 @@ def test_where_an_object_is_repainted_all_else_stays_with_its_labels(finished: R
     first = {sample.name: sample for sample in read_samples(finished.round(0).samples)}
     repainted = varied(finished)[3:]
     for sample in repainted:
-        told = sample.provenance["parent"]
-        parent = first[told["name"]]
-        region = repaint_region(parent.instances, told["object"], sample.provenance["margin_fraction"])
+        origin = sample.provenance["parent"]
+        parent = first[origin["name"]]
+        region = repaint_region(parent.instances, origin["object"], sample.provenance["margin_fraction"])
         assert (sample.pixels()[~region] == parent.pixels()[~region]).all()
         (phrase,) = sample.prompt.objects
         assert (
-            phrase.text == {"piano": "grand piano", "car": "car"}[told["class"]] and phrase.class_name == told["class"]
+            phrase.text == {"piano": "grand piano", "car": "car"}[origin["class"]]
+            and phrase.class_name == origin["class"]
         )
         seen = sample.labels("attention")
-        before = parent.instances.subset(np.arange(2) != told["object"])
-        new = seen.masks[seen.class_ids == CLASSES.index(told["class"])].any(axis=0)
+        before = parent.instances.subset(np.arange(2) != origin["object"])
+        new = seen.masks[seen.class_ids == CLASSES.index(origin["class"])].any(axis=0)
         assert (seen.masks[seen.class_ids == before.class_ids[0]].any(axis=0) == before.masks[0] & ~new).all()
         assert not (new & ~region).any()
         # Kept where it shows both: the one that was painted and the one that was there.
@@ -148,27 +149,27 @@ def test_where_an_object_is_repainted_all_else_stays_with_its_labels(finished: R
 
 
 def test_the_dataset_tells_where_a_variation_comes_from(finished: RunFolder) -> None:
-    told = {
+    provenance = {
         Path(entry["file_name"]).stem: entry["provenance"]
         for entry in read_json(finished.round(1).dataset / "coco" / "train.json")["images"]
     }
     kept = [sample for sample in varied(finished) if sample.kept]
     assert kept
     for sample in kept:
-        assert told[sample.name]["task"] == sample.task
-        assert told[sample.name]["parent"]["name"] in told
+        assert provenance[sample.name]["task"] == sample.task
+        assert provenance[sample.name]["parent"]["name"] in provenance
     frozen = [(folder.dataset / "coco" / "val.json").read_bytes() for folder in finished.complete_rounds()]
     assert frozen[0] == frozen[1]
 
 
 def cut_off(config: LoopConfig, pipe: Any, run: RunFolder, patch: pytest.MonkeyPatch, num_batches: int) -> None:
     """Begin a run that is stopped after so many batches of round 1."""
-    made, draw = 0, generate.generate_with_attention
+    num_done, draw = 0, generate.generate_with_attention
 
     def stop(*arguments: Any, **options: Any) -> Any:
-        nonlocal made
-        made += run.round(0).complete
-        if made > num_batches:
+        nonlocal num_done
+        num_done += run.round(0).complete
+        if num_done > num_batches:
             raise KeyboardInterrupt
         return draw(*arguments, **options)
 
@@ -222,9 +223,7 @@ def test_variations_start_from_the_corrections_that_their_round_began_with(
     assert labels and {names[entry["category_id"]] for entry in labels} == {"car"}
 
 
-def test_images_are_varied_by_the_latest_word_about_them(
-    config: LoopConfig, tmp_path: Path, make_samples: Callable
-) -> None:
+def test_images_are_varied_by_their_current_labels(config: LoopConfig, tmp_path: Path, make_samples: Callable) -> None:
     run = RunFolder(tmp_path / "run")
     own = make_samples(run.round(0).path, [[0]] * 4, rejected={1: "low_score:piano"})
     write_samples(run.round(0).samples, own)

@@ -82,8 +82,8 @@ def test_a_signal_stops_cleanly_and_the_command_that_goes_on_is_named(
 
     assert run_command(command, "train_loop") == code
     assert cleaned == [True]
-    told, _, named = capsys.readouterr().err.partition("; to go on, run: ")
-    assert told == f"train_loop: stopped by {number.name}"
+    message, _, named = capsys.readouterr().err.partition("; to go on, run: ")
+    assert message == f"train_loop: stopped by {number.name}"
     assert shlex.split(named) == command_line
     assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
 
@@ -103,5 +103,5 @@ def command():
 run_command(command)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    told = ["of ours", "of a package that registers a command", "an error"]
-    assert done.stderr.splitlines() == [f"diffugen: {text}" for text in told]
+    messages = ["of ours", "of a package that registers a command", "an error"]
+    assert done.stderr.splitlines() == [f"diffugen: {text}" for text in messages]

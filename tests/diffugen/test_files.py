@@ -143,7 +143,7 @@ def write_npz(path: Path) -> None:
     ],
     ids=["text", "pillow", "numpy", "torch"],
 )
-def test_a_full_disk_is_told_with_the_path(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_path(write: Callable[[Path], None], tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a") as temporary:
         temporary.symlink_to(FULL)
         write(temporary)

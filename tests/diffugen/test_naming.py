@@ -63,6 +63,6 @@ def test_any_paths_get_names_that_file_systems_take_and_that_do_not_depend_on_th
     assert unique_names([path for path, _ in shuffled]) == [name for _, name in shuffled]
 
 
-def test_paths_are_told_as_text() -> None:
+def test_paths_are_reported_as_text() -> None:
     assert text_of(os.fsdecode(b"caf\xe9.png")) == "caf\\xe9.png"
     assert text_of(PurePath("Flügel/a.png")) == "Flügel/a.png"

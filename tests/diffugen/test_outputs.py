@@ -122,7 +122,7 @@ def test_places_where_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert tree(tmp_path / "elsewhere") == {} and (tmp_path / "file").read_text() == "mine"
 
 
-def test_read_only_places_are_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_places_are_reported_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     with pytest.raises(UserError, match=rf"cannot be written \({tmp_path} is read-only\); give another place"):
         check_output(tmp_path / "deep" / "out", "label")

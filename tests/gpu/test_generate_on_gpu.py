@@ -124,17 +124,17 @@ def test_an_offloaded_model_makes_the_same_image(pipe: Any, model: ModelConfig) 
 def test_the_estimate_of_memory_is_near_the_peak(pipe: Any, model: ModelConfig) -> None:
     one = SETTINGS.model_copy(update={"batch_size": 1})
     reckoned = sum(memory_bytes(pipe, model, one))
-    beside = beside_the_model(pipe)
+    others = bytes_without_weights(pipe)
     reset_peak()
     generate_with_attention(pipe, PROMPTS[:1], [0], one)
-    peak = peak_bytes_since_reset() - beside
+    peak = peak_bytes_since_reset() - others
     print(f"\nGPU memory of one image: estimate {reckoned / 1e9:.3f} GB, peak {peak / 1e9:.3f} GB")
     assert reckoned > 0
     if ON_GPU:
         assert 0.7 <= reckoned / peak <= 1.5
 
 
-def beside_the_model(pipe: Any) -> int:
+def bytes_without_weights(pipe: Any) -> int:
     """Bytes of GPU memory that are in use but not the model's: what other tests still hold."""
     release_memory()
     weights = (weight for part in (pipe.unet, pipe.vae, pipe.text_encoder) for weight in part.parameters())

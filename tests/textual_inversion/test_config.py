@@ -18,7 +18,7 @@ class Several(Strict):
 REQUIRED = {"placeholder_token": "<grand-piano>", "initializer_word": "truck", "photos": "photos"}
 
 
-def test_photos_are_beside_the_config_file(tmp_path) -> None:
+def test_photos_are_next_to_the_config_file(tmp_path) -> None:
     values = {"model": {"path": "someone/model"}, "concept": REQUIRED}
     assert validate(values, ConceptRunConfig, folder=tmp_path).concept[0].photos == tmp_path / "photos"
 

@@ -87,7 +87,7 @@ def test_digest_knows_names_and_bytes(photo_folder: Path) -> None:
     assert len({before, renamed, digest(find_photos(photo_folder))}) == 3
 
 
-def test_captions_stand_beside_their_photos(photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_captions_stand_next_to_their_photos(photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = digest(find_photos(photo_folder))
     (photo_folder / "0.txt").write_text("a red {} on a beach\n")
     (photo_folder / "2.txt").write_text("two <piano> at night")

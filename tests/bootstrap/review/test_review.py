@@ -60,7 +60,7 @@ def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path)
     assert export_review(run, tmp_path / "tasks.json", ["review", "reject"]) == 2
 
 
-def test_what_has_been_settled_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
+def test_what_has_been_decided_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
     """A later round keeps the doubtful one and doubts the rejected one."""
     own = read_samples(run.round(0).samples)
     judged = [replace(own[1], reason="", split="train"), doubtful(own[2], own[2].reason)]

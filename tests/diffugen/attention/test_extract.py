@@ -226,7 +226,7 @@ def test_images_can_be_changed_and_repainted(tiny_pipeline: Any) -> None:
         generate_with_attention(tiny_pipeline, PROMPTS[:1], [1], SETTINGS, images=[images[0][:60]])
 
 
-def test_checkpoints_made_for_inpainting_are_watched_too(tiny_pipeline: Any) -> None:
+def test_checkpoints_made_for_inpainting_are_recorded_too(tiny_pipeline: Any) -> None:
     """Their UNet is also given the mask and the image around it: nine channels."""
     unet = tiny_pipeline.unet
     unet.conv_in = torch.nn.Conv2d(9, unet.conv_in.out_channels, 3, padding=1)

@@ -44,7 +44,7 @@ def test_a_phrase_is_left_out_wherever_it_stands_by_itself(
     assert [_without(prompt, phrase).text for phrase in prompt.objects] == expected
 
 
-def test_what_is_in_the_image_is_told_from_what_is_not() -> None:
+def test_what_is_in_the_image_is_distinguished_from_what_is_not() -> None:
     """Rendered scenes: the presence of the object shown, and of one that is not, beside it or alone."""
     pipe = load_pipeline(ModelConfig(path=str(WEIGHTS)))
     images = [render(sample_scene(5_100_000 + k, required_kinds=("car",), num_objects=1)).image for k in range(4)]
@@ -70,7 +70,7 @@ def test_no_result_depends_on_the_batch(tiny_pipeline: Any) -> None:
     np.testing.assert_allclose(together[1].presence, alone.presence, rtol=0.05)  # rounding differs by batch
 
 
-def test_words_that_are_not_in_the_prompt_cannot_be_told(tiny_pipeline: Any) -> None:
+def test_words_that_are_not_in_the_prompt_are_unknown(tiny_pipeline: Any) -> None:
     attention = AttentionConfig(attend="class_prompt", presence=True)
     settings = GenerateConfig(height=64, width=64, num_inference_steps=2, attention=attention)
     prompt = prompt_of("a car at night", "car", "tent")

@@ -47,7 +47,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def found_by_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Instances], None]:
-    """Put a detector of the classes car, tent and bus in place that finds what it is told."""
+    """Put a detector of the classes car, tent and bus in place that finds what the test says."""
 
     def put(instances: Instances) -> None:
         def predict(model: Any, images: list[np.ndarray], **options: Any) -> list[Instances]:
@@ -205,8 +205,8 @@ def test_label_a_folder_by_a_detector(photos: Path, tmp_path: Path, found_by_det
 
 
 def test_label_a_dataset_keeps_its_splits_and_provenance(tmp_path: Path, found_by_detector: Any) -> None:
-    told = {"prompt": "a dog", "seed": 3, "labeler": "attention"}
-    items = [Sample.labelled(f"{part}0", picture(0), box_instances(0), part, told) for part in ("train", "val")]
+    known = {"prompt": "a dog", "seed": 3, "labeler": "attention"}
+    items = [Sample.labelled(f"{part}0", picture(0), box_instances(0), part, known) for part in ("train", "val")]
     write_dataset(tmp_path / "data", items, ["dog"])
     found_by_detector(box_instances(1, 2))
     out = tmp_path / "labelled"
@@ -215,7 +215,7 @@ def test_label_a_dataset_keeps_its_splits_and_provenance(tmp_path: Path, found_b
         [(item, _)] = read_samples(out, part)
         assert item.name == f"{part}0"
         assert item.instances.class_ids.tolist() == [1, 2]
-        assert item.provenance == told | {"labeler": "detector"}
+        assert item.provenance == known | {"labeler": "detector"}
 
 
 def test_label_a_folder_by_attention(photos: Path, tmp_path: Path, tiny_pipeline_dir: Path) -> None:

@@ -66,7 +66,7 @@ def test_help_is_quick_and_lists_every_command() -> None:
     assert set(COMMANDS) <= {line.split()[0] for line in printed.splitlines() if line.startswith("  ")}
 
 
-def test_a_mistake_in_a_config_is_told_without_waiting_for_torch() -> None:
+def test_a_mistake_in_a_config_is_reported_without_waiting_for_torch() -> None:
     code = (
         "import sys; from diffugen.cli.main import main; main(['loop', 'configs/demo.json', '--set', 'seeds=1']);"
         "print(sorted({'torch', 'diffusers', 'ultralytics'} & set(sys.modules)))"
@@ -189,8 +189,8 @@ def test_generate_stopped_by_a_signal_names_the_command_that_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("diffugen.generation.batches.write_png", stopping_write)
         assert main(arguments) == code
-    told = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
-    assert capsys.readouterr().err.splitlines()[-1] == told
+    message = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
+    assert capsys.readouterr().err.splitlines()[-1] == message
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
     assert main(arguments) == 0
 

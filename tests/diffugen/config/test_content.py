@@ -66,7 +66,7 @@ def test_caches_and_hidden_files_do_not_count(project: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 5 * SAMPLE, 10 * SAMPLE - 1])
-def test_large_files_are_told_apart_by_samples(tmp_path: Path, place: int) -> None:
+def test_large_files_are_distinguished_by_samples(tmp_path: Path, place: int) -> None:
     path = tmp_path / "weights"
     content = bytearray(os.urandom(10 * SAMPLE))
     path.write_bytes(content)

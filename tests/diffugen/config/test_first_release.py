@@ -196,7 +196,7 @@ def test_inpainting_replaces_objects_by_further_words_for_their_class(here: Path
     ]
 
 
-def test_outputs_of_one_file_go_beside_each_other(here: Path) -> None:
+def test_outputs_of_one_file_go_next_to_each_other(here: Path) -> None:
     jobs = load_jobs(write(here, "txt2img", "img2img"), out=Path("mine"))
     assert [job.out for job in jobs] == [Path("mine/txt2img"), Path("mine/img2img")]
     assert isinstance(jobs[1].config.task, Img2ImgConfig)

@@ -183,7 +183,9 @@ def test_json_of_others_is_named_with_the_way_to_convert_it(tmp_path: Path, text
         ("x.png", "gone", "gone does not exist"),
     ],
 )
-def test_places_without_a_dataset_are_told_what_they_have(tmp_path: Path, file: str, source: str, message: str) -> None:
+def test_places_without_a_dataset_are_reported_with_their_content(
+    tmp_path: Path, file: str, source: str, message: str
+) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("x")
     with pytest.raises(UserError, match=message):

@@ -77,7 +77,7 @@ def test_ways_to_say_the_same(tmp_path: Path, more: dict[str, Any]) -> None:
     assert read(write(tmp_path, annotation(**more))) == {"a": [(0, 100)]}
 
 
-def test_boxes_that_count_as_masks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_that_count_as_masks_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read(write(tmp_path, annotation(7, segmentation=[]), annotation(8)))
     assert "1 annotations have no outline, so their boxes count as masks (first: annotation 7)" in caplog.text
 

@@ -135,7 +135,7 @@ def test_near_duplicates_are_dropped_across_splits(tmp_path: Path, capsys: pytes
     assert set(rows_of(tmp_path / "b")) == {"a", "b", "c", "d"}
 
 
-def test_what_cannot_be_exported_is_told_in_a_sentence(source: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_reported_in_a_sentence(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input"):
         export_dataset(source, source)
     with pytest.raises(UserError, match="has no class 'dog'; its classes are grand-piano, car"):

@@ -171,14 +171,14 @@ def test_a_foreign_dataset_is_read(tmp_path: Path) -> None:
         ("train: [\n", None, "not valid YAML"),
     ],
 )
-def test_broken_datasets_are_told_in_a_sentence(
+def test_broken_datasets_are_reported_in_a_sentence(
     tmp_path: Path, data_yaml: str, label: str | None, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         list(read_dataset(foreign(tmp_path, data_yaml, label), "val"))
 
 
-def test_missing_and_corrupt_files_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_missing_and_corrupt_files_are_reported_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data\.yaml"):
         list(read_dataset(tmp_path, "val"))
     with pytest.raises(UserError, match="does not exist"):

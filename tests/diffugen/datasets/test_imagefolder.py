@@ -95,7 +95,7 @@ def test_a_model_and_a_parent_may_be_plain_names() -> None:
     assert (row["model"], row["revision"], row["parent"], row["prompt"], row["seed"]) == ("m", "r", "p", "", "")
 
 
-def test_broken_folders_are_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+def test_broken_folders_are_reported_in_a_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no split 'test'; it has train, val"):
         list(read_dataset(folder, "test"))
     metadata = folder / "val" / "metadata.jsonl"

@@ -126,7 +126,9 @@ def test_torchvision_reads_it_as_voc(tmp_path: Path) -> None:
         ("SegmentationClass/a.png", b"no picture", "the masks of 'a' cannot be read"),
     ],
 )
-def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, path: str, content: bytes | None, message: str) -> None:
+def test_broken_folders_are_reported_in_a_sentence(
+    tmp_path: Path, path: str, content: bytes | None, message: str
+) -> None:
     voc.write(tmp_path / "d", [item("a", "train", some_instances())], NAMES)
     (tmp_path / "d" / path).unlink()
     (tmp_path / "d" / "labelmap.txt").unlink()

@@ -100,7 +100,7 @@ def test_text_files_list_images(tmp_path: Path, caplog: pytest.LogCaptureFixture
         classes(root)
 
 
-def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_names_are_distinguished(tmp_path: Path) -> None:
     root = dataset(tmp_path, "train: [images/x, images/y]")
     for number, name in enumerate(("x/a", "y/a")):
         add(root, f"images/{name}.png", None)
@@ -108,7 +108,7 @@ def test_equal_names_are_told_apart(tmp_path: Path) -> None:
     assert classes(root) == {"x_a": [0], "y_a": [1]}
 
 
-def test_images_without_a_label_file_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_a_label_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = dataset(tmp_path, "train: images", images__a_png=None, images__b_png=None, labels__b_txt="")
     with caplog.at_level(logging.WARNING):
         assert classes(root) == {"a": [], "b": []}

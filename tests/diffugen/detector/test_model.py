@@ -250,7 +250,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_weights_that_cannot_be_used_are_told_in_a_sentence(base: Path, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_used_are_reported_in_a_sentence(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="do not exist"):
         load_detector(tmp_path / "yolov8n-seg.pt")  # which ultralytics would fetch
     (tmp_path / "w.bin").write_bytes(b"x")

@@ -45,8 +45,8 @@ def with_metadata(source: Path, target: Path, **changes: str | None) -> Path:
     content = source.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    told = header["__metadata__"] | changes
-    header["__metadata__"] = {key: value for key, value in told.items() if value is not None}
+    metadata = header["__metadata__"] | changes
+    header["__metadata__"] = {key: value for key, value in metadata.items() if value is not None}
     encoded = json.dumps(header).encode()
     target.write_bytes(struct.pack("<Q", len(encoded)) + encoded + content[8 + length :])
     return target

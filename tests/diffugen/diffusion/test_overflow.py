@@ -42,7 +42,7 @@ def test_the_batch_is_stopped(spoil: Callable[[Any], None], options: dict, maker
     assert not tiny_pipeline.vae.decoder._forward_hooks
 
 
-def test_half_precision_that_overflows_is_told_with_the_remedy(make_tiny_pipeline: Callable[[], Any]) -> None:
+def test_half_precision_that_overflows_is_reported_with_the_remedy(make_tiny_pipeline: Callable[[], Any]) -> None:
     """In float32 the same weights make an image, as SDXL's do."""
     for dtype in (torch.float32, torch.float16):
         pipe = make_tiny_pipeline()

@@ -57,7 +57,7 @@ def test_matching_takes_the_best_pairs_once() -> None:
     np.testing.assert_allclose(result.ious, [1, 0.9])
 
 
-def test_matching_minds_the_class_unless_told_not_to() -> None:
+def test_matching_minds_the_class_unless_asked_not_to() -> None:
     truth, pred = boxes(A, classes=[0]), boxes(A, classes=[1])
     assert len(match_instances(pred, truth).pairs) == 0
     assert len(match_instances(pred, truth, same_class=False).pairs) == 1

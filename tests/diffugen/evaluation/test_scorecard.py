@@ -148,7 +148,7 @@ def test_the_command_names_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "gone does not exist" in capsys.readouterr().err
 
 
-def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+def test_images_of_one_name_in_two_folders_are_distinguished(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for number, place in enumerate(("x", "y")):
         (data / "labels" / place).mkdir(parents=True)

@@ -208,7 +208,9 @@ def test_what_was_generated_can_be_a_source(inpaint_config: Path, source: Path, 
         assert image.provenance["labeler"] == "attention"
 
 
-def test_nothing_to_repaint_is_told(inpaint_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_repaint_is_reported(
+    inpaint_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main(["generate", str(inpaint_config), "--out", str(out), "--set", 'task.only=["piano"]']) == 2
     assert "no labelled object of the source may be repainted; see task.only" in capsys.readouterr().err
@@ -227,7 +229,7 @@ def test_a_dry_run_of_variations_names_their_parents(
     assert not out.exists()
 
 
-def test_images_are_labelled_while_the_next_are_made(
+def test_images_are_labelled_while_the_next_are_generated(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second batch waits for the first one's labels: were they made afterwards, it would wait in vain."""
@@ -259,8 +261,8 @@ def test_images_of_one_colour_are_not_kept(
     blank = {1, 2}
 
     def generate_some_blank(pipe: Any, prompts: Any, seeds: Any, *args: Any, **options: Any) -> Any:
-        made = generate(pipe, prompts, seeds, *args, **options)
-        return [(image * (index not in blank), heat) for index, (image, heat) in enumerate(made)]
+        images = generate(pipe, prompts, seeds, *args, **options)
+        return [(image * (index not in blank), heat) for index, (image, heat) in enumerate(images)]
 
     monkeypatch.setattr(generate_module, "generate_with_attention", generate_some_blank)
     prompts = {"templates": [{"text": "a road"}]}

@@ -152,7 +152,7 @@ def test_the_network_sees_multiples_of_its_stride(
     assert network_size(size_hw, size) == expected
 
 
-def test_what_is_no_mask2former_is_told_in_a_sentence(model: Path, tmp_path: Path) -> None:
+def test_what_is_no_mask2former_is_reported_in_a_sentence(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Mask2Former .*gone cannot be loaded"):
         Mask2FormerLabeler(tmp_path / "gone")
     SwinConfig().save_pretrained(tmp_path / "swin")

@@ -131,7 +131,7 @@ def test_an_empty_value_leaves_no_gap(template: str, expected: str) -> None:
     assert prompt.attributes == dict.fromkeys(attributes, "")
 
 
-def test_phrases_are_left_as_they_are_beside_an_empty_value() -> None:
+def test_phrases_are_left_as_they_are_next_to_an_empty_value() -> None:
     config = prompts_config({"{gap} {rare} ,": 1}, {"rare": {"piano": ["  piano ,  black "]}}, {"gap": [""]})
     prompt = sample_prompts(config, 1, seed=0)[0]
     assert prompt.objects[0].text == "piano , black"

@@ -67,7 +67,7 @@ def test_distractors_go_unlabelled(tmp_path: Path) -> None:
         ({"rare": "car", "rare_fraction": 1.5}, "rare_fraction=1.5 is out of range"),
     ],
 )
-def test_settings_out_of_range_are_told(tmp_path: Path, settings: dict, message: str) -> None:
+def test_settings_out_of_range_are_reported(tmp_path: Path, settings: dict, message: str) -> None:
     arguments = {"num": 2, "seed": 1, "class_names": ["car"], **settings}
     with pytest.raises(UserError, match=message):
         write_scenes(tmp_path / "d", progress=False, **arguments)

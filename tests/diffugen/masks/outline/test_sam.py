@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_object_has_its_own_mask_whatever_is_asked_beside_it(
+def test_each_object_has_its_own_mask_whatever_is_asked_with_it(
     folders: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sam, "MIN_AGREEMENT", 0.0)  # random masks agree with nothing
