@@ -129,7 +129,7 @@ def _is_there(sample: Sample) -> bool:
 
 
 def _check_same(recipe: Mapping[str, Any], wanted: Sample | None, folder: Path) -> None:
-    found = Sample.from_json({**recipe, "name": ""}, folder).recipe()
+    found = Sample.from_json({**recipe, "name": Path(recipe["image"]).stem}, folder).recipe()
     difference = "which is not wanted any more" if wanted is None else first_difference(found, wanted.recipe())
     if difference:
         raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bootstrap.run_folder import RoundFolder
-from bootstrap.training_set import balance_classes, choose_validation
+from bootstrap.training_set import choose_validation
 from diffugen.errors import UserError
 from diffugen.sample import read_samples, write_samples
 
@@ -84,17 +84,3 @@ def test_too_few_kept_images_are_an_error_with_a_remedy(tmp_path: Path, make_sam
     samples = make_samples(tmp_path, [[0], [0], [1]], rejected={0: "too_few:piano"})
     with pytest.raises(UserError, match=r"kept 1 of 3 images with a rare object.*rounds.filter.min_score"):
         choose_validation(samples, [0], 0.2, seed=0)
-
-
-def test_balance_leaves_out_the_least_certain_images_of_frequent_classes(
-    tmp_path: Path, make_samples: Callable
-) -> None:
-    samples = make_samples(tmp_path, [[0], [1], [1], [1], [0, 1], []])
-    scores = [0.9, 0.9, 0.5, 0.8, 0.4, 0.9]
-    scored = [
-        replace(sample, encoded={**sample.encoded, "scores": [score] * len(sample.class_ids)})
-        for sample, score in zip(samples, scores, strict=True)
-    ]
-    chosen = balance_classes(scored, 3, 1.0)  # two pianos and four cars; nothing of the third class
-    assert [sample.name for sample in chosen] == [scored[k].name for k in (0, 1, 3, 4, 5)]
-    assert balance_classes(scored, 3, 2.0) == scored

@@ -52,11 +52,8 @@ def test_two_phrases_give_two_instances_in_place(make: Callable[..., Labeler]) -
 
 def test_an_absent_object_is_an_empty_result(make: Callable[..., Labeler]) -> None:
     flat = item_of(("tent", "tent", np.full((12, 20), 0.02, np.float32)))
-    noise = (0.03 + 0.005 * np.random.default_rng(0).random((12, 20))).astype(np.float32)
-    faint = item_of(("tent", "tent", noise))
     nothing = LabelInput(np.zeros((*SIZE_HW, 3), np.uint8))
-    assert [len(found) for found in make(score_threshold=0.4).label([flat, faint, nothing])] == [0, 0, 0]
-    assert len(make().label([flat])[0]) == 0
+    assert [len(found) for found in make().label([flat, nothing])] == [0, 0]
 
 
 def test_all_components_are_kept_the_likeliest_first(make: Callable[..., Labeler]) -> None:
@@ -110,13 +107,6 @@ def test_large_images_are_labelled_like_small_ones() -> None:
 def test_classes_that_the_dataset_lacks_are_left_out(make: Callable[..., Labeler]) -> None:
     item = item_of(("bus", "bus", heat_of((3, 2, 5, 6))), ("tent", "tent", heat_of((4, 12, 6, 5))))
     assert make().label([item])[0].class_ids.tolist() == [1]
-
-
-def test_scores_below_the_threshold_are_dropped(make: Callable[..., Labeler]) -> None:
-    item = item_of(("car", "car", heat_of((3, 2, 5, 6))))
-    score = float(make().label([item])[0].scores[0])
-    assert len(make(score_threshold=score - 0.01).label([item])[0]) == 1
-    assert len(make(score_threshold=score + 0.01).label([item])[0]) == 0
 
 
 def test_heatmaps_must_match_the_objects(make: Callable[..., Labeler]) -> None:

@@ -194,31 +194,6 @@ def test_cartesian_gives_every_combination_once(template: str, expected: int) ->
     assert len(texts) == len(set(texts)) == expected
 
 
-def test_cartesian_follows_the_order_of_the_config() -> None:
-    config = cartesian(prompts_config({"a {rare} {place}": 1, "a {rare}": 1}, {"rare": RARE}, {"place": PLACES}))
-    texts = [prompt.text for prompt in sample_prompts(config, 4, seed=0)]
-    assert texts == [*(f"a <grand-piano> {place}" for place in PLACES), "a <grand-piano>"]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 40), st.integers(0, 2**32 - 1))
-def test_cartesian_goes_on_in_whole_passes(num: int, seed: int) -> None:
-    config = cartesian(prompts_config({"a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES}))
-    texts = [prompt.text for prompt in sample_prompts(config, num, seed)]
-    every = [draw.prompt().text for draw in combinations(config)]
-    assert texts[: num // 15 * 15] == every * (num // 15)
-    rest = texts[num // 15 * 15 :]
-    assert len(rest) == len(set(rest)) == num % 15
-    assert rest == [text for text in every if text in rest]
-
-
-def test_too_many_combinations_are_an_error() -> None:
-    many = [str(number) for number in range(1001)]
-    config = cartesian(prompts_config({"a {rare} {a} {b}": 1}, {"rare": RARE}, {"a": many, "b": many}))
-    with pytest.raises(UserError, match='"cartesian", which here gives 1002001 combinations; shorten the lists'):
-        sample_prompts(config, 3, seed=0)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)), st.integers(0, 2**32 - 1))
 def test_counts_per_class_are_met_exactly(counts: tuple[int, int, int], seed: int) -> None:
@@ -246,22 +221,9 @@ def test_counts_that_the_templates_cannot_meet_are_an_error() -> None:
         draw_per_class(config, {"piano": 9, "car": 2, "tent": 2, "bus": 2}, seed=0)
 
 
-def test_a_template_may_have_its_own_negative() -> None:
-    values: dict[str, Any] = {
-        "templates": [{"text": "a {rare}"}, {"text": "a {rare} at night", "negative": "bright"}],
-        "objects": {"rare": RARE},
-        "negative": "blurry",
-    }
-    prompts = sample_prompts(validate(values, PromptsConfig), 6, seed=0)
-    assert {prompt.text: prompt.negative_text for prompt in prompts} == {
-        "a <grand-piano>": "blurry",
-        "a <grand-piano> at night": "bright",
-    }
-
-
 def test_slots_that_tell_of_a_source_need_one() -> None:
     config = prompts_config({"{source} at night": 1})
-    with pytest.raises(UserError, match=r"'prompts.templates.0.text' has the slot \{source\}, which tells"):
+    with pytest.raises(UserError, match=r"'prompts.templates.0' has the slot \{source\}, which tells"):
         sample_prompts(config, 1, seed=0)
     own = prompts_config({"{source} {source_time}": 1}, {}, {"source": ["a road"], "source_time": ["at noon"]})
     assert sample_prompts(own, 1, seed=0)[0].text == "a road at noon"
