@@ -11,7 +11,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from diffugen.attention.extract import read_attention
 from diffugen.attention.heatmaps import ImageAttention
-from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig
+from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig, OutlineConfig
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.evaluation.metrics import label_quality
 from diffugen.files import write_json
@@ -39,15 +39,17 @@ from diffugen.prompts.prompt import Prompt
 
 ROOT = Path(__file__).parents[1]
 BATCH = 8
+OUTLINER = ROOT / "diffugen/toyworld/weights/outliner.safetensors"
 TIMED_SIDE, TIMED_IMAGES = 512, 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to label: a method, and the step of it that is left out."""
+    """One way to label: a method, the step of it that is left out, and what outlines the masks."""
 
     method: Literal["refined", "paper"] = "refined"
     without: str = ""
+    outline: OutlineConfig = field(default_factory=OutlineConfig)
 
 
 ROWS = {
@@ -57,7 +59,8 @@ ROWS = {
     "without the root": Row(without="root"),
     "without competition": Row(without="compete"),
     "without joining and splitting": Row(without="parts"),
-    "without GrabCut": Row(without="grabcut"),
+    "without GrabCut": Row(outline=OutlineConfig(method="none")),
+    "learned outliner": Row(outline=OutlineConfig(method="learned", model=str(OUTLINER))),
     "without absence test": Row(without="presence"),
 }
 
@@ -97,7 +100,7 @@ def main() -> None:
     default, paper = (1 - figures["rows"][name]["mean_iou"] for name in ("default", "paper"))
     figures["error_over_papers"] = default / paper
     figures["milliseconds_per_512x512_image"] = {
-        name: milliseconds(read, names, ROWS[name]) for name in ("default", "paper")
+        name: milliseconds(read, names, ROWS[name]) for name in ("default", "paper", "learned outliner")
     }
     write_json(args.json, figures)
     print({key: value for key, value in figures.items() if key != "rows"})
@@ -157,17 +160,13 @@ Label = Callable[[np.ndarray, Prompt, ImageAttention], Instances]
 
 def labeler(class_names: Sequence[str], row: Row) -> Label:
     """A function that labels one image."""
-    by_attention = AttentionLabeler(class_names, AttentionLabelConfig(method=row.method))
+    by_attention = AttentionLabeler(class_names, AttentionLabelConfig(method=row.method, outline=row.outline))
 
     def once(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         return by_attention.label([LabelInput(image, prompt, attention)])[0]
 
     def without_affinity(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         return once(image, prompt, replace(attention, affinity=None))
-
-    def without_grabcut(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
-        with mock.patch.object(attention_labeler, "grabcut", lambda image, part, **_: part):
-            return once(image, prompt, attention)
 
     def without_competition(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         """Every phrase by itself."""
@@ -200,7 +199,6 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
         "root": without_root,
         "compete": without_competition,
         "parts": without_parts,
-        "grabcut": without_grabcut,
         "presence": without_presence,
     }
     return ways.get(row.without, once)
@@ -220,8 +218,17 @@ def calibration(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, float
         "score_iou_rank_correlation": float(spearmanr(scores, ious).statistic),
         "mean_iou_of_top_half_by_score": float(by_score[:half].mean()),
         "mean_iou_of_bottom_half_by_score": float(by_score[half:].mean()),
+        "expected_calibration_error": calibration_error(np.array(scores), np.array(ious)),
         "mean_score_minus_iou": float(np.mean(scores) - np.mean(ious)),
     }
+
+
+def calibration_error(scores: np.ndarray, ious: np.ndarray, num_bins: int = 10) -> float:
+    """Expected calibration error (Naeini et al. 2015) of scores as estimates of IoUs: the mean distance of their means,
+    by equal intervals of the score, weighted by the number of labels."""
+    bins = np.minimum((scores * num_bins).astype(int), num_bins - 1)
+    gaps = [(scores[bins == k].mean() - ious[bins == k].mean()) * (bins == k).mean() for k in np.unique(bins)]
+    return float(np.abs(gaps).sum())
 
 
 def absence(
