@@ -53,6 +53,8 @@ VALID: dict[type[Strict], dict[str, Any]] = {
     },
 }
 JOINT = {
+    "label.outline.method",
+    "label.outline.model",
     "model.lora",
     "concept.lora_rank",
     "num_images",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,7 +174,7 @@ def _is_point(point: Any) -> bool:
         isinstance(point, list)
         and len(point) == 2
         and all(isinstance(number, int | float) and not isinstance(number, bool) for number in point)
-        and all(math.isfinite(number) and abs(number) <= _MOST_PERCENT for number in point)
+        and all(abs(number) <= _MOST_PERCENT for number in point)  # not so for NaN
     )
 
 

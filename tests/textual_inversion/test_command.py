@@ -41,8 +41,8 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
     config_file: Path, tmp_path: Path, capsys, override: str, message: str
 ) -> None:
     assert main([str(config_file), "--out", str(tmp_path / "out"), "--set", override]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert len(errors) == 1 and message in errors[0]
+    errors = capsys.readouterr().err
+    assert errors.count("error: ") == 1 and message in errors
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -227,7 +227,7 @@ def test_a_model_of_no_numbers_teaches_nothing(
     model = ModelConfig(path=str(tmp_path / "model"), device="cpu")
     config = make_concept(object_emphasis=0.0)
     with pytest.raises(UserError, match=sentence):
-        learn_concept(config, model, tmp_path / "out", progress=False)
+        learn_concept(config, Setup(model), tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "learned_embeds.safetensors").exists()
 
 
@@ -240,5 +240,5 @@ def test_what_diverged_is_not_written(
 
     monkeypatch.setattr(textual_inversion.learn, "fit", diverge)
     with pytest.raises(UserError, match=r"lower concept\.learning_rate"):
-        learn_concept(make_concept(), tiny_model, tmp_path / "out", progress=False)
+        learn_concept(make_concept(), Setup(tiny_model), tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "learned_embeds.safetensors").exists()
