@@ -112,7 +112,7 @@ def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_input
     config, photos = read_json(loop_inputs / "config.json"), str(loop_inputs / "photos")
     values = config | {"evaluation": None, "concept": config["concept"] | {"photos": photos}}
     values["detector"] = config["detector"] | {"base_weights": str(loop_inputs / "base.safetensors")}
-    values["pool"] = {"folder": photos, "captions": ["a photo of a <piano>"], "objects": {"<piano>": "piano"}}
+    values["pool"] = {"folder": photos, "captions": ["a photo of a <piano>"], "objects": {"piano": ["<piano>"]}}
     values["rounds"] = config["rounds"] | {"filter": {"min_score": 0.0, "by": "attention"}}
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert train_loop.main([str(tmp_path / "config.json"), "--out", str(tmp_path / "run")]) == 0
