@@ -14,6 +14,7 @@ from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.errors import UserError
 from diffugen.generation.batches import generate_batches
+from diffugen.generation.plan import plan_samples
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 PROMPTS = [Prompt("a red car on a road", (ObjectPhrase("red car", "car"),))]
@@ -58,7 +59,8 @@ def test_half_precision_that_overflows_is_reported_with_the_remedy(make_tiny_pip
 def test_nothing_of_the_batch_is_written(tiny_pipeline: Any, tmp_path: Path) -> None:
     spoilt(tiny_pipeline.vae.decoder)
     with pytest.raises(UserError, match="no numbers"):
-        generate_batches(tiny_pipeline, PROMPTS, [1], SETTINGS, tmp_path, progress=False)
+        plan = plan_samples(tmp_path, ["car"], PROMPTS, [1], SETTINGS, model="tiny")
+        generate_batches(tiny_pipeline, plan, SETTINGS, progress=False)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
