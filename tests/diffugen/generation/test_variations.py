@@ -11,7 +11,7 @@ import pytest
 
 from diffugen.config.dataset import Img2ImgConfig, InpaintConfig
 from diffugen.config.loader import validate
-from diffugen.config.settings import PromptsConfig
+from diffugen.config.settings import DatasetPromptsConfig, PromptsConfig
 from diffugen.datasets.folder import write_dataset
 from diffugen.errors import UserError
 from diffugen.generation.sources import read_sources
@@ -38,8 +38,8 @@ def source(name: str, prompt: Prompt | None = None, labels: Instances | None = N
     return Sample(name, Path(f"{name}.png"), prompt or Prompt(""), split=split, encoded=encoded)
 
 
-def prompts(*texts: str, **changes: Any) -> PromptsConfig:
-    return validate({"templates": [{"text": text} for text in texts], **changes}, PromptsConfig)
+def prompts(*texts: str, **changes: Any) -> DatasetPromptsConfig:
+    return validate({"templates": [{"text": text} for text in texts], **changes}, DatasetPromptsConfig)
 
 
 def img2img(**changes: Any) -> Img2ImgConfig:
@@ -98,6 +98,13 @@ def test_images_are_varied_equally_often(num_images: int | None, expected: list[
     assert sorted(counts[name] for name in "abc") == expected
 
 
+def test_cartesian_gives_every_image_every_combination() -> None:
+    config = prompts("{source} {time}", attributes={"time": ["by day", "at night"]}, mode="cartesian")
+    items = plan([source("a", ANYWHERE), source("b", ANYWHERE)], img2img(), config, num_images_per_prompt=2)
+    counts = Counter((item.source.name, item.prompt.attributes["time"]) for item in items)
+    assert counts == {(name, time): 2 for name in "ab" for time in ("by day", "at night")}
+
+
 BUS = prompts("a {new} {source_place}", objects={"new": {"bus": ["green bus"]}})
 
 
@@ -147,11 +154,13 @@ def test_classes_are_replaced_by_those_named_for_them() -> None:
 
 
 def test_an_object_is_kept_with_another_texture() -> None:
-    config = prompts("a {texture} {object}", attributes={"texture": ["wooden"]})
+    config = prompts("a {texture} {object}", attributes={"texture": ["wooden", "golden"]}, mode="cartesian")
     items = plan([source("a", BY_DAY, instances(0, 1))], inpaint(words={"car": "sports car"}), config)
     assert [(item.prompt.text, item.prompt.objects[0]) for item in items] == [
         ("a wooden sports car", ObjectPhrase("sports car", "car")),
+        ("a golden sports car", ObjectPhrase("sports car", "car")),
         ("a wooden tent", TENT),
+        ("a golden tent", TENT),
     ]
 
 

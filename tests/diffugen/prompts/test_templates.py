@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffugen.config.loader import validate
-from diffugen.config.settings import PromptsConfig
+from diffugen.config.settings import DatasetPromptsConfig, PromptsConfig
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.templates import combinations, draw_per_class, num_combinations, sample_prompts
@@ -131,7 +131,7 @@ def test_an_empty_value_leaves_no_gap(template: str, expected: str) -> None:
     assert prompt.attributes == dict.fromkeys(attributes, "")
 
 
-def test_phrases_are_left_as_they_are_next_to_an_empty_value() -> None:
+def test_phrases_are_left_as_they_are_beside_an_empty_value() -> None:
     config = prompts_config({"{gap} {rare} ,": 1}, {"rare": {"piano": ["  piano ,  black "]}}, {"gap": [""]})
     prompt = sample_prompts(config, 1, seed=0)[0]
     assert prompt.objects[0].text == "piano , black"
@@ -169,8 +169,8 @@ def test_the_seed_decides() -> None:
     assert sample_prompts(config, 0, seed=1) == []
 
 
-def cartesian(config: PromptsConfig) -> PromptsConfig:
-    return config.model_copy(update={"mode": "cartesian"})
+def cartesian(config: PromptsConfig) -> DatasetPromptsConfig:
+    return DatasetPromptsConfig(**{**dict(config), "mode": "cartesian"})
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,31 @@ def test_cartesian_gives_every_combination_once(template: str, expected: int) ->
     assert num_combinations(config) == expected
     texts = [draw.prompt().text for draw in combinations(config)]
     assert len(texts) == len(set(texts)) == expected
+
+
+def test_cartesian_follows_the_order_of_the_config() -> None:
+    config = cartesian(prompts_config({"a {rare} {place}": 1, "a {rare}": 1}, {"rare": RARE}, {"place": PLACES}))
+    texts = [prompt.text for prompt in sample_prompts(config, 4, seed=0)]
+    assert texts == [*(f"a <grand-piano> {place}" for place in PLACES), "a <grand-piano>"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 2**32 - 1))
+def test_cartesian_goes_on_in_whole_passes(num: int, seed: int) -> None:
+    config = cartesian(prompts_config({"a {common} {place}": 1}, {"common": COMMON}, {"place": PLACES}))
+    texts = [prompt.text for prompt in sample_prompts(config, num, seed)]
+    every = [draw.prompt().text for draw in combinations(config)]
+    assert texts[: num // 15 * 15] == every * (num // 15)
+    rest = texts[num // 15 * 15 :]
+    assert len(rest) == len(set(rest)) == num % 15
+    assert rest == [text for text in every if text in rest]
+
+
+def test_too_many_combinations_are_an_error() -> None:
+    many = [str(number) for number in range(1001)]
+    config = cartesian(prompts_config({"a {rare} {a} {b}": 1}, {"rare": RARE}, {"a": many, "b": many}))
+    with pytest.raises(UserError, match='"cartesian", which here gives 1002001 combinations; shorten the lists'):
+        sample_prompts(config, 3, seed=0)
 
 
 @settings(max_examples=40, deadline=None)
