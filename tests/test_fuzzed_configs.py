@@ -370,8 +370,9 @@ def test_mutated_configs_are_accepted_or_refused_in_sentences(kind: str, data: s
         ('{"model": {"path": "~nobody-of-this-name/model"}}', "setting 'model.path'"),
         ('{"model": {"path": "m", "lora": "~nobody-of-this-name/lora"}}', "setting 'model.lora'"),
         ('{"model": {"path": "./\\u0000"}}', "setting 'model.path'"),
+        ('{"model": {"model.path": "m"}}', "unknown setting 'model.model.path'"),
     ],
-    ids=["huge number", "deep", "long path", "unknown home", "unknown home of a file", "null byte"],
+    ids=["huge number", "deep", "long path", "unknown home", "unknown home of a file", "null byte", "dotted key"],
 )
 def test_strange_values_are_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "config.json").write_text(text)

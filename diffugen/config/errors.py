@@ -121,10 +121,12 @@ def find_mistakes(values: Any, schema: type[BaseModel], context: Mapping[str, An
         found = _sentences(problems, schema, values, suggested)
         sentences |= dict.fromkeys(text for text in found if not text.startswith(tuple(left_out)))
         targets = [target for problem in problems for target in _removable(problem, schema, values)]
-        for key, owner in targets:
-            owner.pop(key.rpartition(".")[2], None)
+        removed = False
+        for key, owner, name in targets:
+            removed |= name in owner
+            owner.pop(name, None)
             left_out.append(f"setting {key!r}")  # that it is missing now is no mistake
-        if not targets:
+        if not removed:
             break
     return list(sentences)
 
@@ -191,8 +193,8 @@ def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool = False
     return location
 
 
-def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The key of what a problem is about, and the group that it is in, where the rest can be judged without it."""
+def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The key of what a problem is about, its group and its name there, where the rest can be judged without it."""
     if problem["type"] in ("extra_forbidden", *_SCALAR_ERRORS):
         paths = [_location(problem["loc"], values)]
     elif isinstance(cause := problem.get("ctx", {}).get("error"), SettingErrors):
@@ -208,7 +210,7 @@ def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[t
         known = [model.model_fields[name] for model in models if name in model.model_fields]
         unknown = problem["type"] == "extra_forbidden"
         if isinstance(owner, dict) and (unknown or (known and not any(field.is_required() for field in known))):
-            yield ".".join([*group, name]), owner
+            yield ".".join([*group, name]), owner, name  # a name may have dots of its own
 
 
 def _shown(value: Any) -> str:
