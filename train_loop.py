@@ -18,6 +18,7 @@ from bootstrap.config import LoopConfig, check_files, default_prompts
 from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
+from bootstrap.verdict import judge_run
 from diffugen.cli.loop import add_loop_arguments
 from diffugen.cli.options import CONFIG_HINTS
 from diffugen.cli.parser import CommandParser
@@ -30,6 +31,7 @@ from diffugen.progress import say
 from textual_inversion.config import WithConcepts
 
 if TYPE_CHECKING:
+    from bootstrap.held_out import ObjectPhotos
     from diffugen.diffusion.protocol import Pipeline
 
 
@@ -100,7 +102,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         tracker.start(config)
         rows = []
         photos = [concept.photos for concept in config.concept]
-        for row in run_rounds(config, pipe, run, photos=photos):
+        for row in run_rounds(config, pipe, run, photos=object_photos(config)):
             print(describe(row, config))
             tracker.log_round(row, config.classes)
             rows.append(row)
@@ -108,6 +110,25 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         tracker.finish(rows)
     print(summary(rows, run))
     return run
+
+
+def object_photos(config: RunConfig) -> list[ObjectPhotos]:
+    """The photos of the concepts whose tokens are a rare class's phrases, and how to read them.
+
+    They are read as what they show and as what the token started from: where the concept failed, the latter helps.
+    """
+    from bootstrap.held_out import ObjectPhotos
+    from diffugen.prompts.prompt import ObjectPhrase, Prompt
+
+    phrases = [(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]]
+    found = []
+    for concept in config.concept:
+        token, word = concept.placeholder_token, concept.initializer_word
+        names = [name for name, text in phrases if token in text.split() and name in config.rare_classes]
+        if names:
+            prompts = (Prompt(f"a photo of a {text}", (ObjectPhrase(text, names[0]),)) for text in (token, word))
+            found.append(ObjectPhotos(concept.photos, tuple(prompts)))
+    return found
 
 
 def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunConfig]:
@@ -166,10 +187,11 @@ def describe(row: Row, config: LoopConfig) -> str:
 
 
 def summary(rows: Sequence[Row], run: RunFolder) -> str:
-    """Where everything is."""
+    """The verdict, and where everything is."""
     best = [row["round"] for row in rows if row["promoted"]][-1]
     files = {f"detector (round_{best:02d})": run.best, "its dataset": run.dataset, "report": run.report}
-    return "\n".join(f"{name + ':':<24}{path}" for name, path in files.items())
+    paths = "\n".join(f"{name + ':':<24}{path}" for name, path in files.items())
+    return f"{judge_run(rows).text()}\n{paths}"
 
 
 if __name__ == "__main__":

@@ -282,6 +282,9 @@ class LoopConfig(Strict):
         default=None,
         description="labelled images to train on as well: a dataset folder with a data.yaml and a split 'train'",
     )
+    negatives: ConfigPath | None = Field(
+        default=None, description="folder of photos without the rare objects: what is found there is wrong"
+    )
     rounds: RoundsConfig = Field(default=RoundsConfig(), description="the rounds")
     evaluation: EvaluationConfig | None = Field(default=None, description="a labelled dataset to report on")
     wandb: WandbConfig = Field(default=WandbConfig(), description="experiment tracking")
@@ -354,7 +357,7 @@ def check_files(config: LoopConfig) -> None:
         UserError: files are not, or do not fit; all of them are named.
     """
     mistakes = []
-    for check in (_check_weights, _check_pool, _check_labelled, _check_evaluation):
+    for check in (_check_weights, _check_pool, _check_negatives, _check_labelled, _check_evaluation):
         try:
             check(config)
         except UserError as error:
@@ -374,6 +377,12 @@ def _check_pool(config: LoopConfig) -> None:
     if config.pool is not None:
         for path in list_images(config.pool.folder, what="setting 'pool.folder':"):
             read_image(path, "setting 'pool.folder': image")
+
+
+def _check_negatives(config: LoopConfig) -> None:
+    if config.negatives is not None:
+        for path in list_images(config.negatives, what="setting 'negatives':"):
+            read_image(path, "setting 'negatives': image")
 
 
 def _check_labelled(config: LoopConfig) -> None:

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bootstrap.config import RoundsConfig
-from bootstrap.row import AGREEMENT, Row, number
+from bootstrap.row import AGREEMENT, FOUND, Row, number
+
+MIN_PHOTO_LOSS = 0.1
+"""Loss of mean confidence on the photos that is too small to take a promotion back."""
+MIN_FOUND = 0.5
+"""Share of the photos on which a detector must find the object before it labels."""
 
 
 def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -> tuple[str, str]:
@@ -25,6 +30,9 @@ def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -
         return "attention", "rounds.filter.by says so, and there are no photos"
     agreement = number(best, AGREEMENT) or 0.0
     found = f"round {best['round']}'s detector agrees with attention on the validation images by {agreement:.3f}"
+    share = number(best, FOUND)
+    if share is not None and share < MIN_FOUND:
+        return "attention", f"round {best['round']}'s detector finds the object on {share:.0%} of the held-out photos"
     if agreement >= min_agreement:
         photos_only = "; generated images keep attention's labels (rounds.filter.by)" if spared else ""
         return "detector", f"{found}, at least {min_agreement:g}{photos_only}"
@@ -60,6 +68,31 @@ def decide_promotion(
     return {"promoted": kept, "why": why}
 
 
+def decide_by_photos(
+    decision: Mapping[str, bool | str], found: Mapping[str, float], promoted: Mapping[int, Mapping[str, float]]
+) -> dict[str, bool | str]:
+    """Take a promotion back where the candidate finds the object on the user's photos clearly less well.
+
+    Args:
+        decision: what `decide_promotion` says, a promotion.
+        found: by photo, the confidence with which detectors of the candidate's round, not trained on it, find the
+            object; 0 where they miss it.
+        promoted: the same of the promoted rounds.
+    """
+    if not promoted or not found:
+        return dict(decision)
+    best = max(promoted, key=lambda index: (np.mean(list(promoted[index].values())), index))
+    gains = np.array([found[name] - promoted[best].get(name, 0.0) for name in sorted(found)])
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    if gains.mean() >= -max(error, MIN_PHOTO_LOSS):
+        return dict(decision)
+    why = (
+        f"on {len(gains)} held-out photos it finds the object less surely than round {best} "
+        f"(confidence {gains.mean():+.3f}, standard error {error:.3f})"
+    )
+    return {"promoted": False, "why": why}
+
+
 def stop_reason(rows: Sequence[Row], patience: int) -> str:
     """Why no further round is worth its time, or an empty string.
 
@@ -67,6 +100,8 @@ def stop_reason(rows: Sequence[Row], patience: int) -> str:
         rows: the complete rounds' rows.
         patience: rounds in a row that may be rolled back.
     """
+    if len(rows) >= patience and all(number(row, FOUND) == 0 for row in rows[-patience:]):
+        return f"after {patience} round{'s' * (patience > 1)} in a row the object was found on none of the photos"
     if len(rows) <= patience or any(row["promoted"] for row in rows[-patience:]):
         return ""
     return f"{patience} rounds in a row were rolled back" if patience > 1 else "the last round was rolled back"

@@ -94,12 +94,12 @@ def attention_labeler(config: LoopConfig) -> AttentionLabeler:
     return AttentionLabeler(config.classes, config.label, device=config.model.device)
 
 
-def detector_labeler(weights: Path, config: LoopConfig) -> DetectorLabeler:
+def detector_labeler(weights: Path, config: LoopConfig, score_threshold: float = MIN_DETECTOR_SCORE) -> DetectorLabeler:
     """A round's checkpoint as a labeler, with the thresholds of the loop."""
     return DetectorLabeler(
         weights,
         config.classes,
-        score_threshold=MIN_DETECTOR_SCORE,
+        score_threshold=score_threshold,
         imgsz=config.detector.imgsz,
         device=first_device(config.detector),
     )

@@ -10,42 +10,47 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
 from bootstrap.decisions import stop_reason
+from bootstrap.held_out import ObjectPhotos, collect_evidence, evidence_photos
 from bootstrap.measures.round import report_round
 from bootstrap.published import publish
 from bootstrap.row import Row, read_row, read_rows
 from bootstrap.run_folder import RunFolder
-from bootstrap.stages import decide, fine_tune, generate, label, trains_on, write_training_set
+from bootstrap.stages import decide, fine_tune, generate, label, trains_on
 from bootstrap.time_left import round_title, stage
+from bootstrap.training_set import write_training_set
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.progress import part, say
+from diffugen.sample import Sample
 
 logger = logging.getLogger(__name__)
 
 
-def run_rounds(config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[Path] = ()) -> Iterator[Row]:
+def run_rounds(
+    config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[ObjectPhotos] = ()
+) -> Iterator[Row]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
     Args:
         config: the loop's settings; checked already (`check_files`, `check_prompts`).
         pipe: a text-to-image pipeline that knows every word of the prompts.
         run: the run folder; this process holds its lock.
-        photos: folders of the concepts' photos, which the report compares generated images with.
+        photos: of the concepts: detectors are judged by them, and generated images are compared with them.
 
     Raises:
         UserError: round 0 kept too little to train on.
     """
+    shown = evidence_photos(config, run, pipe, photos)
     for index in range(config.rounds.num_rounds):
         folder = run.round(index)
         if not folder.complete:
-            play_round(round_context(config, run, folder), pipe)
+            play_round(round_context(config, run, folder), pipe, shown)
             with part(round_title(index, config.rounds.num_rounds)):
                 say("measuring")
-                report_round(folder, config, pipe, photos)
+                report_round(folder, config, pipe, [one.folder for one in photos])
         publish(run)
         yield read_row(folder.metrics)
         reason = stop_reason(read_rows(run.metrics), config.rounds.patience)
@@ -54,8 +59,14 @@ def run_rounds(config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Se
             return
 
 
-def play_round(context: RoundContext, pipe: Pipeline) -> None:
-    """Run the stages of one round; the last one writes `decision.json`. Stages that are done are not run again."""
+def play_round(context: RoundContext, pipe: Pipeline, photos: Sequence[Sample] = ()) -> None:
+    """Run the stages of one round; the last one writes `decision.json`. Stages that are done are not run again.
+
+    Args:
+        context: the round's.
+        pipe: generates.
+        photos: from `evidence_photos`.
+    """
     with stage(context, "generate"):
         generated = generate(context, pipe)
     with stage(context, "label"):
@@ -64,5 +75,7 @@ def play_round(context: RoundContext, pipe: Pipeline) -> None:
     if trains_on(samples):
         with stage(context, "finetune"):
             fine_tune(context)
+        with stage(context, "photos"):
+            collect_evidence(context, samples, photos)
     with stage(context, "compare"):
         decide(context, samples)

@@ -31,7 +31,8 @@ class Row(TypedDict):
         promoted: whether the round's checkpoint became the best one.
         why: the reason for that.
         balance: kept rates by what the prompts vary, see `bootstrap.measures.balance`.
-        seconds: wall-clock time by stage: "generate", "label", "finetune", "compare", "evaluate".
+        verdict: what the run says about itself after this round, see `bootstrap.verdict`.
+        seconds: wall-clock time by stage: "generate", "label", "finetune", "photos", "compare", "evaluate".
     """
 
     round: int
@@ -48,10 +49,11 @@ class Row(TypedDict):
     promoted: bool
     why: str
     balance: NotRequired[dict[str, Any]]
+    verdict: NotRequired[dict[str, Any]]
     seconds: NotRequired[dict[str, float]]
 
 
-Evidence = Literal["validation images", "evaluation set", "generated images", "photos"]
+Evidence = Literal["held-out photos", "validation images", "evaluation set", "generated images", "photos"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class Measure:
         key: its name in the row.
         text: what it is, in a few words.
         unit: its scale; of "0 to 1" 1 is best.
-        evidence: what it was measured on. "validation images" are generated images that attention labelled: they show
-            drift, but share the generator's faults. The "evaluation set" has ground truth; no decision reads it.
+        evidence: what it was measured on. "held-out photos" are the user's, which the judging detectors were not
+            trained on, and images without the object. "validation images" are generated images that attention
+            labelled: they show drift, but share the generator's faults. The "evaluation set" has ground truth; no
+            decision reads it.
     """
 
     key: str
@@ -72,11 +76,39 @@ class Measure:
     evidence: Evidence
 
 
+FOUND = "photos/found"
 IMAGE_AGREEMENT = "val/image_agreement"
 AGREEMENT = "val/label_agreement"
 _MMD = "squared maximum mean discrepancy, around 0 is best"
 
 _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
+    (
+        "held-out photos",
+        "0 to 1",
+        {
+            FOUND: "photos on which the object is found",
+            "photos/score": "mean confidence of the object on photos (0 where it is missed)",
+            "photos/mask_iou": "found masks against the best outline of the photo: mean IoU",
+            "photos/threshold": "suggested confidence threshold (best F1)",
+        },
+    ),
+    (
+        "held-out photos",
+        "0 to 1, 0 is best",
+        {
+            "negatives/generated/false_positives": "generated images without the object on which it is found",
+            "negatives/photo/false_positives": "photos without the object on which it is found",
+        },
+    ),
+    (
+        "held-out photos",
+        "number of images",
+        {
+            "photos/num": "photos that were judged",
+            "negatives/generated/num": "generated images without the object that were judged",
+            "negatives/photo/num": "photos without the object that were judged",
+        },
+    ),
     (
         "validation images",
         "0 to 1",

@@ -81,6 +81,14 @@ class RoundFolder:
     def validation(self) -> Path:
         return self.path / "validation.json"
 
+    def fold(self, number: int) -> Path:
+        """The checkpoint that was trained without a fold of the photos."""
+        return self.path / "folds" / f"{number}.pt"
+
+    @property
+    def evidence(self) -> Path:
+        return self.path / "evidence.json"
+
     @property
     def decision(self) -> Path:
         return self.path / "decision.json"
@@ -146,6 +154,11 @@ class RunFolder:
     @property
     def corrections(self) -> Path:
         return self.path / "corrections.json"
+
+    @property
+    def photos(self) -> Path:
+        """The photos that each show a rare object, with their attention."""
+        return self.path / "photos"
 
     @property
     def labelled(self) -> Path:

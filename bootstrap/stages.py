@@ -7,15 +7,14 @@ unfinished batch). Stages share files through the round's folder, and a `RoundCo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from bootstrap.context import RoundContext
-from bootstrap.corrections import latest_samples, read_corrections, with_corrections
-from bootstrap.decisions import decide_promotion
+from bootstrap.decisions import decide_by_photos, decide_promotion
 from bootstrap.disagreement import mean_agreement
+from bootstrap.evidence import Evidence
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
@@ -29,17 +28,9 @@ from bootstrap.labelers import (
 from bootstrap.measures.round import flatten
 from bootstrap.prompts import round_prompts
 from bootstrap.row import AGREEMENT, IMAGE_AGREEMENT
-from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
-from bootstrap.samples import with_relabelled
-from bootstrap.training_set import (
-    choose_validation,
-    import_labelled,
-    kept_samples,
-    labelled_samples,
-    training_samples,
-)
+from bootstrap.run_folder import RoundFolder, derive_seed, promoted_round, promoted_rounds
+from bootstrap.training_set import choose_validation, relabels_earlier, validation_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
-from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.evaluation.detector import evaluate_detector
@@ -162,14 +153,6 @@ def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, La
     return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
 
 
-def relabels_earlier(context: RoundContext) -> bool:
-    """Whether a round re-labels the images of earlier ones.
-
-    That is where the detector's labels count: attention's do not change.
-    """
-    return context.config.rounds.filter.by == "agreement" and context.labeler == "detector"
-
-
 def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, Labeler]) -> None:
     """Re-label an earlier round's samples by this round's labelers; writes `relabelled_<round>.jsonl`.
 
@@ -184,44 +167,6 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
     labels = label_samples(samples, labelers, f"re-labelling {earlier.path.name}", known)
     judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
     write_samples(path, judged)
-
-
-def earlier_samples(context: RoundContext) -> list[Sample]:
-    """The samples of the rounds before this one with their current labels: a person's corrections, else this round's
-    where it re-labelled them, else the latest round's."""
-    corrections = read_corrections(context.run)
-    if not relabels_earlier(context):
-        return latest_samples(context.run, corrections)
-    found: list[Sample] = []
-    for earlier in context.run.complete_rounds():
-        samples = with_relabelled(read_samples(earlier.samples), earlier, context.folder)
-        found += with_corrections(samples, corrections)
-    return found
-
-
-def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path:
-    """Write the round's dataset: the validation split, what is trained on, and images that came with labels.
-
-    Args:
-        context: the round's.
-        samples: its own, labelled.
-    """
-    config, run, folder = context.config, context.run, context.folder
-    if folder.dataset.is_dir():
-        return folder.dataset
-    given: Iterable[Sample] = ()
-    if config.labelled is not None:
-        import_labelled(config.labelled, config.classes, run.labelled)
-        given = labelled_samples(run.labelled, config.classes)
-    chosen = [*validation_samples(run), *training_samples(samples, earlier_samples(context))]
-    repeats = config.pool.repeats if config.pool else 1
-    write_dataset(folder.dataset, chain(kept_samples(chosen, repeats), given), config.classes)
-    return folder.dataset
-
-
-def validation_samples(run: RunFolder) -> list[Sample]:
-    """The frozen validation split: a share of round 0's kept samples, with attention's labels."""
-    return [sample for sample in read_samples(run.round(0).samples) if sample.split == "val"]
 
 
 def fine_tune(context: RoundContext) -> Path:
@@ -253,8 +198,12 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
         return
     scores, agreement = validation_scores(context, folder.weights)
     write_json(folder.validation, agreement)
-    before = {other.index: read_json(other.validation) for other in promoted_rounds(run)}
-    write_json(folder.decision, {**labelled_by, **scores, **decide_promotion(agreement, before)})
+    promoted = promoted_rounds(run)
+    decision = decide_promotion(agreement, {other.index: read_json(other.validation) for other in promoted})
+    if decision["promoted"]:
+        by_photo = {other.index: Evidence.read(other.evidence).by_photo() for other in promoted}
+        decision = decide_by_photos(decision, Evidence.read(folder.evidence).by_photo(), by_photo)
+    write_json(folder.decision, {**labelled_by, **scores, **decision})
 
 
 def trains_on(samples: Sequence[Sample]) -> bool:

@@ -9,7 +9,7 @@ from bootstrap.context import RoundContext
 from diffugen.files import read_json
 from diffugen.progress import part
 
-STAGES = ("generate", "label", "finetune", "compare", "evaluate")
+STAGES = ("generate", "label", "finetune", "photos", "compare", "evaluate")
 """The timed stages of a round, in their order."""
 
 

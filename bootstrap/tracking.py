@@ -17,6 +17,7 @@ import numpy as np
 from bootstrap.config import WandbConfig
 from bootstrap.row import Row, scores_by_attribute
 from bootstrap.run_folder import RunFolder
+from bootstrap.verdict import judge_run
 from diffugen.config.loader import Strict
 from diffugen.files import read_json, write_json
 from diffugen.sample import Sample, read_samples
@@ -107,7 +108,7 @@ class Tracker:
         best = [row for row in rows if row["promoted"]][-1]
         if self._state["artifacts_of"] != best["round"]:
             self._log_artifacts(best)
-            self._wandb.summary.update({"best_round": best["round"]})
+            self._wandb.summary.update({"best_round": best["round"], "verdict": judge_run(rows).to_json()})
             self._remember(artifacts_of=best["round"])
         self._wandb.finish()
 

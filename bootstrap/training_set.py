@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from bootstrap.samples import one_per_photo
+from bootstrap.context import RoundContext
+from bootstrap.corrections import latest_samples, read_corrections, with_corrections
+from bootstrap.run_folder import RunFolder
+from bootstrap.samples import one_per_photo, with_relabelled
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
 from diffugen.prompts.splits import assign_splits
-from diffugen.sample import Sample
+from diffugen.sample import Sample, read_samples
+
+
+def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path:
+    """Write the round's dataset: the validation split, what is trained on, and images that came with labels.
+
+    Args:
+        context: the round's.
+        samples: its own, labelled.
+    """
+    config, folder = context.config, context.folder
+    if not folder.dataset.is_dir():
+        images = chain(validation_samples(context.run), round_images(context, samples))
+        write_dataset(folder.dataset, images, config.classes)
+    return folder.dataset
+
+
+def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[Sample]:
+    """What a round's detector is trained on: kept samples, photos repeated, and images that came with labels."""
+    config, run = context.config, context.run
+    given: Iterable[Sample] = ()
+    if config.labelled is not None:
+        import_labelled(config.labelled, config.classes, run.labelled)
+        given = labelled_samples(run.labelled, config.classes)
+    repeats = config.pool.repeats if config.pool else 1
+    return chain(kept_samples(training_samples(samples, earlier_samples(context)), repeats), given)
+
+
+def validation_samples(run: RunFolder) -> list[Sample]:
+    """The frozen validation split: a share of round 0's kept samples, with attention's labels."""
+    return [sample for sample in read_samples(run.round(0).samples) if sample.split == "val"]
+
+
+def relabels_earlier(context: RoundContext) -> bool:
+    """Whether a round re-labels the images of earlier ones.
+
+    That is where the detector's labels count: attention's do not change.
+    """
+    return context.config.rounds.filter.by == "agreement" and context.labeler == "detector"
+
+
+def earlier_samples(context: RoundContext) -> list[Sample]:
+    """The samples of the rounds before this one with their current labels: a person's corrections, else this round's
+    where it re-labelled them, else the latest round's."""
+    corrections = read_corrections(context.run)
+    if not relabels_earlier(context):
+        return latest_samples(context.run, corrections)
+    found: list[Sample] = []
+    for earlier in context.run.complete_rounds():
+        samples = with_relabelled(read_samples(earlier.samples), earlier, context.folder)
+        found += with_corrections(samples, corrections)
+    return found
 
 
 def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[Sample]:

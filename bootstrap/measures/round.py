@@ -13,12 +13,14 @@ import numpy as np
 
 from bootstrap.checksums import complete_round
 from bootstrap.config import EvaluationConfig, LoopConfig
+from bootstrap.evidence import Evidence
 from bootstrap.labelers import attention_labeler, detector_labeler, first_device
 from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
 from bootstrap.measures.images import measure_sets, stack
 from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder
+from bootstrap.verdict import judge_round
 from diffugen.attention.extract import read_attention
 from diffugen.datasets.folder import read_dataset
 from diffugen.datasets.near_duplicates import near_duplicates
@@ -66,8 +68,9 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos
         if config.evaluation is not None:
             measured |= measure_truth(config, config.evaluation, pipe, folder)
     decision, seconds = read_json(folder.decision), read_json(folder.seconds)
-    row = {"round": folder.index, **summarise_samples(samples), **decision, **measured, "seconds": seconds}
-    complete_round(folder, cast(Row, row))
+    evidence = Evidence.read(folder.evidence).measures()
+    row = {"round": folder.index, **summarise_samples(samples), **decision, **evidence, **measured, "seconds": seconds}
+    complete_round(folder, cast(Row, {**row, "verdict": judge_round(row).to_json()}))
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:

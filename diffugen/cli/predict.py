@@ -37,7 +37,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     add_overlays(parser)
-    add_detector_options(parser, "0.25")
+    add_detector_options(parser, "the one that the loop found for the checkpoint, else 0.25")
     parser.set_defaults(run=_predict)
 
 
@@ -58,7 +58,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         arguments.out,
         arguments.weights,
         class_names=names(arguments.classes),
-        score_threshold=0.25 if arguments.score_threshold is None else arguments.score_threshold,
+        score_threshold=arguments.score_threshold,
         imgsz=arguments.imgsz,
         device=arguments.device,
         recursive=arguments.recursive,

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = "diffugen-detector-1"
 _MAX_DETECTIONS = 100  # per image, as COCO counts
 _MAX_CLASSES, _MAX_IMGSZ = 10_000, 8192  # what a file may ask for
+_OURS = "diffugen"  # our key in ultralytics' checkpoints
 _LOADABLE = (".pt", ".safetensors", ".onnx")
 
 
@@ -107,7 +108,8 @@ def load_detector(weights: Path) -> YOLO:
     return yolo
 
 
-def _network(yolo: YOLO) -> torch.nn.Module:
+def network_of(yolo: YOLO) -> torch.nn.Module:
+    """The network of a detector that is no ONNX file."""
     assert isinstance(yolo.model, torch.nn.Module)  # a str only for ONNX
     return yolo.model
 
@@ -143,7 +145,7 @@ def _load_safetensors(weights: Path) -> YOLO:
     yolo = new_detector(names, check_architecture(metadata.get("architecture"), place))
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     try:
-        _network(yolo).load_state_dict(state)
+        network_of(yolo).load_state_dict(state)
     except RuntimeError:
         raise UserError(
             f"{place} do not fit their own description ({metadata['architecture']}, {len(names)} classes); "
@@ -203,7 +205,7 @@ def _onnx_imgsz(size_hw: Any) -> int:
 
 def save_detector(yolo: YOLO, path: Path, architecture: str = "yolov8n-seg.yaml") -> None:
     """Write a segmenter as float16 safetensors; class names, architecture and image size go into the metadata."""
-    state = _network(yolo).state_dict()
+    state = network_of(yolo).state_dict()
     tensors = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in state.items()
     }
@@ -216,6 +218,22 @@ def save_detector(yolo: YOLO, path: Path, architecture: str = "yolov8n-seg.yaml"
             "imgsz": str(trained_imgsz(yolo)),
         }
         temporary.write_bytes(save(tensors, metadata))
+
+
+def write_threshold(weights: Path, score_threshold: float) -> None:
+    """Record in an ultralytics checkpoint (.pt), which must load safely, the confidence threshold that suits it."""
+    yolo = load_detector(weights)
+    checkpoint = {**yolo.ckpt, _OURS: {"score_threshold": float(score_threshold)}}
+    with atomic_path(Path(weights)) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def threshold_of(yolo: YOLO) -> float | None:
+    """The confidence threshold that a detector's checkpoint records; None if it has none."""
+    checkpoint = yolo.ckpt if isinstance(yolo.ckpt, Mapping) else {}
+    own = checkpoint.get(_OURS)
+    value = own.get("score_threshold") if isinstance(own, Mapping) else None
+    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
 def predict(
@@ -306,7 +324,7 @@ def embed(
         images: uint8 [H, W, 3] RGB, of any sizes.
         imgsz, batch_size, device: as for `predict`.
     """
-    last = len(_network(yolo).yaml["backbone"]) - 1
+    last = len(network_of(yolo).yaml["backbone"]) - 1
     options = {"imgsz": imgsz or trained_imgsz(yolo), "device": device_name(device), "embed": [last], "verbose": False}
 
     def run(batch: list[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from diffugen.class_maps import mapped_classes
-from diffugen.detector.model import load_detector, predict
+from diffugen.detector.model import load_detector, predict, threshold_of
 from diffugen.drawing import OverlaySheets
 from diffugen.files import write_json
 from diffugen.images import RECURSIVE_HINT, index_map, list_images, readable_images, write_png
@@ -24,7 +24,7 @@ def predict_images(
     weights: Path,
     *,
     class_names: Sequence[str] | None = None,
-    score_threshold: float = 0.25,
+    score_threshold: float | None = None,
     imgsz: int | None = None,
     device: str = "auto",
     recursive: bool = False,
@@ -38,7 +38,8 @@ def predict_images(
         sources: images, and folders of images.
         out: the written folder.
         weights: as for `load_detector`.
-        class_names, score_threshold, imgsz, device: as for `predict`.
+        class_names, imgsz, device: as for `predict`.
+        score_threshold: weaker detections are dropped; None: what the checkpoint records, else 0.25.
         recursive: read the folders' sub-folders too.
         overlays: draw what is found into overlays/, see `OverlaySheets`.
 
@@ -52,6 +53,8 @@ def predict_images(
     say(f"loading {text_of(weights)}")
     detector = load_detector(weights)
     names = mapped_classes(detector.names, class_names, {}, str(weights))
+    if score_threshold is None:
+        score_threshold = threshold_of(detector) or 0.25
     options: Any = {"score_threshold": score_threshold, "imgsz": imgsz, "device": device}
     images: list[dict[str, Any]] = []
     with (
@@ -71,7 +74,8 @@ def predict_images(
         write_json(found / "instances.json", {"class_names": names, "images": images})
     counts = Counter(name for entry in images for name in entry["classes"])
     found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
-    print(f"{len(images)} images, found: {found_text}\ninstances: {out / 'instances.json'}\nmasks: {out / 'masks'}")
+    print(f"{len(images)} images, found: {found_text} (confidence at least {score_threshold:g})")
+    print(f"instances: {out / 'instances.json'}\nmasks: {out / 'masks'}")
     if overlays:
         print(f"overlays: {out / 'overlays'}")
 

@@ -19,8 +19,8 @@ from bootstrap.measures.round import flatten, summarise_samples
 from bootstrap.prompts import check_prompts, round_prompts
 from bootstrap.rounds import publish
 from bootstrap.run_folder import RunFolder, promoted_round
-from bootstrap.stages import Generated, earlier_samples, label, read_pool, relabel, relabels_earlier
-from bootstrap.training_set import training_samples
+from bootstrap.stages import Generated, label, read_pool, relabel
+from bootstrap.training_set import earlier_samples, relabels_earlier, training_samples
 from diffugen.attention.heatmaps import attention_of
 from diffugen.config.loader import validate
 from diffugen.datasets.folder import class_names_of, read_dataset, write_dataset

@@ -6,7 +6,7 @@ import pytest
 
 from bootstrap.time_left import describe_time_left, duration
 
-FIRST = {"generate": 100.0, "label": 10.0, "finetune": 60.0, "compare": 10.0, "evaluate": 0.0}
+FIRST = {"photos": 0.0, "generate": 100.0, "label": 10.0, "finetune": 60.0, "compare": 10.0, "evaluate": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""What a detector finds on the user's own photos that it was not trained on, and on images without the object.
+
+The photos have no labels, but each shows the object: a detection counts as found where it overlaps the best outline
+that the loop has of that photo. Of images without the object, every detection is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffugen.files import read_json, write_json
+from diffugen.instances import Instances
+from diffugen.masks.matching import mask_iou
+from diffugen.sample import EncodedInstances
+
+MIN_SCORE = 0.05
+"""Weaker detections are not looked at."""
+MIN_OVERLAP = 0.3
+"""Least IoU with a photo's best outline for a detection to be of the object. Outlines by attention are rough."""
+DEFAULT_THRESHOLD = 0.25
+"""The threshold of `diffugen predict` where there is no evidence for another."""
+_THRESHOLD_RANGE = 0.1, 0.9
+
+
+@dataclass(frozen=True)
+class PhotoFinding:
+    """What a detector found on a photo of the object that it was not trained on.
+
+    Attributes:
+        name: the photo's file name.
+        class_name: the object it shows.
+        score: the highest confidence of a detection of the object in its place, 0 if there is none.
+        iou: that detection's mask IoU with the photo's best outline; None if it was not found or has no outline.
+        false_score: the highest confidence of a detection of a rare class elsewhere, 0 if there is none.
+        judge: which detector judged it: "checkpoint", or "fold 0" and so on for one trained without this photo.
+        image: its file, relative to the run folder.
+        found, outline: the detections, and the best outline, in the JSON form of `Instances`.
+    """
+
+    name: str
+    class_name: str
+    score: float
+    iou: float | None
+    false_score: float
+    judge: str
+    image: str
+    found: EncodedInstances = field(default_factory=dict)
+    outline: EncodedInstances = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NegativeFinding:
+    """The highest confidence of a detection of a rare class on an image without one, 0 if there is none.
+
+    Attributes:
+        source: "generated", or "photo" for the user's own.
+    """
+
+    name: str
+    score: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A round's evidence: photos of the object, and images without it, that its judges were not trained on."""
+
+    photos: tuple[PhotoFinding, ...] = ()
+    negatives: tuple[NegativeFinding, ...] = ()
+
+    @property
+    def threshold(self) -> float:
+        """The suggested confidence threshold, see `suggest_threshold`."""
+        return suggest_threshold(*self.scores())
+
+    def scores(self) -> tuple[list[float], list[float]]:
+        """The confidences of what should be found, and of what should not."""
+        elsewhere = [photo.false_score for photo in self.photos if photo.false_score]
+        return [photo.score for photo in self.photos], [*elsewhere, *(one.score for one in self.negatives)]
+
+    def measures(self) -> dict[str, float]:
+        """The measures of a row of metrics, see `bootstrap.row`; none without photos."""
+        if not self.photos:
+            return {}
+        threshold = self.threshold
+        found = [photo for photo in self.photos if photo.score >= threshold]
+        ious = [photo.iou for photo in found if photo.iou is not None]
+        measured = {
+            "photos/num": len(self.photos),
+            "photos/found": len(found) / len(self.photos),
+            "photos/score": float(np.mean([photo.score for photo in self.photos])),
+            "photos/threshold": threshold,
+        }
+        if ious:
+            measured["photos/mask_iou"] = float(np.mean(ious))
+        for source in ("generated", "photo"):
+            wrong = [one.score >= threshold for one in self.negatives if one.source == source]
+            if wrong:
+                measured[f"negatives/{source}/num"] = len(wrong)
+                measured[f"negatives/{source}/false_positives"] = float(np.mean(wrong))
+        return measured
+
+    def by_photo(self) -> dict[str, float]:
+        """How well each photo's object is found, 0 to 1: the confidence of its detection."""
+        return {photo.name: photo.score for photo in self.photos}
+
+    def write(self, path: Path) -> None:
+        """Write a round's `evidence.json`, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Evidence:
+        """Read it; without a file there is no evidence."""
+        if not path.is_file():
+            return cls()
+        values = read_json(path)
+        photos = tuple(PhotoFinding(**value) for value in values["photos"])
+        return cls(photos, tuple(NegativeFinding(**value) for value in values["negatives"]))
+
+
+def judge_photo(found: Instances, outline: Instances, rare_ids: Sequence[int]) -> dict[str, Any]:
+    """The score, IoU and false score of what was found on a photo, as `PhotoFinding` has them.
+
+    Args:
+        found: the detections.
+        outline: the object's best outline and class: one instance, or none where nobody has one.
+        rare_ids: class ids of the rare classes.
+    """
+    rare = found.subset(np.isin(found.class_ids, rare_ids))
+    if not len(outline):
+        return {"score": float(rare.scores.max(initial=0)), "iou": None, "false_score": 0.0}
+    overlaps = mask_iou(rare.masks, outline.masks)[:, 0]
+    inside = np.array([bool((mask & outline.masks[0]).any()) for mask in rare.masks], bool)
+    at_place = (overlaps >= MIN_OVERLAP) & (rare.class_ids == outline.class_ids[0])
+    elsewhere = float(rare.scores[~inside].max(initial=0))
+    if not at_place.any():
+        return {"score": 0.0, "iou": None, "false_score": elsewhere}
+    best = int(np.argmax(np.where(at_place, rare.scores, -1)))
+    return {"score": float(rare.scores[best]), "iou": float(overlaps[best]), "false_score": elsewhere}
+
+
+def f1_score(positives: Sequence[float], negatives: Sequence[float], threshold: float) -> float:
+    """The F1 of calling everything an object that scores at least the threshold."""
+    hits = sum(score >= threshold for score in positives)
+    wrong = sum(score >= threshold for score in negatives)
+    return 2 * hits / (hits + wrong + len(positives)) if positives else 0.0
+
+
+def suggest_threshold(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """The confidence threshold with the best F1: the middle of the widest range of thresholds that have it.
+
+    Args:
+        positives: confidences of what should be found, 0 for what was not found at all.
+        negatives: confidences of what should not.
+
+    Returns:
+        In [0.1, 0.9], as a few photos are little evidence for more; 0.25 where nothing was found.
+    """
+    if not any(positives):
+        return DEFAULT_THRESHOLD
+    edges = sorted({0.0, *positives, *negatives})
+    best = max(pairwise(edges), key=lambda ends: (f1_score(positives, negatives, ends[1]), ends[1] - ends[0]))
+    return round(float(np.clip(sum(best) / 2, *_THRESHOLD_RANGE)), 3)
+
+
+def f1_curve(positives: Sequence[float], negatives: Sequence[float]) -> list[tuple[float, float, float, float]]:
+    """(threshold, precision, recall, F1) at thresholds from 0.05 to 0.95."""
+    points = []
+    for threshold in np.arange(0.05, 0.951, 0.05):
+        hits = sum(score >= threshold for score in positives)
+        wrong = sum(score >= threshold for score in negatives)
+        precision = hits / (hits + wrong) if hits + wrong else 1.0
+        recall = hits / len(positives) if positives else 0.0
+        points.append((float(threshold), precision, recall, f1_score(positives, negatives, float(threshold))))
+    return points

@@ -1,0 +1,213 @@
+"""Judging the user's photos by detectors that were not trained on them.
+
+Photos that only a concept was learned from are judged by the round's own checkpoint. Photos of the pool, which train
+it, are cross-fitted: they are dealt into folds, and each fold is judged by a further detector that was fine-tuned
+without it, briefly. Generated images without the object are dealt into the same folds. The concept has seen all photos.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bootstrap.config import LoopConfig
+from bootstrap.context import RoundContext
+from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo
+from bootstrap.labelers import attention_labeler, detector_labeler
+from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
+from bootstrap.training_set import round_images, validation_samples
+from diffugen.datasets.folder import write_dataset
+from diffugen.detector.model import write_threshold
+from diffugen.detector.training import finetune
+from diffugen.diffusion.protocol import Pipeline
+from diffugen.files import sha256_of
+from diffugen.generation.photos import read_photos
+from diffugen.images import list_images, read_image
+from diffugen.instances import Instances
+from diffugen.labelers.base import Labeler, LabelInput, label_input
+from diffugen.progress import say
+from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Sample
+
+NUM_FOLDS = 3
+"""Of the cross-fitted photos: each detector is trained on two thirds of them."""
+FOLD_STEPS = 80
+"""Steps of a fold's fine-tuning: enough to find an object (docs/log.md), a fraction of what the round's own takes."""
+MOST_NEGATIVES = 60
+"""Images without the object that are looked at."""
+
+
+@dataclass(frozen=True)
+class ObjectPhotos:
+    """A folder of photos that all show one object.
+
+    Attributes:
+        folder: the photos.
+        prompts: captions to read them with, each with the object in words of its own; it is of a rare class.
+    """
+
+    folder: Path
+    prompts: tuple[Prompt, ...]
+
+
+def evidence_photos(config: LoopConfig, run: RunFolder, pipe: Pipeline, photos: Sequence[ObjectPhotos]) -> list[Sample]:
+    """The photos that each show a rare object, with their attention; read once per run.
+
+    Args:
+        config: of the run; without any photos of concepts, the pool counts if all of its photos show everything.
+        run: its `photos/` keeps them.
+        pipe: reads them.
+        photos: those of the concepts.
+    """
+    pool = config.pool
+    if not photos and pool is not None and not pool.presence:
+        photos = [ObjectPhotos(pool.folder, tuple(pool.prompts))]
+    read: list[Sample] = []
+    for number, one in enumerate(photos):
+        attention = config.generate.attention.model_copy(update={"presence": False})
+        out = run.photos / f"{number:02d}"
+        found = read_photos(pipe, one.folder, one.prompts, attention, out, model=str(pipe.name_or_path))
+        read += [replace(photo, name=f"{number:02d}_{photo.name}") for photo in found]
+    return [photo for photo in read if _rare_class(photo, config)]
+
+
+def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]) -> Evidence:
+    """Have a round's photos and negatives judged; writes `evidence.json`, and the threshold into the checkpoint.
+
+    Args:
+        context: the round's; its checkpoint is there.
+        samples: its own, labelled.
+        photos: from `evidence_photos`.
+    """
+    folder = context.folder
+    if folder.evidence.is_file():
+        return Evidence.read(folder.evidence)
+    outlines = _outlines(context.config, samples, photos)
+    folds = _folds(context, samples, photos) if photos else []
+    judged: list[PhotoFinding] = []
+    negatives: list[NegativeFinding] = []
+    for number, (own, without) in enumerate(folds):
+        say(f"judging photos {number + 1}/{len(folds)}")
+        weights = _fold_weights(context, samples, number, own | without)
+        judge = detector_labeler(weights, context.config, MIN_SCORE)
+        shown = [photo for photo in photos if _digest(photo) in own]
+        judged += _findings(context, judge, shown, outlines, f"fold {number}")
+        negatives += _on_negatives(context, judge, [s for s in samples if s.name in without])
+    checkpoint = detector_labeler(folder.weights, context.config, MIN_SCORE)
+    folded = {digest for own, _ in folds for digest in own}
+    rest = [photo for photo in photos if _digest(photo) not in folded]
+    judged += _findings(context, checkpoint, rest, outlines, "checkpoint")
+    unseen = [sample for sample in validation_samples(context.run) if _is_negative(sample, context.config)]
+    negatives += _on_negatives(context, checkpoint, unseen[:MOST_NEGATIVES])
+    negatives += _on_photos_without(context, checkpoint)
+    evidence = Evidence(tuple(judged), tuple(negatives))
+    if evidence.photos:
+        write_threshold(folder.weights, evidence.threshold)
+    evidence.write(folder.evidence)  # last: it says that the stage is done
+    return evidence
+
+
+def _folds(
+    context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]
+) -> list[tuple[set[str], set[str]]]:
+    """Of each fold, the digests of the photos and the names of the generated images that it is trained without."""
+    trained = {_digest(sample) for sample in samples if sample.is_photo}
+    pooled = [digest for photo in photos if (digest := _digest(photo)) in trained]
+    negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
+    num = min(NUM_FOLDS, len(pooled))
+    return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
+
+
+def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int, without: Collection[str]) -> Path:
+    """A detector that was fine-tuned on the round's images but for some, from the same fold of the promoted round."""
+    config, folder, best = context.config, context.folder, promoted_round(context.run)
+    weights, workdir = folder.fold(number), folder.path / "fold"
+    if not weights.is_file():
+        images = [image for image in round_images(context, samples) if not _is_left_out(image, without)]
+        shutil.rmtree(workdir, ignore_errors=True)
+        write_dataset(workdir / "dataset", images, config.classes)
+        per_epoch = -(-len(images) // config.detector.batch_size)
+        epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
+        start = best.fold(number) if best is not None else None
+        base = start if start is not None and start.is_file() else config.detector.base_weights
+        settings = config.detector.model_copy(update={"epochs": epochs})
+        seed = derive_seed(config.seed, "fold", folder.index, number)
+        finetune(base, workdir / "dataset" / "data.yaml", weights, settings, seed=seed, workdir=workdir / "run")
+    shutil.rmtree(workdir, ignore_errors=True)
+    return weights
+
+
+def _is_left_out(image: Sample, without: Collection[str]) -> bool:
+    return (_digest(image) if image.is_photo else image.name) in without
+
+
+def _outlines(config: LoopConfig, samples: Sequence[Sample], photos: Sequence[Sample]) -> Mapping[str, Instances]:
+    """The best outline of each photo's object by the photo's name: the round's own where it was kept, else attention's.
+
+    One instance, or none where nobody found the object.
+    """
+    kept = {_digest(sample): sample.instances for sample in samples if sample.is_photo and sample.kept}
+    by_attention = attention_labeler(config).label([label_input(photo) for photo in photos])
+    found = {}
+    for photo, attention in zip(photos, by_attention, strict=True):
+        class_id = config.classes.index(_rare_class(photo, config))
+        options = [kept.get(_digest(photo)), attention]
+        instances = next((one for one in options if one is not None and class_id in one.class_ids), attention)
+        own = np.flatnonzero(instances.class_ids == class_id)
+        found[photo.name] = instances.subset(own[np.argsort(-instances.scores[own], kind="stable")][:1])
+    return found
+
+
+def _findings(
+    context: RoundContext, judge: Labeler, photos: Sequence[Sample], outlines: Mapping[str, Instances], name: str
+) -> Iterator[PhotoFinding]:
+    config, rare_ids = context.config, [context.config.classes.index(one) for one in context.config.rare_classes]
+    for photo in photos:
+        outline = outlines[photo.name]
+        (found,) = judge.label([LabelInput(photo.pixels())])
+        yield PhotoFinding(
+            name=str(photo.provenance["photo"]),
+            class_name=_rare_class(photo, config),
+            judge=name,
+            image=str(photo.image_path.relative_to(context.run.path)),
+            found=found.to_json(),
+            outline=outline.to_json(),
+            **judge_photo(found, outline, rare_ids),
+        )
+
+
+def _on_negatives(context: RoundContext, judge: Labeler, samples: Sequence[Sample]) -> Iterator[NegativeFinding]:
+    for sample in samples:
+        yield NegativeFinding(sample.name, _rare_score(context.config, judge, sample.pixels()), "generated")
+
+
+def _on_photos_without(context: RoundContext, judge: Labeler) -> Iterator[NegativeFinding]:
+    if context.config.negatives is not None:
+        for path in list_images(context.config.negatives, what="setting 'negatives':"):
+            yield NegativeFinding(path.name, _rare_score(context.config, judge, read_image(path)), "photo")
+
+
+def _rare_score(config: LoopConfig, judge: Labeler, image: np.ndarray) -> float:
+    (found,) = judge.label([LabelInput(image)])
+    rare = [config.classes.index(name) for name in config.rare_classes]
+    return float(found.scores[np.isin(found.class_ids, rare)].max(initial=0))
+
+
+def _rare_class(photo: Sample, config: LoopConfig) -> str:
+    """The rare class that a photo shows; empty if its caption names none."""
+    names = (phrase.class_name for phrase in photo.prompt.objects)
+    return next((name for name in names if name in config.rare_classes), "")
+
+
+def _is_negative(sample: Sample, config: LoopConfig) -> bool:
+    shown = {phrase.class_name for phrase in sample.prompt.objects}
+    return sample.kept and not sample.is_photo and not shown & set(config.rare_classes)
+
+
+def _digest(sample: Sample) -> str:
+    """Equal for the pool's copy of a photo and ours."""
+    return sha256_of(sample.image_path)

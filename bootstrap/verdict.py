@@ -1,0 +1,157 @@
+"""The verdict on a run: good, doubtful or failed, why, and what to do next.
+
+It rests on held-out photos and on images without the object (`bootstrap.evidence`). The evaluation set's truth is not
+read: a run without one must be able to say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bootstrap.measures.balance import wilson_interval
+from bootstrap.row import FOUND, Row, number
+
+Level = Literal["good", "doubtful", "failed"]
+
+GOOD_FOUND, FAILED_FOUND = 0.75, 0.4
+"""Share of the photos on which the object is found, at least for good, and at most for failed."""
+GOOD_FALSE, FAILED_FALSE = 0.2, 0.5
+"""Share of the images without the object on which it is found, at most for good, and at least for failed."""
+GOOD_IOU = 0.6
+"""Least mean IoU of found masks with the photos' outlines for good."""
+FEW_PHOTOS = 3
+"""With fewer the evidence is too thin for more than doubtful."""
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """What a run says about itself.
+
+    Attributes:
+        level: "good", "doubtful" or "failed".
+        reasons: why, as sentences; the decisive one first.
+        advice: what to do next, as sentences.
+    """
+
+    level: Level
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON form, as rows of metrics have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunVerdict:
+        """The inverse of `to_json`."""
+        return cls(value["level"], tuple(value["reasons"]), tuple(value["advice"]))
+
+    def text(self) -> str:
+        """The verdict in a few lines."""
+        lines = [f"verdict: {self.level.upper()}. {self.reasons[0]}", *self.reasons[1:]]
+        return "\n  ".join([*lines, *(f"next: {advice}" for advice in self.advice)])
+
+
+def judge_round(row: Mapping[str, Any] | Row) -> RunVerdict:
+    """The verdict on a round's checkpoint, by its row of metrics; `test/` is not read."""
+    num = int(number(row, "photos/num") or 0)
+    if not num:
+        return _without_evidence()
+    findings = [_found(row, num), *_false_positives(row), *_masks(row)]
+    order: list[Level] = ["failed", "doubtful", "good"]
+    if num < FEW_PHOTOS:
+        text = f"{_count(num, 'photo')} {'is' if num == 1 else 'are'} little evidence."
+        findings.append(("doubtful", text, "Add photos of the object; at least three, better ten."))
+    level = min((finding[0] for finding in findings), key=order.index)
+    findings.sort(key=lambda finding: order.index(finding[0]))
+    advice = [finding[2] for finding in findings if finding[2]]
+    if level == "good":
+        threshold = number(row, "photos/threshold") or 0.0
+        advice.append(f"Use best.pt; `diffugen predict` takes its confidence threshold, {threshold:.2f}, by default.")
+    return RunVerdict(level, tuple(finding[1] for finding in findings), tuple(dict.fromkeys(advice)))
+
+
+def judge_run(rows: Sequence[Row]) -> RunVerdict:
+    """The verdict on a run: that on the round whose checkpoint stands promoted.
+
+    Args:
+        rows: of the complete rounds.
+    """
+    promoted = [row for row in rows if row["promoted"]]
+    if not promoted:
+        return RunVerdict(
+            "failed",
+            ("No checkpoint was promoted.",),
+            ("Look at why images were rejected, and at concept/samples.png.",),
+        )
+    best = promoted[-1]
+    return RunVerdict.from_json(best["verdict"]) if "verdict" in best else judge_round(best)
+
+
+Finding = tuple[Level, str, str]
+"""What one kind of evidence says, in words, and what to do about it."""
+
+
+def _without_evidence() -> RunVerdict:
+    return RunVerdict(
+        "doubtful",
+        (
+            "There is no evidence: no photo shows whether the detector finds the real object. "
+            "All figures are from images that the loop made itself.",
+        ),
+        ("Give photos of the object as `concept.photos` or `pool.folder`.",),
+    )
+
+
+def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
+    share, score = number(row, FOUND) or 0.0, number(row, "photos/score") or 0.0
+    hits = round(share * num)
+    low, high = wilson_interval(hits, num)
+    text = (
+        f"The object is found on {hits} of {_count(num, 'photo')} that the judging detectors were not trained on "
+        f"(95 % interval {low:.0%} to {high:.0%}), with a mean confidence of {score:.2f}."
+    )
+    if share >= GOOD_FOUND:
+        return "good", text, ""
+    level: Level = "failed" if share <= FAILED_FOUND else "doubtful"
+    return level, text, _advice_where_missed(row, score)
+
+
+def _advice_where_missed(row: Mapping[str, Any] | Row, score: float) -> str:
+    if score > 0.1:
+        return "Lower the confidence threshold (`--conf`), train longer (`detector.epochs`), or add photos to the pool."
+    return (
+        "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
+        "start word, or `concept.lora_rank`. Train on the photos as well (`pool`), and longer (`detector.epochs`)."
+    )
+
+
+def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
+    findings = []
+    for source, what in (("photo", "photos"), ("generated", "generated images")):
+        share, num = number(row, f"negatives/{source}/false_positives"), number(row, f"negatives/{source}/num")
+        if share is None or not num:
+            continue
+        text = f"It is wrongly found on {round(share * num)} of {num:.0f} {what} without it."
+        level: Level = "good" if share <= GOOD_FALSE else "doubtful"
+        if share >= FAILED_FALSE and num >= FEW_PHOTOS:
+            level = "failed"
+        advice = "Raise the confidence threshold (`--conf`), or generate more images without the object."
+        findings.append((level, text, "" if level == "good" else advice))
+    return findings
+
+
+def _masks(row: Mapping[str, Any] | Row) -> list[Finding]:
+    iou = number(row, "photos/mask_iou")
+    if iou is None:
+        return []
+    text = f"Found masks agree with the photos' best outlines by a mean IoU of {iou:.2f}."
+    if iou >= GOOD_IOU:
+        return [("good", text, "")]
+    return [("doubtful", text, "Look at the masks in the report; better outlines: `label.outline`, or draw a few.")]
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num} {noun}{'' if num == 1 else 's'}"

@@ -1,0 +1,86 @@
+"""What counts as found on a photo, and the threshold that follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bootstrap.evidence import (
+    DEFAULT_THRESHOLD,
+    Evidence,
+    NegativeFinding,
+    PhotoFinding,
+    f1_curve,
+    f1_score,
+    judge_photo,
+    suggest_threshold,
+)
+from diffugen.instances import Instances
+
+
+def block(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    masks = np.zeros((len(boxes), 40, 40), bool)
+    for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return masks
+
+
+OUTLINE = Instances.from_masks(block((10, 10, 30, 30)), [0])
+
+
+def test_a_detection_counts_where_the_outline_is() -> None:
+    found = Instances.from_masks(block((0, 0, 8, 8), (10, 10, 28, 30), (10, 10, 30, 30)), [0, 0, 1], [0.9, 0.6, 0.95])
+    judged = judge_photo(found, OUTLINE, rare_ids=[0])
+    assert judged == {
+        "score": pytest.approx(0.6),
+        "iou": pytest.approx(0.9),
+        "false_score": pytest.approx(0.9),
+    }
+
+
+@pytest.mark.parametrize(
+    ("masks", "class_ids"), [(block(), []), (block((0, 0, 8, 8)), [0]), (block((10, 10, 30, 30)), [1])]
+)
+def test_nothing_elsewhere_and_other_classes_are_not_the_object(masks: np.ndarray, class_ids: list[int]) -> None:
+    judged = judge_photo(Instances.from_masks(masks, class_ids), OUTLINE, rare_ids=[0])
+    assert judged["score"] == 0 and judged["iou"] is None
+
+
+def test_without_an_outline_any_detection_of_the_object_counts() -> None:
+    found = Instances.from_masks(block((0, 0, 8, 8)), [0], [0.5])
+    assert judge_photo(found, Instances.empty((40, 40)), [0]) == {"score": 0.5, "iou": None, "false_score": 0.0}
+
+
+def test_the_threshold_separates_what_should_be_found_from_what_should_not() -> None:
+    assert suggest_threshold([0.8, 0.9], [0.3, 0.0]) == pytest.approx(0.55)
+    assert suggest_threshold([0.0, 0.0], [0.9]) == DEFAULT_THRESHOLD
+    assert suggest_threshold([0.02], []) == 0.1  # a single faint detection is no evidence for less
+    high = suggest_threshold([0.5, 0.9, 0.95], [0.6, 0.6, 0.6, 0.6])
+    assert 0.6 < high < 0.9 and f1_score([0.5, 0.9, 0.95], [0.6] * 4, high) == pytest.approx(0.8)
+
+
+def test_the_curve_falls_in_recall() -> None:
+    recalls = [recall for _, _, recall, _ in f1_curve([0.2, 0.5, 0.8], [0.1])]
+    assert recalls[0] == 1 and recalls[-1] == 0 and recalls == sorted(recalls, reverse=True)
+
+
+def photo(score: float, iou: float | None = None) -> PhotoFinding:
+    return PhotoFinding("a.png", "piano", score, iou, 0.0, "checkpoint", "photos/a.png")
+
+
+def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
+    evidence = Evidence((photo(0.8, 0.7), photo(0.0)), (NegativeFinding("b", 0.0, "generated"),))
+    assert evidence.measures() == {
+        "photos/num": 2,
+        "photos/found": 0.5,
+        "photos/score": 0.4,
+        "photos/threshold": 0.4,
+        "photos/mask_iou": 0.7,
+        "negatives/generated/num": 1,
+        "negatives/generated/false_positives": 0.0,
+    }
+    evidence.write(tmp_path / "evidence.json")
+    assert Evidence.read(tmp_path / "evidence.json") == evidence
+    assert Evidence.read(tmp_path / "none.json").measures() == {}

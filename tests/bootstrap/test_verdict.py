@@ -1,0 +1,53 @@
+"""The verdict follows from held-out photos and images without the object, never from the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bootstrap.verdict import RunVerdict, judge_round, judge_run
+
+GOOD: dict[str, Any] = {
+    "photos/num": 6,
+    "photos/found": 1.0,
+    "photos/score": 0.9,
+    "photos/mask_iou": 0.8,
+    "photos/threshold": 0.4,
+    "negatives/generated/num": 10,
+    "negatives/generated/false_positives": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "reason"),
+    [
+        ({}, "good", "found on 6 of 6 photos"),
+        ({"photos/found": 0.5}, "doubtful", "found on 3 of 6 photos"),
+        ({"photos/found": 0.0, "photos/score": 0.0}, "failed", "found on 0 of 6 photos"),
+        ({"photos/mask_iou": 0.4}, "doubtful", "mean IoU of 0.40"),
+        ({"negatives/generated/false_positives": 0.6}, "failed", "wrongly found on 6 of 10 generated images"),
+        ({"negatives/photo/num": 4, "negatives/photo/false_positives": 0.25}, "doubtful", "on 1 of 4 photos without"),
+        ({"photos/num": 2}, "doubtful", "little evidence"),
+        ({"test/mask_map50": 0.0}, "good", "found on 6 of 6 photos"),
+    ],
+)
+def test_the_decisive_reason_comes_first(changes: dict[str, Any], level: str, reason: str) -> None:
+    verdict = judge_round(GOOD | changes)
+    assert verdict.level == level and reason in verdict.reasons[0]
+    assert verdict.advice and verdict.text().startswith(f"verdict: {level.upper()}. ")
+    assert RunVerdict.from_json(verdict.to_json()) == verdict
+
+
+def test_without_photos_there_is_no_evidence() -> None:
+    verdict = judge_round({"test/mask_map50": 0.99})
+    assert verdict.level == "doubtful" and "no evidence" in verdict.reasons[0]
+
+
+def test_the_run_is_judged_by_the_promoted_round() -> None:
+    rows: list[Any] = [
+        {**GOOD, "round": 0, "promoted": True},
+        {**GOOD, "photos/found": 0.0, "round": 1, "promoted": False},
+    ]
+    assert judge_run(rows).level == "good"
+    assert judge_run([rows[1]]).level == "failed"
