@@ -133,7 +133,8 @@ class RoundsConfig(Strict):
         default=0.5,
         ge=0,
         le=1,
-        description="the detector labels once it agrees with attention on the validation images by this mean IoU",
+        description="the detector labels once it agrees with attention on the validation images by this mean IoU, and "
+        "finds the object on this share of the held-out photos",
     )
     masks: Literal["consensus", "attention"] = Field(
         default="consensus",

@@ -11,8 +11,6 @@ from bootstrap.row import AGREEMENT, FOUND, Row, number
 
 MIN_PHOTO_LOSS = 0.1
 """Loss of mean confidence on the photos that is too small to take a promotion back."""
-MIN_FOUND = 0.5
-"""Share of the photos on which a detector must find the object before it labels."""
 
 
 def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -> tuple[str, str]:
@@ -31,8 +29,9 @@ def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -
     agreement = number(best, AGREEMENT) or 0.0
     found = f"round {best['round']}'s detector agrees with attention on the validation images by {agreement:.3f}"
     share = number(best, FOUND)
-    if share is not None and share < MIN_FOUND:
-        return "attention", f"round {best['round']}'s detector finds the object on {share:.0%} of the held-out photos"
+    if share is not None and share < min_agreement:
+        on = f"round {best['round']}'s detector finds the object on {share:.0%} of the held-out photos"
+        return "attention", f"{on}, less than {min_agreement:.0%}"
     if agreement >= min_agreement:
         photos_only = "; generated images keep attention's labels (rounds.filter.by)" if spared else ""
         return "detector", f"{found}, at least {min_agreement:g}{photos_only}"

@@ -10,9 +10,11 @@ import pytest
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
+from bootstrap.evidence import Evidence
 from bootstrap.row import MEASURES, Row
 from bootstrap.run_folder import RunFolder
 from diffugen.attention.heatmaps import attention_of
+from diffugen.detector.model import load_detector, threshold_of
 from diffugen.files import read_json, read_jsonl
 from diffugen.sample import read_samples
 
@@ -58,6 +60,17 @@ def test_rows_of_metrics_have_what_was_promised(finished_loop: RunFolder) -> Non
         assert {"generate", "label"} <= set(row["seconds"])
     assert {"test/mask_map50", "test/mask_map50_95", "test/box_map50", "test/car/mask_map50"} <= set(rows[0])
     assert {"val/mean/mask_map50_95", "val/piano/mask_map50_95"} <= set(rows[0])
+
+
+def test_each_round_is_judged_on_the_photos_of_the_concept(finished_loop: RunFolder) -> None:
+    rows = read_jsonl(finished_loop.metrics)
+    for folder, row in zip(finished_loop.complete_rounds(), rows, strict=True):
+        evidence = Evidence.read(folder.evidence)
+        assert [photo.judge for photo in evidence.photos] == ["checkpoint"] * 2
+        assert {photo.class_name for photo in evidence.photos} == {"piano"}
+        assert row["photos/num"] == 2 and row["photos/threshold"] == evidence.threshold
+        assert row["verdict"]["level"] == "failed" and "on 0 of 2 photos" in row["verdict"]["reasons"][0]
+        assert threshold_of(load_detector(folder.weights)) == evidence.threshold
 
 
 def test_rows_of_metrics_have_the_objective_measures(finished_loop: RunFolder) -> None:
@@ -126,6 +139,12 @@ def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_input
     assert {sample.labeler for sample in samples if sample.is_photo} <= {"consensus", "detector"}
     assert sum(sample.is_photo for sample in samples) == 2
     assert not second.relabelled(0).exists()
+    for folder in (run.round(0), second):  # each photo is judged by a detector that was trained on the other one
+        evidence = Evidence.read(folder.evidence)
+        assert sorted(photo.judge for photo in evidence.photos) == ["fold 0", "fold 1"]
+        assert folder.fold(0).is_file() and folder.fold(1).is_file() and not (folder.path / "fold").exists()
+        names = {sample.name for sample in read_samples(folder.samples)}
+        assert {one.name for one in evidence.negatives if one.name in names}
 
 
 @pytest.mark.parametrize(

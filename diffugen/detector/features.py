@@ -53,9 +53,11 @@ def object_features(
         maps = _feature_maps(layers, _scaled(image, side).to(next(network.parameters()).device))
         weights = torch.from_numpy(np.maximum(heat - heat.mean(), 0).astype(np.float32))[None, None]
         rows.append([_pooled(values, weights.to(values.device)) for values in maps])
-    width = max((len(part) for row in rows for part in row), default=0)
+    if not rows:
+        return np.zeros((0, NUM_SCALES, 0), np.float32)
+    width = max(len(part) for row in rows for part in row)
     padded = [[np.pad(part, (0, width - len(part))) for part in row] for row in rows]
-    return np.array(padded, np.float32).reshape(len(rows), -1, width)
+    return np.array(padded, np.float32)
 
 
 def _scaled(image: np.ndarray, side: int) -> Tensor:

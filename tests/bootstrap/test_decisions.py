@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bootstrap.config import FilterConfig, RoundsConfig
-from bootstrap.decisions import AGREEMENT, choose_labeler, decide_promotion, stop_reason
+from bootstrap.decisions import AGREEMENT, FOUND, choose_labeler, decide_by_photos, decide_promotion, stop_reason
 
 
 def agreements(*values: float) -> dict[str, float]:
@@ -81,3 +81,34 @@ def test_attention_labels_while_there_is_no_detector() -> None:
 def test_the_loop_stops_when_rounds_stop_paying(promoted: list[bool], patience: int, stops: bool) -> None:
     rows = [{"promoted": value} for value in promoted]
     assert bool(stop_reason(rows, patience)) is stops
+
+
+def test_a_checkpoint_that_misses_the_photos_does_not_label() -> None:
+    best = {"round": 0, AGREEMENT: 0.9, FOUND: 0.4}
+    chosen, why = choose_labeler(best, RoundsConfig(switch_agreement=0.5), has_photos=True)
+    assert chosen == "attention" and "on 40% of the held-out photos" in why
+    assert choose_labeler({**best, FOUND: 0.5}, RoundsConfig(switch_agreement=0.5), has_photos=True)[0] == "detector"
+
+
+PROMOTED: dict[str, bool | str] = {"promoted": True, "why": "no worse"}
+
+
+@pytest.mark.parametrize(
+    ("scores", "promoted"),
+    [((0.9, 0.85, 0.8), True), ((0.85, 0.85, 0.8), True), ((0.7, 0.6, 0.7), False), ((0.0, 0.9, 0.9), True)],
+)
+def test_photos_take_a_promotion_back_only_beyond_chance(scores: tuple[float, ...], promoted: bool) -> None:
+    before = {0: {"a": 0.9, "b": 0.85, "c": 0.8}, 1: {"a": 0.1, "b": 0.1, "c": 0.1}}
+    decision = decide_by_photos(PROMOTED, dict(zip("abc", scores, strict=True)), before)
+    assert decision["promoted"] is promoted
+    assert promoted or "on 3 held-out photos it finds the object less surely than round 0" in str(decision["why"])
+
+
+def test_without_photos_or_a_promoted_round_the_decision_stands() -> None:
+    assert decide_by_photos(PROMOTED, {}, {0: {}}) == PROMOTED == decide_by_photos(PROMOTED, {"a": 0.0}, {})
+
+
+def test_a_loop_that_finds_nothing_real_stops() -> None:
+    rows = [{"promoted": True, FOUND: 0.0}, {"promoted": True, FOUND: 0.0}]
+    assert "on none of the photos" in stop_reason(rows, 2)
+    assert stop_reason([rows[0], {"promoted": True, FOUND: 0.2}], 2) == "" == stop_reason(rows[:1], 2)

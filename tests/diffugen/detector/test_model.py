@@ -18,7 +18,9 @@ from diffugen.detector.model import (
     new_detector,
     predict,
     save_detector,
+    threshold_of,
     trained_imgsz,
+    write_threshold,
 )
 from diffugen.detector.training import finetune
 from diffugen.errors import UserError
@@ -83,6 +85,17 @@ def test_a_checkpoint_loads_with_the_classes_of_its_dataset(tuned: Path) -> None
     yolo = load_detector(tuned)
     assert yolo.names == {0: "tent", 1: "car"}
     assert trained_imgsz(yolo) == 64
+
+
+def test_a_checkpoint_keeps_the_threshold_that_suits_it(tuned: Path, tmp_path: Path) -> None:
+    assert threshold_of(load_detector(tuned)) is None
+    copy = tmp_path / "best.pt"
+    copy.write_bytes(tuned.read_bytes())
+    write_threshold(copy, 0.375)
+    marked, plain = load_detector(copy), load_detector(tuned)
+    assert threshold_of(marked) == 0.375 and marked.names == plain.names
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(value, marked.model.state_dict()[key])
 
 
 def test_the_process_keeps_its_threads(dataset: Path, base: Path, tmp_path: Path) -> None:
