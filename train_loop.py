@@ -106,9 +106,11 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
             print(describe(row, config))
             tracker.log_round(row, config.classes)
             rows.append(row)
-            write_report(run, config, photos=photos)
+            write_report(run, config, photos=photos, problems=tracker.problems)
         tracker.finish(rows)
-    print(summary(rows, run))
+        if tracker.problems:
+            write_report(run, config, photos=photos, problems=tracker.problems)
+    print(summary(rows, run, tracker.problems))
     return run
 
 
@@ -186,12 +188,11 @@ def describe(row: Row, config: LoopConfig) -> str:
     return "\n".join(lines)
 
 
-def summary(rows: Sequence[Row], run: RunFolder) -> str:
-    """The verdict, and where everything is."""
+def summary(rows: Sequence[Row], run: RunFolder, problems: Sequence[str] = ()) -> str:
+    """The verdict, where everything is, and what went wrong without stopping the run."""
     best = [row["round"] for row in rows if row["promoted"]][-1]
     files = {f"detector (round_{best:02d})": run.best, "its dataset": run.dataset, "report": run.report}
-    paths = "\n".join(f"{name + ':':<24}{path}" for name, path in files.items())
-    return f"{judge_run(rows).text()}\n{paths}"
+    return "\n".join([judge_run(rows).text(), *(f"{name + ':':<24}{path}" for name, path in files.items()), *problems])
 
 
 if __name__ == "__main__":

@@ -196,6 +196,38 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
 MEASURES = {key: Measure(key, text, unit, evidence) for evidence, unit, texts in _TABLE for key, text in texts.items()}
 """The measures by their keys; "mAP" is COCO's average precision of the round's checkpoint."""
 
+SCORES = (
+    "val/mean/mask_map50",
+    "val/mean/mask_map50_95",
+    "val/image_agreement",
+    "test/mask_map50",
+    "test/mask_map50_95",
+    "test/box_map50_95",
+)
+LABEL_MEASURES = (
+    "label_agreement",
+    "val/label_agreement",
+    "test/labels/attention/mean_iou",
+    "test/labels/attention/precision",
+    "test/labels/attention/recall",
+    "test/labels/detector/mean_iou",
+    "test/labels/detector/precision",
+    "test/labels/detector/recall",
+)
+IMAGE_MEASURES = (
+    "images/vendi_score",
+    "images/kept/vendi_score",
+    "images/mean_distance",
+    "images/kept/mean_distance",
+    "images/near_duplicate_fraction",
+    "images/kept/near_duplicate_fraction",
+    "images/rare/kernel_distance_photos",
+    "test/images/kernel_distance",
+    "test/images/fid",
+    "test/images/kid",
+)
+"""The measures that the report shows and W&B plots, in their order."""
+
 
 def number(row: Mapping[str, Any] | Row, key: str) -> float | None:
     """A measure of a row; None where it was not measured."""

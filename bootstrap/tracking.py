@@ -1,6 +1,6 @@
 """Weights & Biases: metrics by round, tables of images with masks, the dataset and checkpoint as artifacts.
 
-Tracking is a courtesy: whatever goes wrong in it is logged, and the run goes on.
+A failure of tracking never stops a run: it is logged, and shown in the run's summary and report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 from bootstrap.config import WandbConfig
-from bootstrap.row import Row, scores_by_attribute
+from bootstrap.row import FOUND, IMAGE_MEASURES, LABEL_MEASURES, SCORES, Row, scores_by_attribute
 from bootstrap.run_folder import RunFolder
 from bootstrap.verdict import judge_run
 from diffugen.config.loader import Strict
@@ -26,6 +26,26 @@ logger = logging.getLogger(__name__)
 
 NUM_TABLE_IMAGES = 24
 """Images per round in the table; half of them rejected ones where there are any."""
+
+_COUNTS = ("round", "num_generated", "num_kept", "promoted")
+_JUDGED = (
+    FOUND,
+    "photos/score",
+    "photos/mask_iou",
+    "negatives/generated/false_positives",
+    "negatives/photo/false_positives",
+)
+_DETAILS = {
+    "images/mean_distance",
+    "images/kept/mean_distance",
+    "images/kept/near_duplicate_fraction",
+    "test/images/kid",
+}
+PLOTTED = frozenset((*_COUNTS, *_JUDGED, *SCORES, *LABEL_MEASURES, *IMAGE_MEASURES)) - _DETAILS
+"""The values of a row that are logged as curves; all others go to tables.
+
+With the tables' own keys a round logs at most 60. An artifact may have 100 metadata keys.
+"""
 
 Arguments = ParamSpec("Arguments")
 
@@ -40,9 +60,19 @@ def _never_fails(
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # a broken tracker must not cost anybody a night's run
-            logger.warning("W&B: %s failed (%s); the run goes on without it", method.__name__, error)
+            reason = str(error).split("\n")[0] or type(error).__name__
+            problem = f"Weights & Biases: {_STEPS[method.__name__]} failed ({reason}); the run goes on without it"
+            logger.warning(problem)
+            self.problems.append(problem)
 
     return guarded
+
+
+_STEPS = {
+    "start": "starting the W&B run",
+    "log_round": "logging a round",
+    "finish": "logging the dataset and the checkpoint",
+}
 
 
 class Tracker:
@@ -51,11 +81,15 @@ class Tracker:
     Args:
         config: where to log; with mode "disabled" wandb is not even imported.
         run: the run folder. W&B's files go to its `wandb/`, `wandb/state.json` says which rounds were logged.
+
+    Attributes:
+        problems: what failed, a sentence each.
     """
 
     def __init__(self, config: WandbConfig, run: RunFolder) -> None:
         self.config, self.run = config, run
         self.enabled = config.mode != "disabled"
+        self.problems: list[str] = []
         self._folder = run.path / "wandb"
         self._state: dict[str, Any] = {"id": "", "rounds": [], "artifacts_of": None}
         self._wandb: Any = None
@@ -95,9 +129,11 @@ class Tracker:
         if self._wandb is None or row["round"] in self._state["rounds"]:
             return
         samples = _choose(read_samples(self.run.round(row["round"]).samples), NUM_TABLE_IMAGES)
-        tables = {"samples": _table(samples, row["round"], class_names), **_attribute_tables(row)}
+        lines = {"attributes": _by_attribute(row), "details": _details(row)}
+        tables = {name: _rows_table(found) for name, found in lines.items() if found}
+        tables["samples"] = _table(samples, row["round"], class_names)
         # The round is the step, so that the files of an offline run that was resumed go together.
-        self._wandb.log({**_flat(row), **tables}, step=row["round"], commit=True)
+        self._wandb.log({**_plotted(row), **tables}, step=row["round"], commit=True)
         self._remember(rounds=[*self._state["rounds"], row["round"]])
 
     @_never_fails
@@ -106,11 +142,13 @@ class Tracker:
         if self._wandb is None:
             return
         best = [row for row in rows if row["promoted"]][-1]
-        if self._state["artifacts_of"] != best["round"]:
-            self._log_artifacts(best)
-            self._wandb.summary.update({"best_round": best["round"], "verdict": judge_run(rows).to_json()})
-            self._remember(artifacts_of=best["round"])
-        self._wandb.finish()
+        try:
+            if self._state["artifacts_of"] != best["round"]:
+                self._log_artifacts(best)
+                self._wandb.summary.update({"best_round": best["round"], "verdict": judge_run(rows).to_json()})
+                self._remember(artifacts_of=best["round"])
+        finally:
+            self._wandb.finish()
 
     def _log_artifacts(self, best: Row) -> None:
         """The promoted round's dataset and checkpoint, the latter with what it was trained on."""
@@ -120,7 +158,7 @@ class Tracker:
         dataset = wandb.Artifact(f"{name}-dataset", type="dataset", metadata={"round": best["round"]})
         dataset.add_dir(str(self.run.dataset), policy="immutable")
         lineage = {"dataset": dataset.name, "dataset_digest": dataset.digest}
-        checkpoint = wandb.Artifact(f"{name}-best", type="model", metadata={**lineage, **_flat(best)})
+        checkpoint = wandb.Artifact(f"{name}-best", type="model", metadata={**lineage, **_plotted(best)})
         checkpoint.add_file(str(self.run.best), policy="immutable")
         logged = self._wandb.log_artifact(dataset)
         if self._online:  # offline there is nothing to link with: the lineage is metadata alone
@@ -132,7 +170,25 @@ class Tracker:
         write_json(self._folder / "state.json", self._state)
 
 
-def _flat(row: Mapping[str, Any] | Row, prefix: str = "") -> dict[str, Any]:
+def _plotted(row: Row) -> dict[str, Any]:
+    """The values that are logged as curves, without those that could not be measured."""
+    seconds = round(sum(row.get("seconds", {}).values()), 3)
+    return {key: value for key, value in row.items() if key in PLOTTED and value is not None} | {"seconds": seconds}
+
+
+def _details(row: Row) -> list[dict[str, Any]]:
+    """All other values of a round, a line each."""
+    left_out = PLOTTED | {"balance", "test/by_attribute"}
+    values = _flat({key: value for key, value in row.items() if key not in left_out})
+    lines = []
+    for name, value in values.items():
+        is_number = isinstance(value, int | float)
+        text = "" if is_number else value if isinstance(value, str) else "\n".join(value)
+        lines.append({"round": row["round"], "name": name, "value": float(value) if is_number else None, "text": text})
+    return lines
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values as `group/name`, without those that could not be measured."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
@@ -140,19 +196,16 @@ def _flat(row: Mapping[str, Any] | Row, prefix: str = "") -> dict[str, Any]:
     return {key: value for key, value in flat.items() if value is not None}
 
 
-def _attribute_tables(row: Row) -> dict[str, Any]:
+def _by_attribute(row: Row) -> list[dict[str, Any]]:
     """What the filter kept, and how good the detector is, by the values of attributes."""
-    balance = [
-        {"slot": slot, "value": value, **counts, "p_value": table["p_value"]}
-        for slot, table in row.get("balance", {}).items()
-        for value, counts in table["values"].items()
-    ]
-    detector = [
-        {"slot": slot, "value": value, **scores}
-        for slot, values in scores_by_attribute(row).items()
-        for value, scores in values.items()
-    ]
-    return {name: _rows_table(rows) for name, rows in (("balance", balance), ("by_attribute", detector)) if rows}
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for slot, table in row.get("balance", {}).items():
+        for value, counts in table["values"].items():
+            lines[slot, value] = {**counts, "p_value": table["p_value"]}
+    for slot, values in scores_by_attribute(row).items():
+        for value, scores in values.items():
+            lines[slot, value] = lines.get((slot, value), {}) | {f"test/{name}": item for name, item in scores.items()}
+    return [{"round": row["round"], "slot": slot, "value": value, **line} for (slot, value), line in lines.items()]
 
 
 def _rows_table(rows: Sequence[dict[str, Any]]) -> Any:

@@ -13,9 +13,10 @@ import train_loop
 from bootstrap.evidence import Evidence
 from bootstrap.row import MEASURES, Row
 from bootstrap.run_folder import RunFolder
+from bootstrap.tracking import Tracker
 from diffugen.attention.heatmaps import attention_of
 from diffugen.detector.model import load_detector, threshold_of
-from diffugen.files import read_json, read_jsonl
+from diffugen.files import link_tree, read_json, read_jsonl
 from diffugen.sample import read_samples
 
 
@@ -107,6 +108,24 @@ def test_a_finished_run_given_again_changes_nothing(finished_loop: RunFolder, lo
     assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(finished_loop.path)]) == 0
     assert decisions(finished_loop) == before
     assert read_jsonl(finished_loop.metrics) == rows
+
+
+def test_a_failure_of_tracking_is_in_the_summary_and_the_report(
+    finished_loop: RunFolder,
+    loop_inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(tracker: Tracker, rows: list[Row]) -> None:
+        tracker.problems.append("W&B: nothing arrived")
+
+    monkeypatch.setattr(Tracker, "finish", fail)
+    run = RunFolder(tmp_path / "run")
+    link_tree(finished_loop.path, run.path)
+    assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(run.path)]) == 0
+    assert "W&amp;B: nothing arrived" in run.report.read_text()
+    assert capsys.readouterr().out.endswith("W&B: nothing arrived\n")
 
 
 def test_the_truth_is_for_reporting_only(finished_loop: RunFolder, loop_inputs: Path, tmp_path: Path) -> None:

@@ -12,51 +12,31 @@ from bootstrap.config import LoopConfig
 from bootstrap.measures.balance import discriminated
 from bootstrap.report.charts import curves, draw
 from bootstrap.report.pictures import NO_VALUE, Card, cards, photo_uris, png_uri
-from bootstrap.row import MEASURES, Row, number, read_rows, scores_by_attribute
+from bootstrap.row import (
+    IMAGE_MEASURES,
+    LABEL_MEASURES,
+    MEASURES,
+    SCORES,
+    Row,
+    number,
+    read_rows,
+    scores_by_attribute,
+)
 from bootstrap.run_folder import RunFolder
 from diffugen.drawing import class_colour
 from diffugen.files import read_json, write_text
 
-SCORES = (
-    "val/mean/mask_map50",
-    "val/mean/mask_map50_95",
-    "val/image_agreement",
-    "test/mask_map50",
-    "test/mask_map50_95",
-    "test/box_map50_95",
-)
-LABEL_MEASURES = (
-    "label_agreement",
-    "val/label_agreement",
-    "test/labels/attention/mean_iou",
-    "test/labels/attention/precision",
-    "test/labels/attention/recall",
-    "test/labels/detector/mean_iou",
-    "test/labels/detector/precision",
-    "test/labels/detector/recall",
-)
-IMAGE_MEASURES = (
-    "images/vendi_score",
-    "images/kept/vendi_score",
-    "images/mean_distance",
-    "images/kept/mean_distance",
-    "images/near_duplicate_fraction",
-    "images/kept/near_duplicate_fraction",
-    "images/rare/kernel_distance_photos",
-    "test/images/kernel_distance",
-    "test/images/fid",
-    "test/images/kid",
-)
-"""The measures that the page shows, in its order."""
 
-
-def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = ()) -> Path:
+def write_report(
+    run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = (), problems: Sequence[str] = ()
+) -> Path:
     """Write the run's `report.html` from the files in its folder.
 
     Args:
         run: a run folder with at least one complete round.
         config: the run's settings.
         photos: folders of the concepts' photos, if there are any.
+        problems: what went wrong without stopping the run, a sentence each.
     """
     rows = read_rows(run.metrics)
     shown = [card for folder in run.complete_rounds() for card in cards(folder)]
@@ -70,6 +50,7 @@ def write_report(run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] =
         rare_classes=config.rare_classes,
         legend=[(name, "rgb({},{},{})".format(*class_colour(index))) for index, name in enumerate(config.classes)],
         rows=rows,
+        problems=problems,
         best=next((row for row in reversed(rows) if row["promoted"]), None),
         minutes=sum(sum(row["seconds"].values()) for row in rows) / 60,
         scores=_present(SCORES, rows),

@@ -102,7 +102,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_samples: Callable) -> 
     pixels = np.zeros((20, 900, 3), np.uint8)
     for path in (run.concept / "samples.png", run.concept / "loss.png", folder / "photos" / "0.png"):
         write_png(path, pixels)
-    return write_report(run, validate(CONFIG, LoopConfig), photos=[folder / "photos"])
+    problems = ["Weights & Biases: logging a round failed (<no reason>)"]
+    return write_report(run, validate(CONFIG, LoopConfig), photos=[folder / "photos"], problems=problems)
 
 
 @pytest.fixture
@@ -136,6 +137,7 @@ def test_the_page_shows_every_round_and_the_promoted_one(page: str) -> None:
 def test_the_page_tells_decisions_and_measures(page: str) -> None:
     assert "was labelled by attention: 0.2 &lt; 0.5 &lt;of agreement&gt;" in page
     assert "because 1 &lt; 2" in page
+    assert '<p class="problem">Weights &amp; Biases: logging a round failed (&lt;no reason&gt;)</p>' in page
     for text in ("Vendi score", "3.210", "against the truth", "0.625", "near-duplicates"):
         assert text in page
     attributes = page[page.index('id="attributes"') : page.index('id="images"')]
