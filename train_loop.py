@@ -139,8 +139,9 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     Returns:
         The pipeline that knows them, and the config with what it left to the model, as `run` records it.
     """
-    from bootstrap.labelers import mask2former_labeler
+    from bootstrap.labelers import attention_labeler, mask2former_labeler
     from bootstrap.prompts import check_prompts
+    from diffugen.attention.decoder import check_decoder
     from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.detector.model import load_detector
     from diffugen.detector.training import gpus
@@ -159,6 +160,9 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
         for concept in concepts:
             check_concept(concept, pipe)
         load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
+        if config.generate.attention.decoder is not None:
+            check_decoder(config.generate.attention.decoder, pipe)
+        attention_labeler(config)
         mask2former_labeler(config)
         gpus(config.detector)
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])

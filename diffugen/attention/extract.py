@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffugen.attention.decoder import check_decoder, with_decoder
 from diffugen.attention.heatmaps import ImageAttention
 from diffugen.attention.model_defaults import with_model_defaults
 from diffugen.attention.presence import with_presence
 from diffugen.attention.recorder import Recorder, recording
 from diffugen.batching import map_groups
 from diffugen.config.settings import AttentionConfig, GenerateConfig
-from diffugen.diffusion.denoising import encode_images, noise_schedule, prompt_conditions, shared_noise
-from diffugen.diffusion.overflow import check_finite, checked_decoder
+from diffugen.diffusion.denoising import encode_images, run_noised
+from diffugen.diffusion.overflow import checked_decoder
 from diffugen.diffusion.pipelines import as_task
 from diffugen.diffusion.prompt_batches import batchable_groups, text_inputs
 from diffugen.diffusion.protocol import Pipeline
@@ -68,6 +69,8 @@ def generate_with_attention(
         raise ValueError(f"one seed, image and mask per prompt: {len(prompts)} prompts, but {counts}")
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attention.attend)
+    if settings.attention.decoder is not None:
+        check_decoder(settings.attention.decoder, pipe)
     groups = batchable_groups(pipe, prompts, settings.attention)
     if len(groups) > 1:
         results: dict[int, tuple[np.ndarray, ImageAttention]] = {}
@@ -93,9 +96,9 @@ def generate_with_attention(
     if images is not None and masks is not None:  # the VAE changes every pixel a little
         triples = zip(pixels, images, masks, strict=True)
         pixels = [np.where(mask[..., None], new, old) for new, old, mask in triples]
-    attention = recorder.attention()
-    if settings.attention.presence:
-        attention = with_presence(pipe, pixels, prompts, attention, batch_size=len(prompts))
+    attention = _completed(
+        pipe, pixels, prompts, recorder.attention(), settings.attention, seed=0, batch_size=len(prompts)
+    )
     return list(zip(pixels, attention, strict=True))
 
 
@@ -144,9 +147,7 @@ def read_attention(
         return _read_batch(pipe, _pick(images, part), _pick(prompts, part), settings, timesteps, seed)
 
     found = map_groups(batchable_groups(pipe, prompts, settings, [image.shape for image in images]), batch_size, read)
-    if settings.presence:
-        found = with_presence(pipe, images, prompts, found, seed=seed, batch_size=batch_size)
-    return found
+    return _completed(pipe, images, prompts, found, settings, seed=seed, batch_size=batch_size)
 
 
 def _read_batch(
@@ -159,17 +160,26 @@ def _read_batch(
 ) -> list[ImageAttention]:
     """`read_attention` for images of one size and prompts of one length."""
     latents = encode_images(pipe, images)
-    latent_hw = latents.shape[2], latents.shape[3]
-    conditions = prompt_conditions(pipe, prompts, latent_hw)
-    schedule = noise_schedule(pipe)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    with recording(pipe, prompts, latent_hw, settings) as recorder:
-        for step in timesteps:
-            noise = shared_noise(latents, generator)
-            noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
-            (predicted,) = pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
-            check_finite(predicted, "the UNet", pipe.unet.dtype)
+    with recording(pipe, prompts, (latents.shape[2], latents.shape[3]), settings) as recorder:
+        for _ in run_noised(pipe, latents, prompts, timesteps, seed):
+            pass
     return recorder.attention()
+
+
+def _completed(
+    pipe: Pipeline,
+    images: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
+    attention: list[ImageAttention],
+    settings: AttentionConfig,
+    **options: Any,
+) -> list[ImageAttention]:
+    """The attention of finished images, with what the settings ask for besides: the decoder's heat, and presence."""
+    if settings.decoder is not None:
+        attention = with_decoder(pipe, images, prompts, attention, settings.decoder, **options)
+    if settings.presence:
+        attention = with_presence(pipe, images, prompts, attention, **options)
+    return attention
 
 
 def _pick(values: Sequence[Any] | None, indices: Sequence[int]) -> Any:

@@ -19,13 +19,13 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Where one phrase of one image is attended.
+    """Where one phrase of one image is attended, or where a decoder sees its class.
 
     Attributes:
         phrase: the words.
         values: float32 [h, w] at the latents' size, in [0, 1]: the mean attention probability over heads,
             layers, steps and the phrase's tokens. Never rescaled, so a phrase without an object has a low,
-            flat map.
+            flat map. With a decoder, the probability of the phrase's class.
 
     Raises:
         ValueError: the values are not a finite, non-negative float32 [h, w] array.
@@ -52,6 +52,8 @@ class ImageAttention:
             1: self-attention, the mean over heads, layers of one resolution, and steps.
         presence: float32, aligned with heatmaps, or None where it was not measured: by how much the denoising error
             rises without the phrase's words, see `diffugen.attention.presence`; NaN where that is unknown.
+        certainty: float32 in [0, 1], aligned with heatmaps, or None without a decoder: how far its members agree on
+            the phrase's pixels, see `diffugen.attention.decoder`; 1 where the heat is attention's.
 
     Raises:
         ValueError: a map is not of its dtype and shape, or not finite, or negative.
@@ -62,6 +64,7 @@ class ImageAttention:
     num_tokens: int = 77
     affinity: np.ndarray | None = None
     presence: np.ndarray | None = None
+    certainty: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_map(self.rest, "the rest of the prompt")
@@ -80,6 +83,8 @@ class ImageAttention:
             arrays["affinity"] = self.affinity
         if self.presence is not None:
             arrays["presence"] = self.presence
+        if self.certainty is not None:
+            arrays["certainty"] = self.certainty
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -90,9 +95,9 @@ class ImageAttention:
             values = file["values"]
             rest = file["rest"] if "rest" in file else np.zeros(values.shape[1:], np.float32)
             num_tokens = int(file["num_tokens"]) if "num_tokens" in file else 77
-            affinity, presence = file.get("affinity", None), file.get("presence", None)
+            affinity, presence, certainty = (file.get(name) for name in ("affinity", "presence", "certainty"))
         heatmaps = tuple(Heatmap(phrase, rows) for phrase, rows in zip(phrases, values, strict=True))
-        return cls(heatmaps, rest, num_tokens, affinity, presence)
+        return cls(heatmaps, rest, num_tokens, affinity, presence, certainty)
 
 
 def attention_of(sample: Sample) -> ImageAttention:
@@ -121,8 +126,8 @@ def geometric_mean(readings: Sequence[ImageAttention]) -> ImageAttention:
     An object that no word of the model names is found by what many words agree on: a pixel is hot if all attend to it.
 
     Args:
-        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens`, affinity
-            and presence are the first one's.
+        readings: of one image, with equally many heatmaps in one order; phrases, `num_tokens`, affinity,
+            presence and certainty are the first one's.
     """
     first = readings[0]
     if len(readings) == 1:

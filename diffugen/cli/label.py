@@ -56,12 +56,15 @@ def add_label(commands: Any) -> None:
         "--object", action="append", default=[], metavar="CLASS=WORDS", help="what it looks for; repeatable"
     )
     group.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
+    group.add_argument(
+        "--decoder", type=Path, metavar="FILE", help="learned from a few drawn masks; it says where the objects are"
+    )
     add_detector_options(parser, "0.25; Mask2Former: 0.5")
     add_class_map(parser)
     parser.add_argument(
         "--outline",
         metavar="METHOD",
-        help="outline the masks anew: grabcut, learned=FILE, sam=MODEL, none (default: grabcut for --model, else none)",
+        help="what draws the masks' outlines: grabcut, learned=FILE, sam=MODEL, none (default: grabcut for --model, else none)",
     )
     parser.set_defaults(run=_label)
 
@@ -75,13 +78,15 @@ def _label(arguments: argparse.Namespace) -> None:
             "--classes and --map are for --weights and --mask2former; name the classes of --model in "
             "--object CLASS=WORDS"
         )
+    if arguments.decoder is not None and arguments.model is None:
+        raise UserError("--decoder reads a diffusion model's features; give --model and --object too")
     if arguments.model is not None and Path(arguments.model).suffix in (".pt", ".onnx"):
         raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
     from diffugen.labelers.label_folder import label_folder
     from diffugen.outputs import check_output
     from diffugen.progress import say
 
-    models = [Path(value) for value in (*given, *arguments.embeddings)]
+    models = [Path(value) for value in (*given, *arguments.embeddings, arguments.decoder) if value is not None]
     check_output(arguments.out, "label", [arguments.source, *models])
     say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
@@ -105,7 +110,9 @@ def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
 
         prompt = caption_prompt(arguments.object, arguments.prompt)
         label = _label_config(arguments.outline)
-        attention = PhotoAttentionLabeler(arguments.model, arguments.embeddings, prompt, arguments.device, label)
+        attention = PhotoAttentionLabeler(
+            arguments.model, arguments.embeddings, prompt, arguments.device, label, arguments.decoder
+        )
         return attention, attention.class_names
     from diffugen.class_maps import parse_class_map
 

@@ -216,6 +216,10 @@ class AttentionConfig(Strict):
         description="what is attended: the phrases' tokens in the prompt, or a text of the phrases alone, which then "
         "need not be in the prompt",
     )
+    decoder: ConfigPath | None = Field(
+        default=None,
+        description="decoder learned from a few drawn masks, .safetensors: it says where its classes are (null: none)",
+    )
     presence: bool = Field(
         default=False,
         description="also measure whether each object is in the image at all: 7 more UNet passes, and 7 per phrase",

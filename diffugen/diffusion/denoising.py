@@ -105,6 +105,34 @@ def unet_conditions(pipe: Pipeline, texts: Mapping[str, Any], size_hw: tuple[int
     }
 
 
+def run_noised(
+    pipe: Pipeline, latents: Tensor, prompts: Sequence[Prompt], timesteps: Sequence[int], seed: int
+) -> Iterator[Tensor]:
+    """Noise latents a little and denoise them once with their captions; yields the UNet's output of each timestep.
+
+    Only the conditional half runs. Every image gets the same noise, so no result depends on the rest of the batch.
+
+    Args:
+        pipe: a Stable Diffusion or SDXL pipeline.
+        latents: from `encode_images`.
+        prompts: one per row; they may share a batch.
+        timesteps: how much noise, each in [0, num_train_timesteps).
+        seed: of the noise.
+
+    Raises:
+        UserError: the UNet's values are no numbers.
+    """
+    conditions = prompt_conditions(pipe, prompts, (latents.shape[2], latents.shape[3]))
+    schedule = noise_schedule(pipe)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for step in timesteps:
+        noise = shared_noise(latents, generator)
+        noisy = schedule.add_noise(latents, noise, torch.full((len(latents),), step))
+        (predicted,) = pipe.unet(noisy, torch.tensor(step, device=latents.device), **conditions, return_dict=False)
+        check_finite(predicted, "the UNet", pipe.unet.dtype)
+        yield predicted
+
+
 def shared_noise(latents: Tensor, generator: torch.Generator) -> Tensor:
     """One draw of noise for every row of a batch, so that no row's result depends on what else is in it."""
     return torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)

@@ -149,7 +149,9 @@ class AttentionLabeler:
             members = [k for k, owner in enumerate(owners) if owner == index and masks[k].any()]
             scores = heat_scores(upsample(item.spread, seeds.shape[1:]), seeds[members], item.count, attention)
             confidences = [outlines[k].confidence for k in members]
-            found.append(self._instances(item.phrase, masks[members], with_confidences(scores, confidences)))
+            certain = certainty_of(item.phrase, objects, attention)
+            judged = [certain * score for score in with_confidences(scores, confidences)]
+            found.append(self._instances(item.phrase, masks[members], judged))
         return Instances.concatenate(found)
 
     def _instances(self, phrase: ObjectPhrase, masks: np.ndarray, scores: Sequence[float]) -> Instances:
@@ -188,6 +190,13 @@ def heat_scores(heat: np.ndarray, parts: np.ndarray, count: int, attention: Imag
     return scores
 
 
+def certainty_of(phrase: ObjectPhrase, objects: Sequence[ObjectPhrase], attention: ImageAttention) -> float:
+    """How far a decoder's members agree on a phrase; 1 where its heat is attention's."""
+    if attention.certainty is None:
+        return 1.0
+    return float(np.mean([attention.certainty[k] for k, other in enumerate(objects) if other == phrase]))
+
+
 def with_confidences(scores: Sequence[float], confidences: Sequence[float | None]) -> list[float]:
     """The outliner's own estimate of each mask's quality; the heat's score where it has none."""
     return [score if confidence is None else confidence for score, confidence in zip(scores, confidences, strict=True)]
@@ -200,5 +209,11 @@ def _present(
     if attention.presence is None:
         return objects, attention
     shown = [k for k in range(len(objects)) if not attention.presence[k] < min_presence]  # NaN: unknown
-    heatmaps = tuple(attention.heatmaps[k] for k in shown)
-    return [objects[k] for k in shown], replace(attention, heatmaps=heatmaps, presence=attention.presence[shown])
+    certainty = None if attention.certainty is None else attention.certainty[shown]
+    rest = replace(
+        attention,
+        heatmaps=tuple(attention.heatmaps[k] for k in shown),
+        presence=attention.presence[shown],
+        certainty=certainty,
+    )
+    return [objects[k] for k in shown], rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffugen.attention.decoder import check_decoder
 from diffugen.attention.extract import read_attention
 from diffugen.config.loader import validate
 from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig
@@ -27,6 +28,7 @@ class PhotoAttentionLabeler:
         prompt: the caption of every image, with the objects to look for.
         device: where the model runs.
         label: how attention becomes instances.
+        decoder: file of a decoder learned from drawn masks, see `diffugen.attention.decoder`.
 
     Raises:
         UserError: the model cannot be loaded, or the caption does not fit it.
@@ -41,18 +43,22 @@ class PhotoAttentionLabeler:
         prompt: Prompt,
         device: str = "auto",
         label: AttentionLabelConfig = AttentionLabelConfig(),  # noqa: B008 (immutable)
+        decoder: Path | None = None,
     ) -> None:
         values = {"path": model, "embeddings": [str(path) for path in embeddings], "device": device}
         self.pipe = load_pipeline(validate(values, ModelConfig))
         check_prompt(self.pipe, prompt)
+        if decoder is not None:
+            check_decoder(decoder, self.pipe)
         self.prompt = prompt
+        self.attention = AttentionConfig(presence=True, decoder=decoder)
         self.class_names = list(dict.fromkeys(phrase.class_name for phrase in prompt.objects))
         self.labeler = AttentionLabeler(self.class_names, label, device=device)
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
         """One Instances per input; what they may bring along is not looked at."""
         images = [at_most_native(item.image, self.pipe) for item in inputs]
-        read = read_attention(self.pipe, images, [self.prompt] * len(images), AttentionConfig(presence=True))
+        read = read_attention(self.pipe, images, [self.prompt] * len(images), self.attention)
         return self.labeler.label(
             [
                 LabelInput(image=item.image, prompt=self.prompt, attention=attention)

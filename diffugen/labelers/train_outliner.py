@@ -175,13 +175,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the model")
     found.add_argument("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
     found.add_argument(
-        "--factors", type=int, nargs="+", default=[1, 2, 4], help="as generate.attention_factors (default: 1 2 4)"
+        "--factors", type=int, nargs="+", default=[1, 2, 4], help="as generate.attention.factors (default: 1 2 4)"
     )
     found.add_argument(
-        "--blocks", nargs="+", default=["down", "up"], help="as generate.attention_blocks (default: down up)"
+        "--blocks", nargs="+", default=["down", "up"], help="as generate.attention.blocks (default: down up)"
     )
     found.add_argument(
-        "--self-attention-factor", type=int, default=2, help="as generate.self_attention_factor (default: 2)"
+        "--self-attention-factor", type=int, default=2, help="as generate.attention.self_attention_factor (default: 2)"
     )
     return found
 
@@ -193,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = pick_device(args.device, "--device")
     settings = validate(
         {
-            "attention_factors": args.factors,
-            "attention_blocks": args.blocks,
+            "factors": args.factors,
+            "blocks": args.blocks,
             "self_attention_factor": args.self_attention_factor,
         },
         AttentionConfig,
