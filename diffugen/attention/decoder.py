@@ -134,7 +134,9 @@ def with_decoder(
 
     Returns:
         Per image its attention. The heat of a phrase whose class the decoder knows is the class's probability; several
-        phrases of one class share it as they share attention. `certainty` is filled in.
+        phrases of one class share it as they share attention. Where it is nowhere more likely than not, there is no
+        heat: the object is absent. `certainty` is filled in, and presence is unknown (NaN): the words of a class that
+        was drawn may be those of something similar.
 
     Raises:
         UserError: as `check_decoder`.
@@ -162,17 +164,21 @@ def _decoded(decoder: PixelDecoder, features: Tensor, prompt: Prompt, attention:
     heat, doubt = probabilities.mean(0)[1:].cpu().numpy(), disagreement(probabilities).cpu().numpy()
     values = np.stack([heatmap.values for heatmap in attention.heatmaps])
     certainty = np.ones(len(values), np.float32)
+    presence = None if attention.presence is None else attention.presence.copy()
     maps: list[Heatmap] = []
-    for phrase, heatmap in zip(prompt.objects, attention.heatmaps, strict=True):
+    for number, (phrase, heatmap) in enumerate(zip(prompt.objects, attention.heatmaps, strict=True)):
         if _knows(decoder, phrase):
             own = heat[decoder.class_names.index(phrase.class_name)]
-            certainty[len(maps)] = 1 - float((own * doubt).sum()) / max(float(own.sum()), 1e-12)
+            own = own * (own.max() >= 0.5)
+            certainty[number] = 1 - float((own * doubt).sum()) / max(float(own.sum()), 1e-12)
+            if presence is not None:
+                presence[number] = np.nan
             rivals = [k for k, other in enumerate(prompt.objects) if other.class_name == phrase.class_name]
             most = values[rivals].max(0)
             share = np.divide(heatmap.values, most, out=np.ones_like(most), where=most > 0)
             heatmap = Heatmap(heatmap.phrase, (own * share).astype(np.float32))
         maps.append(heatmap)
-    return replace(attention, heatmaps=tuple(maps), certainty=certainty)
+    return replace(attention, heatmaps=tuple(maps), presence=presence, certainty=certainty)
 
 
 def save_decoder(decoder: PixelDecoder, path: Path, record: Mapping[str, Any]) -> None:

@@ -174,11 +174,11 @@ def _completed(
     settings: AttentionConfig,
     **options: Any,
 ) -> list[ImageAttention]:
-    """The attention of finished images, with what the settings ask for besides: the decoder's heat, and presence."""
-    if settings.decoder is not None:
-        attention = with_decoder(pipe, images, prompts, attention, settings.decoder, **options)
+    """The attention of finished images, with what the settings ask for besides: presence, and the decoder's heat."""
     if settings.presence:
         attention = with_presence(pipe, images, prompts, attention, **options)
+    if settings.decoder is not None:
+        attention = with_decoder(pipe, images, prompts, attention, settings.decoder, **options)
     return attention
 
 

@@ -64,7 +64,8 @@ def add_label(commands: Any) -> None:
     parser.add_argument(
         "--outline",
         metavar="METHOD",
-        help="what draws the masks' outlines: grabcut, learned=FILE, sam=MODEL, none (default: grabcut for --model, else none)",
+        help="what draws the masks' outlines: grabcut, learned=FILE, sam=MODEL, none (default: grabcut for --model, "
+        "else none)",
     )
     parser.set_defaults(run=_label)
 

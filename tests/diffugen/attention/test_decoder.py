@@ -32,11 +32,14 @@ BESIDE = Prompt("a red car and a tent", (CAR, TENT))
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8) for seed in range(3)]
 
 
-def saved(pipe: Any, folder: Path, classes: tuple[str, ...] = ("car",)) -> Path:
+def saved(pipe: Any, folder: Path, bias: float = 2) -> Path:
+    """A decoder of random weights that inclines to see a car, or with a negative bias none."""
     torch.manual_seed(0)
-    path = folder / "decoder.safetensors"
-    save_decoder(PixelDecoder(num_features(pipe.unet), classes), path, {"images": 3})
-    return path
+    decoder = PixelDecoder(num_features(pipe.unet), ["car"])
+    for member in decoder.members:
+        member[-1].bias.data[1] += bias
+    save_decoder(decoder, folder / f"{bias}.safetensors", {"images": 3})
+    return folder / f"{bias}.safetensors"
 
 
 def test_features_do_not_depend_on_the_batch(tiny_pipeline: Any) -> None:
@@ -69,6 +72,14 @@ def test_a_decoder_says_where_its_classes_are(tiny_pipeline: Any, tmp_path: Path
         np.testing.assert_array_equal(after.heatmaps[1].values, before.heatmaps[1].values)
         assert after.certainty is not None and after.certainty[1] == 1 and 0 < after.certainty[0] <= 1
         assert before.certainty is None
+
+
+def test_what_the_decoder_does_not_see_is_absent(tiny_pipeline: Any, tmp_path: Path) -> None:
+    """Presence by denoising is left to the classes that it does not know."""
+    seen, unseen = (AttentionConfig(presence=True, decoder=saved(tiny_pipeline, tmp_path, bias)) for bias in (5, -5))
+    (with_car,), (without,) = (read_attention(tiny_pipeline, IMAGES[:1], [BESIDE], one) for one in (seen, unseen))
+    assert with_car.heatmaps[0].values.max() > 0.5 and without.heatmaps[0].values.max() == 0
+    assert with_car.presence is not None and np.isnan(with_car.presence).tolist() == [True, False]
 
 
 def test_generated_images_stay_the_same(tiny_pipeline: Any, tmp_path: Path) -> None:

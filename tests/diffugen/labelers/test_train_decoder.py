@@ -38,7 +38,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_drawn_masks_label_other_photos(drawn: Path, tmp_path: Path) -> None:
     out, photos = tmp_path / "decoder.safetensors", tmp_path / "photos"
     words = ["--model", str(PIPELINE), "--object", f"{KIND}=bench"]
-    main(["--data", str(drawn), *words, "--out", str(out), "--steps", "150"])
+    main(["--data", str(drawn), *words, "--out", str(out), "--steps", "60"])
     assert load_decoder(out, "cpu").class_names == (KIND,)
     truths = {}
     for seed in range(3):
@@ -69,7 +69,7 @@ def test_shares_of_a_grid() -> None:
     ("options", "sentence"),
     [
         (["--object", "piano=bench"], "class 'piano' is not one of"),
-        (["--split", "val"], "split"),
+        (["--split", "test"], "test"),
         (["--steps", "0"], "--steps is 0"),
         (["--out", "decoder.pt"], "must end in .safetensors"),
     ],
