@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from bootstrap.config import LoopConfig, check_files, default_prompts
+from bootstrap.config import LoopConfig, default_prompts
+from bootstrap.input_files import check_files
 from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
@@ -26,7 +27,7 @@ from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.config.settings import PromptsConfig
-from diffugen.outputs import claim_output, paths_in
+from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.progress import say
 from textual_inversion.config import WithConcepts
 
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_loop(options: argparse.Namespace) -> None:
     """`diffugen loop`, `python train_loop.py`."""
-    train_loop(load_run_config(options.config, options.set), options.out)
+    config = load_run_config(options.config, options.set)
+    (dry_run if options.dry_run else train_loop)(config, options.out)
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -90,9 +92,8 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     from bootstrap.rounds import run_rounds
     from bootstrap.tracking import Tracker
 
-    out = out or Path("runs") / config.name
-    claim_output(out, "loop", paths_in(config.model_dump()), is_earlier=is_run)
-    run = RunFolder(out.resolve())
+    run = _run_folder(config, out)
+    claim_output(run.path, "loop", paths_in(config.model_dump()), is_earlier=is_run)
     with run.locked():
         check_published(run)
         config = run.resumed(config)
@@ -133,39 +134,56 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
     return found
 
 
+def dry_run(config: RunConfig, out: Path | None = None) -> None:
+    """Check what a run checks before its first image, and print what it would do and take; writes nothing.
+
+    A model that is not on this machine is not fetched for that.
+    """
+    say("loading libraries")
+    from bootstrap.checksums import check_rounds
+    from bootstrap.dry_run import describe_run
+    from bootstrap.labelers import mask2former_labeler
+    from diffugen.detector.model import load_detector
+    from diffugen.generation.estimate import is_here
+
+    run = _run_folder(config, out)
+    check_output(run.path, "loop", paths_in(config.model_dump()), replaced=False, is_earlier=is_run)
+    check_published(run)
+    config = run.resumed(config)
+    check_rounds(run)
+    pipe = None
+    if is_here(config.model.path, config.model.revision):
+        pipe, config = load_model(config)
+    check_inputs(config, pipe)
+    checker = config.rounds.filter.mask2former
+    if checker is not None and is_here(checker.model, file="config.json"):
+        mask2former_labeler(config)
+    for concept in config.concept:
+        print(f"concept: {concept.placeholder_token} from {concept.photos}, {concept.steps} steps")
+    known = load_detector(config.detector.base_weights).names.values()
+    print(*describe_run(config, run, pipe, list(known)), sep="\n")
+
+
+def _run_folder(config: RunConfig, out: Path | None) -> RunFolder:
+    return RunFolder((out or Path("runs") / config.name).resolve())
+
+
 def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunConfig]:
     """Check the rest of the config against the model and learn the concepts.
 
     Returns:
         The pipeline that knows them, and the config with what it left to the model, as `run` records it.
     """
-    from bootstrap.labelers import attention_labeler, mask2former_labeler
-    from bootstrap.prompts import check_prompts
-    from diffugen.attention.decoder import check_decoder
-    from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
-    from diffugen.detector.model import load_detector
-    from diffugen.detector.training import gpus
+    from bootstrap.labelers import mask2former_labeler
     from diffugen.diffusion.pipelines import load_pipeline
-    from textual_inversion.learn import Setup, are_learned, check_concept, learn_concepts
-    from textual_inversion.placeholder import placeholder_tokens
+    from textual_inversion.learn import Setup, are_learned, learn_concepts
 
     concepts, model = config.concept, config.model
     pipe = None
     if not (concepts and are_learned(concepts, run.concept) and run.config.is_file()):
-        say(f"loading {model.path}")
-        pipe = load_pipeline(model)
-        config = config.resolved(with_model_defaults(config.generate, pipe))
-        warn_of_foreign_size(config.generate, pipe)
-        say("checking photos, prompts and the base detector")
-        for concept in concepts:
-            check_concept(concept, pipe)
-        load_detector(config.detector.base_weights)  # a broken file should be found now, not hours later
-        if config.generate.attention.decoder is not None:
-            check_decoder(config.generate.attention.decoder, pipe)
-        attention_labeler(config)
+        pipe, config = load_model(config)
+        check_inputs(config, pipe)
         mask2former_labeler(config)
-        gpus(config.detector)
-        check_prompts(config, pipe, [placeholder_tokens(concept) for concept in concepts])
     run.write_config(config, weights=config.detector.base_weights)
     if pipe is not None and not concepts:
         return pipe, config
@@ -174,6 +192,44 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")
     return load_pipeline(learned), config
+
+
+def load_model(config: RunConfig) -> tuple[Pipeline, RunConfig]:
+    """The pipeline without the concepts, and the config with what it left to the model."""
+    from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
+    from diffugen.diffusion.pipelines import load_pipeline
+
+    say(f"loading {config.model.path}")
+    pipe = load_pipeline(config.model)
+    config = config.resolved(with_model_defaults(config.generate, pipe))
+    warn_of_foreign_size(config.generate, pipe)
+    return pipe, config
+
+
+def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
+    """Check the photos, the base detector and, with a pipeline, the prompts, so that no mistake is found hours later.
+
+    Raises:
+        UserError: one of them does not fit.
+    """
+    from bootstrap.labelers import attention_labeler
+    from bootstrap.prompts import check_prompts
+    from diffugen.attention.decoder import check_decoder
+    from diffugen.detector.model import load_detector
+    from diffugen.detector.training import gpus
+    from textual_inversion.learn import check_concept
+    from textual_inversion.placeholder import placeholder_tokens
+
+    say("checking photos, prompts and the base detector")
+    for concept in config.concept:
+        check_concept(concept, pipe)
+    load_detector(config.detector.base_weights)
+    attention_labeler(config)
+    gpus(config.detector)
+    if pipe is not None:
+        if config.generate.attention.decoder is not None:
+            check_decoder(config.generate.attention.decoder, pipe)
+        check_prompts(config, pipe, [placeholder_tokens(concept) for concept in config.concept])
 
 
 def describe(row: Row, config: LoopConfig) -> str:

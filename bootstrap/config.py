@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -25,9 +24,7 @@ from diffugen.config.settings import (
     default_attributes,
     default_templates,
 )
-from diffugen.datasets.folder import class_names_of, splits_of
-from diffugen.errors import UserError, raise_mistakes
-from diffugen.images import list_images, read_image
+from diffugen.datasets.folder import splits_of
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, words_of
 
 
@@ -349,68 +346,3 @@ LEFT_TO_MODEL = (
     "detector.imgsz",
 )
 """Settings of a loop that are taken from the model where they are null."""
-
-
-def check_files(config: LoopConfig) -> None:
-    """Check that the files that a loop starts from are there.
-
-    Raises:
-        UserError: files are not, or do not fit; all of them are named.
-    """
-    mistakes = []
-    for check in (_check_weights, _check_pool, _check_negatives, _check_labelled, _check_evaluation):
-        try:
-            check(config)
-        except UserError as error:
-            mistakes.append(str(error))
-    raise_mistakes("the config", mistakes)
-
-
-def _check_weights(config: LoopConfig) -> None:
-    weights = config.detector.base_weights
-    if not weights.is_file():
-        raise UserError(f"setting 'detector.base_weights': {weights} does not exist; give the path of a weights file")
-    if weights.suffix == ".onnx":
-        raise UserError(f"setting 'detector.base_weights': {weights} cannot be trained further; give the .pt file")
-
-
-def _check_pool(config: LoopConfig) -> None:
-    if config.pool is not None:
-        for path in list_images(config.pool.folder, what="setting 'pool.folder':"):
-            read_image(path, "setting 'pool.folder': image")
-
-
-def _check_negatives(config: LoopConfig) -> None:
-    if config.negatives is not None:
-        for path in list_images(config.negatives, what="setting 'negatives':"):
-            read_image(path, "setting 'negatives': image")
-
-
-def _check_labelled(config: LoopConfig) -> None:
-    if config.labelled is not None:
-        _check_dataset("labelled", config.labelled, "train")
-
-
-def _check_evaluation(config: LoopConfig) -> None:
-    evaluation = config.evaluation
-    if evaluation is None:
-        return
-    _check_dataset("evaluation.dataset", evaluation.dataset)
-    missing = [name for name in config.classes if name not in class_names_of(evaluation.dataset)]
-    if missing:
-        raise UserError(
-            f"setting 'evaluation.dataset': {evaluation.dataset} has no class {missing[0]!r}, "
-            "which 'classes' names; give a dataset that is labelled with it"
-        )
-
-
-def _check_dataset(setting: str, dataset: Path, split: str | None = None) -> None:
-    if not (dataset / "data.yaml").is_file():
-        raise UserError(
-            f"setting '{setting}': {dataset} has no data.yaml; give the folder of a labelled dataset, or leave "
-            f"'{setting.split('.')[0]}' out"
-        )
-    splits = splits_of(dataset)
-    if not splits or (split is not None and split not in splits):
-        wanted = f"split {split!r}" if split else "split"
-        raise UserError(f"setting '{setting}': {dataset} has no {wanted}, only {splits}; give another dataset")

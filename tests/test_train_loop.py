@@ -221,3 +221,55 @@ def test_a_rare_object_with_a_plain_word_needs_no_concept(loop_inputs: Path, tmp
     assert train_loop.main(arguments) == 0
     assert RunFolder(tmp_path / "run").best.is_file()
     assert not RunFolder(tmp_path / "run").concept.exists()
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    loop_inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = files_of(loop_inputs)
+    assert train_loop.main([str(loop_inputs / "config.json"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "concept: <piano> from " in said and f"run folder: {tmp_path / 'runs' / 'tiny'} (new)" in said
+    assert "classes: piano, car (new to base.safetensors: piano)" in said
+    assert "rounds: 2, each of 8 generated images" in said and "prompts of round 1/2:" in said
+    assert "[<piano> -> piano]" in said and "8 images of 96x64 pixels" in said
+    assert "time: about " in said and "GPU memory: about " in said
+    assert not list(tmp_path.iterdir()) and files_of(loop_inputs) == before
+
+
+def test_a_dry_run_finds_mistakes(loop_inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(loop_inputs / "config.json"), "--out", str(tmp_path / "run"), "--dry-run", "--set"]
+    assert "is in no prompt" in error_of([*arguments, "concept.placeholder_token=<harp>"], capsys)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").touch()
+    assert "has files that diffugen did not write" in error_of([*arguments, "seed=3"], capsys)
+
+
+def test_a_dry_run_fetches_no_model(
+    loop_inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checker = 'rounds.filter.mask2former={"model": "somebody/checker"}'
+    assert (
+        train_loop.main([str(loop_inputs / "config.json"), "--dry-run", "--set", "model.path=some/body", checker]) == 0
+    )
+    assert "unknown, as model.path 'some/body' is not on this machine" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_run_that_is_there_says_what_is_left(
+    finished_loop: RunFolder, loop_inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_of(finished_loop.path)
+    arguments = [str(loop_inputs / "config.json"), "--out", str(finished_loop.path), "--dry-run"]
+    assert train_loop.main(arguments) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert train_loop.main([*arguments, "--set", "rounds.num_rounds=3"]) == 0
+    said = capsys.readouterr().out
+    assert "(resumes after round 2 of 3)" in said and "rounds: 1, each of 8" in said and "round 3/3" in said
+    assert files_of(finished_loop.path) == before
+    assert "'label.erode_fraction' changed" in error_of([*arguments, "--set", "label.erode_fraction=0.1"], capsys)

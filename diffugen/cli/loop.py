@@ -32,6 +32,8 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config of a loop, such as configs/demo.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the config>)")
     add_set(parser, "rounds.num_rounds=5")
+    text = "check everything, print what would be done and what it takes, write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def add_learn(commands: Any) -> None:

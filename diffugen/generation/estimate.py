@@ -67,7 +67,7 @@ def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[
         UserError: a prompt does not fit the model.
     """
     prompts = plan.prompts
-    if not is_here(config):
+    if not is_here(config.path, config.revision):
         reason = f"model.path {config.path!r} is not on this machine"
         return [*_disk(settings, prompts), f"time and memory: unknown, as {reason}"]
 
@@ -81,17 +81,30 @@ def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[
         return [*_disk(settings, prompts), f"time and memory: unknown, as {error}"]
     settings = with_model_defaults(settings, pipe)
     warn_of_foreign_size(settings, pipe)
-    lines = _disk(settings, prompts)
     for prompt in prompts:
         check_prompt(pipe, prompt, settings.attention.attend)
+    return measure(pipe, config, settings, plan)
+
+
+def measure(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig, plan: Plan, times: int = 1) -> list[str]:
+    """`estimate` with a pipeline that is loaded, its prompts checked and its settings complete.
+
+    Args:
+        pipe, config: the model.
+        settings: size, steps, batch size.
+        plan: the samples.
+        times: how often as many samples are generated.
+    """
+    prompts = plan.prompts
     trial = run_trial(pipe, plan, settings)
     first = next(iter(plan.variations.values()), None)
     num_steps = max(1, int(settings.num_inference_steps * (1 if first is None else first.strength)))
-    seconds = trial.total_seconds(len(prompts), num_steps)
-    lines.append(
+    seconds = trial.total_seconds(times * len(prompts), num_steps)
+    lines = [
+        *_disk(settings, prompts, times),
         f"time: about {_duration(seconds)} on {trial.device} for generating (measured: {trial.step_seconds:.2g} s for "
-        f"a step of {trial.batch_size}, {trial.other_seconds:.2g} s beside the steps)"
-    )
+        f"a step of {trial.batch_size}, {trial.other_seconds:.2g} s beside the steps)",
+    ]
     if trial.peak_bytes is not None:
         return [*lines, f"GPU memory: {_size(trial.peak_bytes)} at {trial.batch_size} images at a time (measured)"]
     weights, activations = memory_bytes(pipe, config, settings)
@@ -102,10 +115,10 @@ def estimate(config: ModelConfig, settings: GenerateConfig, plan: Plan) -> list[
     ]
 
 
-def _disk(settings: GenerateConfig, prompts: Sequence[Prompt]) -> list[str]:
+def _disk(settings: GenerateConfig, prompts: Sequence[Prompt], times: int = 1) -> list[str]:
     if settings.height is None or settings.width is None:
         return ["disk: unknown, as the size is the model's own"]
-    size = _size(disk_bytes(settings, prompts))
+    size = _size(times * disk_bytes(settings, prompts))
     return [f"disk: about {size} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"]
 
 
@@ -184,15 +197,21 @@ def run_trial(pipe: Pipeline, plan: Plan, settings: GenerateConfig) -> Trial:
     )
 
 
-def is_here(config: ModelConfig) -> bool:
-    """Whether the model is on this machine: as a folder, a file, or in the hub's cache."""
-    if Path(config.path).expanduser().exists():
+def is_here(model: str, revision: str | None = None, file: str = "model_index.json") -> bool:
+    """Whether a model is on this machine: as a folder, a file, or in the hub's cache.
+
+    Args:
+        model: path or hub id.
+        revision: of the hub's.
+        file: what its repository has.
+    """
+    if Path(model).expanduser().exists():
         return True
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return isinstance(try_to_load_from_cache(config.path, "model_index.json", revision=config.revision), str)
+        return isinstance(try_to_load_from_cache(model, file, revision=revision), str)
     except HFValidationError:  # no hub id
         return False
 

@@ -105,7 +105,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     if dry_run:
         from diffugen.generation.estimate import estimate
 
-        print_plan(plan, config)
+        print(*plan.describe(config.generate), sep="\n")
         print("estimates:", *estimate(config.model, config.generate, plan), sep="\n  ")
         return
 
@@ -228,25 +228,6 @@ def _check_learned_tokens(model: ModelConfig, plan: Plan) -> None:
                     f"setting 'model.embeddings': token {token!r} of {path} is in no prompt; write it "
                     "into a phrase of prompts.objects or remove the file"
                 )
-
-
-def print_plan(plan: Plan, config: DatasetConfig) -> None:
-    """Print the prompts with their objects, and the numbers of images and objects."""
-    for sample in plan.samples:
-        objects = ", ".join(f"{phrase.text} -> {phrase.class_name}" for phrase in sample.prompt.objects)
-        parent = ""
-        if (item := plan.variations.get(sample.name)) is not None:
-            target = "" if item.target is None else f", object {item.target}"
-            parent = f"    from {item.source.image}{target}"
-        print(f"{sample.prompt.text}    [{objects or 'no objects'}]{parent}")
-    counts = Counter(phrase.class_name for sample in plan.samples for phrase in sample.prompt.objects)
-    height, width = config.generate.height, config.generate.width
-    num_texts = len({sample.prompt.text for sample in plan.samples})
-    size = f"images of {width}x{height} pixels" if width and height else "images of the model's own size"
-    size = "images of the sources' sizes" if config.task.kind == "inpaint" else size
-    print(f"\n{len(plan.samples)} {size}, {num_texts} different prompts")
-    print("objects: " + ", ".join(f"{name} {counts[name]}" for name in plan.class_names))
-    print(f"images without objects: {sum(not sample.prompt.objects for sample in plan.samples)}")
 
 
 def _print_summary(samples: Sequence[Sample], out: Path) -> None:

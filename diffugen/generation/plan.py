@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,38 @@ class Plan:
     @property
     def prompts(self) -> list[Prompt]:
         return [sample.prompt for sample in self.samples]
+
+    def describe(self, settings: GenerateConfig, max_prompts: int | None = None) -> list[str]:
+        """Lines with the prompts and their objects, and the numbers of images and objects.
+
+        Args:
+            settings: with the size of the images.
+            max_prompts: how many prompts are shown; None: all.
+        """
+        lines = []
+        for sample in self.samples[:max_prompts]:
+            objects = ", ".join(f"{phrase.text} -> {phrase.class_name}" for phrase in sample.prompt.objects)
+            parent = ""
+            if (item := self.variations.get(sample.name)) is not None:
+                target = "" if item.target is None else f", object {item.target}"
+                parent = f"    from {item.source.image}{target}"
+            lines.append(f"{sample.prompt.text}    [{objects or 'no objects'}]{parent}")
+        counts = Counter(phrase.class_name for sample in self.samples for phrase in sample.prompt.objects)
+        num_texts = len({prompt.text for prompt in self.prompts})
+        return [
+            *lines,
+            "",
+            f"{len(self.samples)} {self._size(settings)}, {num_texts} different prompts",
+            "objects: " + ", ".join(f"{name} {counts[name]}" for name in self.class_names),
+            f"images without objects: {sum(not sample.prompt.objects for sample in self.samples)}",
+        ]
+
+    def _size(self, settings: GenerateConfig) -> str:
+        if self.variations and all(item.task == "inpaint" for item in self.variations.values()):
+            return "images of the sources' sizes"
+        if settings.height is None or settings.width is None:
+            return "images of the model's own size"
+        return f"images of {settings.width}x{settings.height} pixels"
 
 
 def plan_samples(

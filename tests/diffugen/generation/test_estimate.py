@@ -99,7 +99,7 @@ def test_prompts_that_do_not_fit_are_found_before_anything_runs(tiny_pipeline_di
 @pytest.mark.parametrize("path", ["somebody/some_model", "./gone", "no hub id at all"])
 def test_a_model_that_is_not_here_is_not_fetched(path: str) -> None:
     config = ModelConfig(path=path)
-    assert not is_here(config)
+    assert not is_here(config.path)
     disk, rest = estimate(config, SETTINGS, plan_of(PROMPTS))
     assert disk.startswith("disk: about ")
     assert rest == f"time and memory: unknown, as model.path {path!r} is not on this machine"
