@@ -348,7 +348,11 @@ def test_mutated_configs_are_accepted_or_refused_in_sentences(kind: str, data: s
     path = tmp_path / "config.json"
     path.write_text(data.draw(mutated(kind)), encoding="utf-8", errors="surrogatepass")
     override = data.draw(st.none() | st.builds("{}={}".format, st.sampled_from(NAMES), st.text(max_size=6)))
-    overrides = [] if override is None else [override]
+    check_refused(kind, path, [] if override is None else [override])
+
+
+def check_refused(kind: str, path: Path, overrides: list[str]) -> None:
+    """Read a config as the command does; where it is refused, the sentences are short and name no class of ours."""
     try:
         if kind == "loop":
             load_run_config(path, overrides)
@@ -359,6 +363,22 @@ def test_mutated_configs_are_accepted_or_refused_in_sentences(kind: str, data: s
     except UserError as error:
         for line in getattr(error, "mistakes", (str(error),)):
             assert len(line) < 1000 and not CLASS_NAMES.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", line)), line
+
+
+keys = st.lists(st.sampled_from(NAMES) | st.text(max_size=6) | st.integers(0, 9).map(str), min_size=1, max_size=3)
+odd_values = st.sampled_from(["1" * 5000, "[" * 100_000, "NaN", "-Infinity", '{"a": 1, "a": 2}', '"\\ud800"', "", "~x"])
+overrides = st.builds(
+    "{}{}".format, keys.map(".".join), (st.text(max_size=6) | anything.map(json.dumps) | odd_values).map("={}".format)
+)
+
+
+@pytest.mark.parametrize("kind", BASES)
+@mutating
+@given(data=st.data())
+def test_any_overrides_are_accepted_or_refused_in_sentences(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(data.draw(st.sampled_from(BASES[kind]))), encoding="utf-8")
+    check_refused(kind, path, data.draw(st.lists(overrides, min_size=1, max_size=3)))
 
 
 @pytest.mark.parametrize(

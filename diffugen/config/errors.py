@@ -142,7 +142,7 @@ def _sentences(problems: Sequence[Any], schema: type[BaseModel], values: Any, su
     given: dict[str, Any] = {}
     for problem in problems:
         location = _location(problem["loc"], values, keep_last=problem["type"] == "missing")
-        key = ".".join(location) or "config"
+        key = _dotted(location) or "config"
         if problem["type"] in _WANTED:
             wanted.setdefault(key, []).append(_wanted(problem))
             given[key] = problem["input"]
@@ -162,13 +162,13 @@ def _wanted(problem: Any) -> str:
     return _WANTED[problem["type"]].format(**plain)
 
 
-def _broken_rules(problem: Any, location: list[str], key: str) -> Iterator[str]:
+def _broken_rules(problem: Any, location: Location, key: str) -> Iterator[str]:
     cause = problem["ctx"]["error"]
     if not isinstance(cause, SettingError | SettingErrors):
         yield f"setting {key!r}: {cause}"
         return
     for error in cause.errors if isinstance(cause, SettingErrors) else [cause]:
-        yield f"setting {'.'.join([*location, error.key])!r} {error.message}"
+        yield f"setting {_dotted([*location, error.key])!r} {error.message}"
 
 
 def _wrong_tag(problem: Any, key: str) -> str:
@@ -180,16 +180,29 @@ def _wrong_tag(problem: Any, key: str) -> str:
     return f"setting {name!r} is {_shown(details['tag'])}, but must be one of {details['expected_tags']}"
 
 
-def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool = False) -> list[str]:
+Location = Sequence[int | str]
+"""Keys of groups, which may look like numbers or have dots of their own, and indices of lists."""
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(map(str, location))
+
+
+def _names(location: Location) -> list[str]:
+    """A location without the indices of lists."""
+    return [part for part in location if isinstance(part, str)]
+
+
+def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool = False) -> list[int | str]:
     """pydantic's location without the names of types that it adds for unions."""
-    location = []
+    location: list[int | str] = []
     for depth, part in enumerate(parts):
         is_key = isinstance(values, Mapping) and part in values
         is_index = isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
         if is_key or is_index:
             values = values[part]
         if is_key or is_index or (keep_last and depth == len(parts) - 1):
-            location.append(str(part))
+            location.append(part)
     return location
 
 
@@ -205,12 +218,12 @@ def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[t
     for *group, name in filter(None, paths):
         owner = values
         for part in group:
-            owner = owner[int(part) if isinstance(owner, list) else part]
-        models = _models_at(schema, [part for part in group if not part.isdigit()])
+            owner = owner[part]
+        models = _models_at(schema, _names(group))
         known = [model.model_fields[name] for model in models if name in model.model_fields]
         unknown = problem["type"] == "extra_forbidden"
         if isinstance(owner, dict) and (unknown or (known and not any(field.is_required() for field in known))):
-            yield ".".join([*group, name]), owner, name  # a name may have dots of its own
+            yield _dotted([*group, name]), owner, name  # a name may have dots of its own
 
 
 def _shown(value: Any) -> str:
@@ -219,17 +232,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "..."
 
 
-def _unknown(location: list[str], schema: type[BaseModel]) -> tuple[str, str]:
+def _unknown(location: Location, schema: type[BaseModel]) -> tuple[str, str]:
     """What to do about an unknown setting, and the key of the setting that was probably meant."""
-    key = ".".join(location)
-    *group, name = [part for part in location if not part.isdigit()]
+    key = _dotted(location)
+    *group, name = _names(location)
     for model in _models_at(schema, group):
         if name in (renamed := getattr(model, "renamed", {})):
             return f"setting {key!r} {renamed[name]}", ""
     known = list(_known_settings(schema))
     here = [path[-1] for path in known if path[:-1] == tuple(group)]
     if near := difflib.get_close_matches(name, here, n=1):
-        return f"unknown setting {key!r}; did you mean {near[0]!r}?", ".".join([*location[:-1], near[0]])
+        return f"unknown setting {key!r}; did you mean {near[0]!r}?", _dotted([*location[:-1], near[0]])
     by_name = {path[-1]: ".".join(path) for path in known}
     if near := difflib.get_close_matches(name, by_name, n=1):
         return f"unknown setting {key!r}; did you mean {by_name[near[0]]!r}?", by_name[near[0]]

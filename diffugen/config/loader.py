@@ -229,22 +229,35 @@ def _group(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def apply_override(values: Any, override: str) -> None:
     """Change a setting by `dotted.key=value`, see `load_config`."""
     key, separator, text = override.partition("=")
-    if not separator or not all(key.split(".")):
+    parts = key.split(".")
+    if not separator or not all(parts):
         raise UserError(f"--set {override!r} must have the form dotted.key=value")
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text, object_pairs_hook=_group)
+    except UserError:
+        raise
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, too deep
         value = text
-    value = _typed(value)
-    *parents, last = key.split(".")
-    for name in parents:
-        values = values.setdefault(name, {}) if isinstance(values, dict) else values[_index(values, name, override)]
-    values[last if isinstance(values, dict) else _index(values, last, override)] = value
+    while True:
+        name, parts = _next_key(values, parts)
+        place = name if isinstance(values, dict) else _index(values, name, override)
+        if not parts:
+            values[place] = _typed(value)
+            return
+        values = values.setdefault(place, {}) if isinstance(values, dict) else values[place]
+
+
+def _next_key(values: Any, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The key of a group that a dotted key begins with, and the rest; a key that is there may have dots of its own."""
+    for end in range(len(parts), 1, -1):
+        if isinstance(values, dict) and (name := ".".join(parts[:end])) in values:
+            return name, parts[end:]
+    return parts[0], parts[1:]
 
 
 def _index(values: Any, name: str, override: str) -> int:
     if not isinstance(values, list):
         raise UserError(f"--set {override!r}: what stands before {name!r} is not a group of settings")
-    if not name.isdecimal() or int(name) >= len(values):
+    if name not in map(str, range(len(values))):
         raise UserError(f"--set {override!r}: {name!r} must be an index below {len(values)}")
     return int(name)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, Strict, load_config, validate
-from diffugen.config.settings import DatasetPromptsConfig, DetectorConfig, GenerateConfig, ModelConfig, PromptsConfig
+from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig
 from diffugen.errors import UserError, UserErrors
 
 ROOT = Path(__file__).parents[3]
@@ -59,10 +59,6 @@ def dataset(**changes: Any) -> dict[str, Any]:
         "attributes": {"place": ["in a city", ""]},
     }
     return {"model": {"path": "some/hub-id"}, "prompts": prompts, "num_images": 8} | changes
-
-
-def prompts(**changes: Any) -> dict[str, Any]:
-    return dataset()["prompts"] | changes
 
 
 def test_a_good_config_loads(tmp_path: Path) -> None:
@@ -150,23 +146,6 @@ def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("name=y", ("y", 3, 5)),
-        ("name=a=b", ("a=b", 3, 5)),
-        ('name="7"', ("7", 3, 5)),
-        ("main.width=9", ("x", 9, 5)),
-        ("parts.0.width=9", ("x", 3, 9)),
-        ('parts.0={"width": 8}', ("x", 3, 8)),
-    ],
-)
-def test_overrides(tmp_path: Path, override: str, expected: tuple[str, int, int]) -> None:
-    path = write(tmp_path, {"name": "x", "parts": [{"width": 5}]})
-    config = load_config(path, Whole, [override])
-    assert (config.name, config.main.width, config.parts[0].width) == expected
-
-
 def test_comments_and_the_name_of_the_schema_are_passed_over(tmp_path: Path) -> None:
     text = '{"$schema": "x.json", "//": "a", "// name": "b", "//": "c", "name": "x", "main": {"//": [1], "width": 4}}'
     config = load_config(write(tmp_path, text), Whole)
@@ -221,60 +200,6 @@ def test_settings_of_earlier_versions_are_named_with_what_became_of_them() -> No
     )
 
 
-@pytest.mark.parametrize(
-    "templates",
-    [
-        ["a {thing}", "the {thing}"],
-        {"a {thing}": 1, "the {thing}": 1},
-        [{"text": "a {thing}"}, "the {thing}"],
-    ],
-)
-def test_templates_are_texts_or_a_map_to_weights(templates: Any) -> None:
-    config = validate({"templates": templates, "objects": {"thing": {"car": "car"}}}, PromptsConfig)
-    assert config.texts == ["a {thing}", "the {thing}"]
-    assert {template.weight for template in config.templates} == {1.0}
-    assert config.objects == {"thing": {"car": ("car",)}}
-    assert validate(config.model_dump(mode="json"), PromptsConfig) == config
-
-
-def test_templates_and_common_attributes_have_defaults() -> None:
-    alone = validate({"objects": {"rare": {"piano": "piano"}}}, PromptsConfig)
-    assert alone.texts == ["a photo of a {rare} {place} {time}", "a photo {place} {time}"]
-    both = validate({"objects": {"rare": {"piano": "piano"}, "common": {"car": "car"}}}, PromptsConfig)
-    assert [template.weight for template in both.templates] == [5, 3, 2]
-    assert set(both.attributes) == {"place", "time"}
-    own = validate({"templates": ["a {place}"], "attributes": {"place": ["here"]}}, PromptsConfig)
-    assert own.attributes == {"place": ("here",)}
-    taken = validate({"templates": ["a {place}"], "objects": {"place": {"town": "town"}}}, PromptsConfig)
-    assert taken.attributes == {}
-
-
-def test_the_last_override_wins_and_null_is_null(tmp_path: Path) -> None:
-    path = write(tmp_path, {"name": "x", "note": "n"})
-    config = load_config(path, Whole, ["main.width=4", "main.width=5", "note=null"])
-    assert (config.main.width, config.note) == (5, None)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("name", "--set 'name' must have the form dotted.key=value"),
-        ("=3", "must have the form dotted.key=value"),
-        ("main..width=3", "must have the form dotted.key=value"),
-        ("name.first=3", "what stands before 'first' is not a group of settings"),
-        ("parts.7.width=3", "'7' must be an index below 1"),
-        ("parts.x=3", "'x' must be an index below 1"),
-        ("main.widht=3", "unknown setting 'main.widht'; did you mean 'width'?"),
-        ("main.width=-1", "setting 'main.width' is -1, but must be at least 1"),
-    ],
-)
-def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
-    path = write(tmp_path, {"name": "x", "parts": [{"width": 5}]})
-    with pytest.raises(UserError) as caught:
-        load_config(path, Whole, [override])
-    assert message in str(caught.value)
-
-
 def test_paths_are_relative_to_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs").mkdir()
     path = write(tmp_path / "configs", {"name": "x", "main": {"photo": "../photos/a.png"}})
@@ -313,112 +238,6 @@ def test_configs_cannot_be_changed() -> None:
         config.height = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"templates": []}, "setting 'templates': tuple should have at least 1 item|setting 'templates'"),
-        (
-            {"templates": [{"text": "a {rare} {common} {plce}"}]},
-            r"'templates.0' has the slot \{plce\}, which is in neither .*; did you mean \{place\}\?",
-        ),
-        (
-            {"templates": [{"text": "a {rare} {common} {place} {zzz}"}]},
-            r"slot \{zzz\}.*; add it to one of them",
-        ),
-        (
-            {"templates": [{"text": "a {rare} {common} {place"}]},
-            "'templates.0' is .* a brace belongs to no slot",
-        ),
-        (
-            {"templates": [{"text": "a {rare} {place}"}]},
-            r"'objects.common' is in no template; write \{common\} in one",
-        ),
-        ({"templates": [{"text": "a {rare} {common}"}]}, "'attributes.place' is in no template"),
-        (
-            {"templates": [{"text": "a {rare} {common} {place}", "weight": 0}]},
-            "'templates.0.weight' is 0, but must be greater than 0",
-        ),
-        (
-            {"templates": [{"text": "a {common} {common} {common} {rare} {place}"}]},
-            r"'templates.0' has the slot \{common\} 3 times, but objects.common has fewer classes",
-        ),
-        ({"templates": [{"text": "a {rare} {rare} {rare} {common} {place}"}]}, r"slot \{rare\} 3 times"),
-        (
-            {"attributes": {"place": {"here": 1, "there": 0}}},
-            "'attributes.place.there' has weight 0.0; weights must",
-        ),
-        ({"attributes": {"place": {"here": -2}}}, "'attributes.place.here' has weight -2.0"),
-        ({"attributes": {"place": []}}, "'attributes.place' has no values"),
-        ({"attributes": {"place": {}}}, "'attributes.place' has no values"),
-        (
-            {"attributes": {"place": ["a", "a"]}},
-            "'attributes.place' has the value 'a' twice; .* a map of weights",
-        ),
-        (
-            {"attributes": {"place": ["a", 3]}},
-            "setting 'attributes.place.1' is 3, but must be a text",
-        ),
-        (
-            {"attributes": {"place": {"a": "much"}}},
-            "setting 'attributes.place.a' is \"much\", but must be a number",
-        ),
-        (
-            {"attributes": {"place": ["{rare}"]}},
-            "'attributes.place.0' is '{rare}', but slots are filled in templates",
-        ),
-        ({"attributes": {"place": ["x"], "rare": ["y"]}}, "'attributes.rare' has the name of an object slot"),
-        (
-            {"objects": {"rare": {"piano": []}, "common": {"car": ["car"]}}},
-            "'objects.rare.piano' has no phrases",
-        ),
-        (
-            {"objects": {"rare": {"piano": ["p", " "]}, "common": {"car": ["car"]}}},
-            "'objects.rare.piano.1' is empty",
-        ),
-        ({"objects": {"rare": {}, "common": {"car": ["car"]}}}, "'objects.rare' has no classes"),
-        (
-            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": ["car"], "tent": ["car"]}}},
-            "'objects.common' has the phrase 'car' twice",
-        ),
-        (
-            {"objects": {"rare": {"piano": ["p"]}, "common": {"car": 3}}},
-            "'objects.common.car' is 3, but must be a list",
-        ),
-    ],
-)
-def test_rules_of_prompts(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        validate(prompts(**change), DatasetPromptsConfig)
-
-
-def test_rules_of_prompts_give_the_whole_path_in_a_larger_config() -> None:
-    values = dataset(prompts=prompts(attributes={"place": {"here": -1}}))
-    with pytest.raises(UserError, match="^setting 'prompts.attributes.place.here' has weight"):
-        validate(values, DatasetConfig)
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (["piano", "car"], "^setting 'classes' lacks 'tent', which prompts.objects asks for; add it$"),
-        (["piano", "car", "tent", "car"], "^setting 'classes' lists 'car' twice"),
-    ],
-)
-def test_classes_and_prompts_must_agree(classes: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        validate(dataset(classes=classes), DatasetConfig)
-
-
-def test_classes_choose_the_order_of_ids() -> None:
-    config = validate(dataset(classes=["tent", "piano", "car"]), DatasetConfig)
-    assert config.class_names == ("tent", "piano", "car")
-
-
-def test_classes_that_no_prompt_draws_keep_their_ids() -> None:
-    config = validate(dataset(classes=["dog", "tent", "piano", "car"]), DatasetConfig)
-    assert config.class_names == ("dog", "tent", "piano", "car")
-
-
 def test_the_schema_describes_every_setting() -> None:
     schema = DatasetConfig.model_json_schema()
     for definition in schema["$defs"].values():
@@ -430,18 +249,6 @@ def test_one_gpu_may_be_given_as_its_number() -> None:
     assert DetectorConfig(device=1) == DetectorConfig(device="1")  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         DetectorConfig(device=True)  # type: ignore[arg-type]
-
-
-def test_paths_of_overrides_are_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "configs").mkdir()
-    path = write(tmp_path / "configs", dataset())
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
-    overrides = ["model.path=here", 'model.embeddings=["a.safetensors", "~/b.safetensors"]']
-    model = load_config(path, DatasetConfig, overrides).model
-    assert model.path == str(tmp_path.resolve() / "here")
-    assert model.embeddings == (tmp_path.resolve() / "a.safetensors", Path.home() / "b.safetensors")
-    assert type(load_config(path, DatasetConfig, ["model.path=some/hub-id"]).model.path) is str
 
 
 @pytest.mark.parametrize(
