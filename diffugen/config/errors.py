@@ -206,7 +206,7 @@ def _location(parts: tuple[int | str, ...], values: Any, keep_last: bool = False
     return location
 
 
-def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[tuple[str, dict[Any, Any], int | str]]:
     """The key of what a problem is about, its group and its name there, where the rest can be judged without it."""
     if problem["type"] in ("extra_forbidden", *_SCALAR_ERRORS):
         paths = [_location(problem["loc"], values)]

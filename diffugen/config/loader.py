@@ -247,7 +247,7 @@ def apply_override(values: Any, override: str) -> None:
         values = values.setdefault(place, {}) if isinstance(values, dict) else values[place]
 
 
-def _next_key(values: Any, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
+def _next_key(values: Any, parts: list[str]) -> tuple[str, list[str]]:
     """The key of a group that a dotted key begins with, and the rest; a key that is there may have dots of its own."""
     for end in range(len(parts), 1, -1):
         if isinstance(values, dict) and (name := ".".join(parts[:end])) in values:
