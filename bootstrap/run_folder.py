@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap.config import LEFT_TO_MODEL
-from diffugen.config.errors import first_difference
+from diffugen.config.content import fingerprints, first_change, renamed
 from diffugen.config.loader import Strict, validate
 from diffugen.errors import UserError
 from diffugen.files import locked, read_json, sha256_of, write_json
@@ -213,22 +213,23 @@ class RunFolder:
     def resumed(self, config: AnyConfig) -> AnyConfig:
         """The config, with what it left to the model as it was when the run was started.
 
-        A folder that holds results resumes only with the config that it was started with. Only how long the loop goes
-        on may change (`LENGTH_SETTINGS`): a finished run can be prolonged.
+        A folder that holds results resumes only with the config that it was started with. Paths count by their content,
+        so the run and its inputs may be moved. How long the loop goes on may change (`LENGTH_SETTINGS`).
 
         Raises:
-            UserError: a setting differs; the message names it with both values. Or the run's config.json is damaged.
+            UserError: a setting differs, or the content of a path; the message names it. Or the run's config.json is
+                damaged.
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return config
-        started_with = self._started_with()
+        started_with, content = self._started_with()
         now = config.model_dump(mode="json")
         for path in LEFT_TO_MODEL:
             _fill(now, started_with, path.split("."))
-        difference = first_difference(_without_length(started_with), _without_length(now))
-        if difference is not None:
+        change = first_change(_without_length(started_with), _without_length(now), content)
+        if change is not None:
             raise UserError(
-                f"{difference} since run folder {self.path} was started; change it back to resume, "
+                f"{change} since run folder {self.path} was started; change it back to resume, "
                 "or give another folder with --out"
             )
         return validate(now, type(config), where=f"the config of {self.path}")
@@ -236,30 +237,43 @@ class RunFolder:
     def write_config(self, config: Strict, *, weights: Path) -> None:
         """Record the resolved config, and what else the results depend on."""
         values = config.model_dump(mode="json")
-        if self.config.is_file() and _without_length(self._started_with()) == _without_length(values):
-            if self._started_with() != values:  # prolonged; the versions stay those that the run was started with
-                write_json(self.config, {**read_json(self.config), "config": values})
-            return
+        if self.config.is_file():
+            started_with, content = self._started_with()
+            if first_change(_without_length(started_with), _without_length(values), content) is None:
+                values = renamed(values, started_with, content)
+                if started_with != values:  # prolonged; the versions stay those that the run was started with
+                    write_json(self.config, {**read_json(self.config), "config": values})
+                return
         versions = {name: _version(name) for name in PACKAGES}
         record = {
             "config": values,
+            "content": fingerprints(values),
             "seed": getattr(config, "seed", None),
             "versions": {"python": platform.python_version(), **versions},
             "sha256": {"detector.base_weights": sha256_of(weights)},
         }
         write_json(self.config, record)
 
-    def _started_with(self) -> dict[str, Any]:
+    def name_of_model(self, path: str) -> str:
+        """The model as samples record it: by its path when the run was started, wherever it lies now."""
+        if not self.config.is_file():
+            return path
+        started_with, content = self._started_with()
+        return renamed(path, started_with.get("model", {}).get("path"), content, "model.path")
+
+    def _started_with(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The config that the run was started with, and the fingerprints of its paths."""
         try:
-            values = read_json(self.config)["config"]
-        except (ValueError, TypeError, KeyError) as error:
+            record = read_json(self.config)
+            values, content = record["config"], record.get("content", {})  # version 0.1 recorded none
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(
                 f"{self.config} is damaged ({reason}); restore it from a copy, or give another folder with --out"
             ) from None
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(content, dict):
             raise UserError(f"{self.config} is damaged; restore it from a copy, or give another folder with --out")
-        return values
+        return values, content
 
 
 LENGTH_SETTINGS = ("num_rounds", "patience")

@@ -28,7 +28,7 @@ from bootstrap.labelers import (
 from bootstrap.measures.round import flatten
 from bootstrap.prompts import round_prompts
 from bootstrap.row import AGREEMENT, IMAGE_AGREEMENT
-from bootstrap.run_folder import RoundFolder, derive_seed, promoted_round, promoted_rounds
+from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
 from bootstrap.training_set import choose_validation, relabels_earlier, validation_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
 from diffugen.detector.training import finetune
@@ -64,7 +64,7 @@ class Generated:
 
 def generate(context: RoundContext, pipe: Pipeline) -> Generated:
     """Generate the round's images with heatmaps, label them by attention meanwhile, and read the pool's photos."""
-    config, plan = context.config, plan_round(context, model_name(pipe))
+    config, plan = context.config, plan_round(context, model_name(context.run, pipe))
     labels: dict[str, EncodedLabels] = {}
     if context.folder.samples.is_file():  # labelled already: nothing but lost files is generated
         generate_batches(pipe, plan, config.generate)
@@ -103,14 +103,14 @@ def read_pool(context: RoundContext, pipe: Pipeline) -> list[Sample]:
     pool, first, folder = context.config.pool, context.run.round(0), context.folder
     assert pool is not None
     attention = context.config.generate.attention.model_copy(update={"presence": pool.presence})
-    photos = read_photos(pipe, pool.folder, pool.prompts, attention, first.path, model=model_name(pipe))
+    photos = read_photos(pipe, pool.folder, pool.prompts, attention, first.path, model=model_name(context.run, pipe))
     named = [replace(photo, name=f"{folder.prefix}{photo.name}") for photo in photos]
     return named if folder == first else [_linked(photo, folder) for photo in named]
 
 
-def model_name(pipe: Pipeline) -> str:
+def model_name(run: RunFolder, pipe: Pipeline) -> str:
     """What is recorded as a generated image's model."""
-    return str(pipe.name_or_path)
+    return run.name_of_model(str(pipe.name_or_path))
 
 
 def _linked(photo: Sample, folder: RoundFolder) -> Sample:

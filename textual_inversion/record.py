@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffugen.config.errors import first_difference
+from diffugen.config.content import fingerprints, first_change
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.errors import UserError
 from diffugen.files import read_json
@@ -16,13 +16,15 @@ RECORD_FILE = "concept.json"
 
 
 def make_record(config: ConceptConfig, model: ModelConfig, attention: AttentionConfig, seed: int) -> dict[str, Any]:
-    """Everything that decides the result. Photos count by their bytes: a folder that moved is the same."""
+    """Everything that decides the result. Photos and models count by their content: what was moved is the same."""
+    settings = {"model": model.model_dump(mode="json", exclude={"device", "low_memory"})}
     return {
         "concept": config.model_dump(mode="json", exclude={"photos"}),
         "photos": digest(find_photos(config.photos)),
         "attention": attention.model_dump(mode="json", include={"blocks", "factors"}),
         "seed": seed,
-        "model": model.model_dump(mode="json", exclude={"device", "low_memory"}),
+        **settings,
+        "content": fingerprints(settings),
     }
 
 
@@ -43,8 +45,13 @@ def check_same_concept(record: dict[str, Any], out: Path) -> None:
     path = out / RECORD_FILE
     if not path.exists():
         return
-    difference = first_difference(read_json(path), record)
-    if difference is not None:
+    before = read_json(path)
+    if before.get("photos") != record["photos"]:
+        change: str | None = "the content of setting 'concept.photos' changed"
+    else:
+        content = before.pop("content", {})  # version 0.1 recorded none
+        change = first_change(before, {name: value for name, value in record.items() if name != "content"}, content)
+    if change is not None:
         raise UserError(
-            f"{difference} since the concept in {str(out)!r} was begun; give another folder, or remove that one"
+            f"{change} since the concept in {str(out)!r} was begun; give another folder, or remove that one"
         )

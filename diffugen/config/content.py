@@ -38,28 +38,37 @@ def fingerprints(values: Any) -> dict[str, str]:
 
 
 def first_change(before: Any, now: Any, content: Mapping[str, str]) -> str | None:
-    """The first difference between two resolved configs, as `first_difference` has it; paths count by their content.
+    """The first difference between two resolved configs, as a sentence begins with it; paths count by their content.
 
     Args:
         before: the config that a folder was started with, as JSON.
         now: the config that it is to resume with.
         content: `fingerprints(before)` of then; a path that is not in it counts by its name.
     """
-    return first_difference(before, _renamed(now, before, content, ""))
+    difference = first_difference(before, renamed(now, before, content))
+    if difference is not None:
+        return difference
+    for key, path in _paths(now):
+        if key in content and fingerprint(Path(path)) != content[key]:
+            return f"the content of setting {key!r} ({path}) changed"
+    return None
 
 
-def _renamed(now: Any, before: Any, content: Mapping[str, str], key: str) -> Any:
-    """`now` with the names that its paths had, where their content is still the same."""
+def renamed(now: Any, before: Any, content: Mapping[str, str], key: str = "") -> Any:
+    """The config `now` with the names that its paths had `before`, where they still have the same content.
+
+    Args:
+        now, before, content: as for `first_change`.
+        key: dotted key of the two in their configs.
+    """
     if isinstance(now, dict) and isinstance(before, dict):
-        return {name: _renamed(value, before.get(name), content, _below(key, name)) for name, value in now.items()}
+        return {name: renamed(value, before.get(name), content, _below(key, name)) for name, value in now.items()}
     if isinstance(now, list) and isinstance(before, list):
         others = [*before, *[None] * len(now)]
-        return [_renamed(value, others[index], content, _below(key, index)) for index, value in enumerate(now)]
-    if key not in content or not _is_path(now):
+        return [renamed(value, others[index], content, _below(key, index)) for index, value in enumerate(now)]
+    if now == before or key not in content or not _is_path(now):
         return now
-    if fingerprint(Path(now)) == content[key]:
-        return before
-    return now if now != before else f"{now} with other content"
+    return before if fingerprint(Path(now)) == content[key] else now
 
 
 def _below(key: str, name: str | int) -> str:

@@ -228,7 +228,11 @@ def _removable(problem: Any, schema: type[BaseModel], values: Any) -> Iterator[t
 
 def _shown(value: Any) -> str:
     """A value as it would stand in the JSON file."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return shortened(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def shortened(text: str) -> str:
+    """A text as messages have it: its end is cut where it is long."""
     return text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "..."
 
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffugen.config.errors import SettingErrors, WrongType, find_mistakes
+from diffugen.config.errors import SettingErrors, WrongType, find_mistakes, shortened
 from diffugen.errors import UserError, raise_mistakes
 from diffugen.registered import CONFIGS, registered
 
@@ -86,9 +86,16 @@ def _typed(value: Any) -> Any:
 def _beside(folder: Path, path: str | Path) -> Path:
     """The absolute path of one that is given relative to a folder, or to somebody's home."""
     try:
-        return (Path(folder) / Path(path).expanduser()).resolve()
-    except (RuntimeError, ValueError, OSError) as error:  # an unknown user's home, a null byte, a loop of links
-        raise ValueError(f"{str(path)!r} is no path ({str(error).rstrip('.')}); give another") from None
+        resolved = (Path(folder) / Path(path).expanduser()).resolve()
+        resolved.exists()
+        return resolved
+    except (
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:  # an unknown user's home, a null byte, a loop of links, too long
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ValueError(f"{shortened(str(path))!r} is no path ({reason}); give another") from None
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
@@ -231,7 +238,7 @@ def apply_override(values: Any, override: str) -> None:
     key, separator, text = override.partition("=")
     parts = key.split(".")
     if not separator or not all(parts):
-        raise UserError(f"--set {override!r} must have the form dotted.key=value")
+        raise UserError(f"--set {shortened(override)!r} must have the form dotted.key=value")
     try:
         value = json.loads(text, object_pairs_hook=_group)
     except UserError:
@@ -257,7 +264,9 @@ def _next_key(values: Any, parts: list[str]) -> tuple[str, list[str]]:
 
 def _index(values: Any, name: str, override: str) -> int:
     if not isinstance(values, list):
-        raise UserError(f"--set {override!r}: what stands before {name!r} is not a group of settings")
+        raise UserError(
+            f"--set {shortened(override)!r}: what stands before {shortened(name)!r} is not a group of settings"
+        )
     if name not in map(str, range(len(values))):
-        raise UserError(f"--set {override!r}: {name!r} must be an index below {len(values)}")
+        raise UserError(f"--set {shortened(override)!r}: {shortened(name)!r} must be an index below {len(values)}")
     return int(name)

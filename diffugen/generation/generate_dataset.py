@@ -12,6 +12,7 @@ from diffugen.config.dataset import DatasetConfig, Txt2ImgConfig
 from diffugen.config.settings import ModelConfig
 from diffugen.errors import UserError
 from diffugen.files import locked, read_json, write_json
+from diffugen.generation.model_record import named_model, record_model
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
@@ -34,7 +35,7 @@ def make_plan(config: DatasetConfig, out: Path) -> Plan:
     """Everything that a config decides before the model is loaded.
 
     Raises:
-        UserError: the templates, the counts or the source do not go together.
+        UserError: the templates, the counts or the source do not go together, or `out` was begun with another model.
     """
     if not isinstance(config.task, Txt2ImgConfig):
         return _plan_variations(config, out)
@@ -45,7 +46,7 @@ def make_plan(config: DatasetConfig, out: Path) -> Plan:
         prompts,
         sample_seeds(len(prompts), config.seed, config.seed_range),
         config.generate,
-        model=config.model.model_dump(mode="json"),
+        model=named_model(out, config.model),
         splits=assign_splits(prompts, config.val_fraction, config.seed),
     )
 
@@ -82,7 +83,7 @@ def _plan_variations(config: DatasetConfig, out: Path) -> Plan:
         [item.prompt for item in variations],
         sample_seeds(len(variations), config.seed, config.seed_range),
         config.generate,
-        model=config.model.model_dump(mode="json"),
+        model=named_model(out, config.model),
         variations=variations,
         splits=[item.source.split or split for item, split in zip(variations, drawn, strict=True)],
     )
@@ -126,6 +127,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     plan = plan.made_with(config.generate)
     with locked(out):
         write_json(out / "config.json", config.model_dump(mode="json"))
+        record_model(out, config.model)
         found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
         samples = _filtered(plan, found, labeler.name, config.drop_duplicates)
         write_samples(out / "samples.jsonl", samples)
