@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +15,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
 from bootstrap.run_folder import RunFolder
+from diffugen.files import read_json
+from diffugen.images import write_png
 
 ROOT = Path(__file__).parents[1]
 
@@ -171,6 +176,40 @@ def test_a_changed_config_is_refused(
 ) -> None:
     arguments = [str(loop_inputs / "config.json"), "--out", str(finished_loop.path), "--set", "seed=4"]
     assert "setting 'seed' changed from 3 to 4" in error_of(arguments, capsys)
+
+
+def test_a_project_that_was_moved_goes_on_and_ends_the_same(
+    finished_loop: RunFolder, loop_inputs: Path, tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    run = moved_project(finished_loop, loop_inputs, tiny_pipeline_dir, tmp_path)
+    for path in run.round(1).path.iterdir():
+        if path.name not in ("images", "heatmaps", "parts"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert train_loop.main([str(tmp_path / "config.json"), "--out", str(run.path)]) == 0
+    assert decisions(run) == decisions(finished_loop)
+    assert read_json(run.config) == read_json(finished_loop.config)
+
+
+def test_other_photos_in_a_moved_project_are_named(
+    finished_loop: RunFolder,
+    loop_inputs: Path,
+    tiny_pipeline_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = moved_project(finished_loop, loop_inputs, tiny_pipeline_dir, tmp_path)
+    write_png(tmp_path / "photos" / "0.png", np.zeros((80, 112, 3), np.uint8))
+    sentence = error_of([str(tmp_path / "config.json"), "--out", str(run.path)], capsys)
+    assert "setting 'concept.0.photos' changed from" in sentence
+
+
+def moved_project(finished_loop: RunFolder, loop_inputs: Path, pipeline: Path, folder: Path) -> RunFolder:
+    """Copies of a run, of what it was started from and of its model, as if all had been moved."""
+    shutil.copytree(loop_inputs, folder, dirs_exist_ok=True)
+    shutil.copytree(pipeline, folder / "model")
+    values = read_json(folder / "config.json") | {"model": {"path": "model", "device": "cpu"}}
+    (folder / "config.json").write_text(json.dumps(values))
+    return RunFolder(Path(shutil.copytree(finished_loop.path, folder / "run")))
 
 
 def test_a_folder_in_use_is_refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap.run_folder import RunFolder, derive_seed
-from diffugen.config.loader import Strict
+from diffugen.config.loader import ConfigPath, Strict
 from diffugen.errors import UserError
 from diffugen.files import link_file, link_tree, read_json, write_json
 
@@ -24,6 +24,7 @@ class Length(Strict):
 
 class Settings(Strict):
     seed: int = 0
+    photos: ConfigPath = Path("/no/photos")
     inner: Inner = Inner()
     rounds: Length = Length()
 
@@ -55,12 +56,34 @@ def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> Non
         run.resumed(Settings(rounds=Length(num_images=50)))
 
 
+def test_a_run_resumes_with_inputs_that_were_moved_and_with_no_others(tmp_path: Path) -> None:
+    run, photos = RunFolder(tmp_path / "run"), tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"1")
+    run.write_config(Settings(photos=photos), weights=photos / "a.png")
+    run.round(0).path.mkdir(parents=True)
+    before = run.config.read_bytes()
+    moved = Settings(photos=photos.rename(tmp_path / "elsewhere"))
+    assert run.resumed(moved) == moved
+    run.write_config(moved, weights=tmp_path / "gone")
+    assert run.config.read_bytes() == before
+    run.write_config(Settings(photos=moved.photos, rounds=Length(num_rounds=5)), weights=tmp_path / "gone")
+    config = read_json(run.config)["config"]
+    assert config["photos"] == str(photos) and config["rounds"]["num_rounds"] == 5
+    (moved.photos / "a.png").write_bytes(b"2")
+    with pytest.raises(UserError, match="setting 'photos' changed from '.*photos' to '.*elsewhere' since"):
+        run.resumed(moved)
+    moved.photos.rename(photos)
+    with pytest.raises(UserError, match=r"the content of setting 'photos' \(.*photos\) changed since run folder"):
+        run.resumed(Settings(photos=photos))
+
+
 def test_the_record_of_a_run_has_config_seed_versions_and_weights(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     (tmp_path / "weights").write_bytes(b"1")
     run.write_config(Settings(seed=7), weights=tmp_path / "weights")
     record = read_json(run.config)
-    assert record["config"] == Settings(seed=7).model_dump()
+    assert record["config"] == Settings(seed=7).model_dump(mode="json")
     assert record["seed"] == 7
     assert record["versions"]["torch"] and record["versions"]["python"]
     assert len(record["sha256"]["detector.base_weights"]) == 64

@@ -1,6 +1,7 @@
 """Learning a concept end to end on a tiny pipeline."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,21 @@ def test_a_finished_concept_returns_at_once(
         learn_concept(config.model_copy(update={"steps": 3}), setup, out)
     with pytest.raises(UserError, match=r"setting 'seed' changed from 0 to 5"):
         learn_concept(config, replace(setup, seed=5), out)
+
+
+def test_a_concept_whose_model_and_photos_were_moved_is_the_same(tmp_path: Path, make_concept, setup: Setup) -> None:
+    config, out = make_concept(steps=2), tmp_path / "out"
+    path = learn_concept(config, setup, out, progress=False)
+    model = shutil.copytree(setup.model.path, tmp_path / "model")
+    photos = Path(shutil.copytree(config.photos, tmp_path / "moved"))
+    moved = replace(setup, model=setup.model.model_copy(update={"path": str(model)}))
+    assert learn_concept(config.model_copy(update={"photos": photos}), moved, out) == path
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"setting 'model\.path' changed from"):
+        learn_concept(config, moved, out)
+    next(photos.iterdir()).unlink()
+    with pytest.raises(UserError, match=r"the content of setting 'concept\.photos' changed since"):
+        learn_concept(config.model_copy(update={"photos": photos}), setup, out)
 
 
 def test_seeds_differ(tmp_path: Path, make_concept, setup: Setup) -> None:
