@@ -35,6 +35,8 @@ def write_example(name: str, folder: Path) -> Path:
     known = sorted(path.stem for path in source.glob("*.json"))
     if name not in known:
         raise UserError(f"--example {name!r} is none of the examples: {', '.join(known)}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give a folder")
     target = folder / f"{name}.json"
     if target.exists():
         raise UserError(f"{target} exists; remove it or give another folder")

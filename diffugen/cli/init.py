@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def _is_loop(path: Path) -> bool:
 
 
 def _tell(path: Path, command: str) -> None:
-    print(f"config: {path}\nnext:   diffugen {command} {path}")
+    print(f"config: {path}\nnext:   diffugen {command} {shlex.quote(str(path))}")
 
 
 def _request(arguments: argparse.Namespace) -> Request:
@@ -180,7 +181,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
     if request.photos is not None:
         from diffugen.images import list_images
 
-        if (count := len(list_images(request.photos))) < 4:
+        if (count := len(list_images(request.photos, captions=True))) < 4:
             notes.append(f"{count} photos are few; with 6 outlines were best (docs/concepts.md)")
         if arguments.word is None:
             notes.append("see concept.initializer_word: it should name something similar to the object")

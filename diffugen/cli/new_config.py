@@ -14,7 +14,7 @@ from typing import Any
 from diffugen.cli.model_facts import ModelFacts
 from diffugen.config.settings import DEFAULT_ATTRIBUTES
 from diffugen.errors import UserError
-from diffugen.images import list_images
+from diffugen.images import list_images, read_image
 from diffugen.prompts.prompt import words_of
 
 NUM_COMMON = 2
@@ -182,24 +182,20 @@ def _generate(request: Request) -> dict[str, Any]:
 
 
 def _photos(folder: Path) -> str:
-    """How many photos there are, of which formats and sizes."""
-    from PIL import Image
+    """How many photos there are, of which formats and sizes.
 
-    paths = list_images(folder)
+    Raises:
+        UserError: there is none, or one cannot be read.
+    """
+    paths = list_images(folder, what="PHOTOS", captions=True)
     formats = Counter(path.suffix.lstrip(".").lower() for path in paths)
-    sides = []
-    for path in paths:
-        try:
-            with Image.open(path) as photo:
-                sides.append(photo.size)
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue  # reading it will say what is wrong
+    sides = [read_image(path, "photo").shape[1::-1] for path in paths]
     areas = sorted(sides, key=lambda size: size[0] * size[1])
-    sizes = f", {_size(areas[0])}" + (f" to {_size(areas[-1])}" if areas[0] != areas[-1] else "") if areas else ""
+    sizes = f", {_size(areas[0])}" + (f" to {_size(areas[-1])}" if areas[0] != areas[-1] else "")
     return f"{len(paths)} photo{'s' * (len(paths) > 1)} ({', '.join(sorted(formats))}{sizes})"
 
 
-def _size(size_wh: tuple[int, int]) -> str:
+def _size(size_wh: Sequence[int]) -> str:
     return f"{size_wh[0]}x{size_wh[1]}"
 
 
