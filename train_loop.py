@@ -187,7 +187,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     run.write_config(config, weights=config.detector.base_weights)
     if pipe is not None and not concepts:
         return pipe, config
-    del pipe  # a GPU may not have room for it beside the one that learns
+    del pipe  # a GPU may not have room for it and the one that learns
     setup = Setup(model, config.generate, derive_seed(config.seed, "concept", 0))
     learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")

@@ -25,7 +25,7 @@ SEED_STRIDE = 10_000
 
 
 MAX_INSTANCES = 6
-"""Of a dataset's image: a caption that lists more is cut, and no image model tells them apart."""
+"""Of a dataset's image: a caption that lists more is cut, and no image model distinguishes them."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 python benchmarks/startup.py --json FILE [--repeats 5]
 
-CPU seconds are those of a process and its children, user and system: on a busy machine the clock tells more about the
+CPU seconds are those of a process and its children, user and system: on a busy machine the clock says more about the
 neighbours than about the command. Every repeat runs all commands one after the other, `import torch` among them. The
 medians are reported.
 """

@@ -29,7 +29,7 @@ from diffugen.prompts.prompt import ObjectPhrase, Prompt, words_of
 
 
 class Mask2FormerConfig(Strict):
-    """A Mask2Former that checks the detector too, in the classes that it can tell; of all others it says nothing."""
+    """A Mask2Former that checks the detector too, in the classes that it knows; it ignores all others."""
 
     renamed: ClassVar[Mapping[str, str]] = {"score_threshold": "was removed: it is 0.5, as Mask2Former's own"}
 
@@ -66,7 +66,7 @@ class FilterConfig(Strict):
 class VariationsConfig(Strict):
     """Further images of every round but the first: kept ones of earlier rounds drawn over, or with an object repainted.
 
-    The slots of its templates are filled by its attributes and by `prompts` of the loop, or tell of the source image
+    The slots of its templates are filled by its attributes and by `prompts` of the loop, or describe the source image
     as those of `diffugen generate` do.
     """
 

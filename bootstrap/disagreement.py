@@ -98,7 +98,7 @@ def judge_by_agreement(
         class_names: names of the class ids.
         config: `min_score` applies to attention, `MIN_DETECTOR_SCORE` to all others.
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
-        known_classes: by labeler, the classes that it can tell; a labeler that is not in it can tell all.
+        known_classes: by labeler, the classes that it knows; a labeler that is not in it knows all.
     """
     counted = above_threshold(labels, config)
     detector = counted["detector"]

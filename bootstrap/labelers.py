@@ -106,7 +106,7 @@ def detector_labeler(weights: Path, config: LoopConfig, score_threshold: float =
 
 
 def known_classes(labelers: Mapping[str, Labeler]) -> dict[str, Collection[str]]:
-    """By labeler, the classes that it can tell; a labeler that is not in it can tell all."""
+    """By labeler, the classes that it knows; a labeler that is not in it knows all."""
     return {name: one.known_classes for name, one in labelers.items() if isinstance(one, Mask2FormerLabeler)}
 
 

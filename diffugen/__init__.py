@@ -1,7 +1,6 @@
 """Labelled images from diffusion models.
 
-Nothing is reported to anybody: what libraries send home unless they are told not to is turned off here, before any of
-them is imported.
+Nothing is reported to anybody: what libraries send home by default is turned off here, before any of them is imported.
 """
 
 import os

@@ -84,7 +84,7 @@ def stores_as_it_is(path: Path) -> bool:
     """Whether OpenCV and ultralytics read the same pixels from a file as `decode`, so that a dataset may have a copy.
 
     They do for 8-bit PNG, JPEG, WebP and BMP files whose suffix says so, without transparency, frames, or a turn by
-    metadata. (They also write JPEG files anew that do not end with the end marker.)
+    metadata. (They also re-encode JPEG files that do not end with the end marker.)
 
     Raises:
         UserError: as `decode`.
@@ -270,7 +270,7 @@ def _deep_values(path: Path, image: Image.Image, raw: str) -> np.ndarray | None:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     if raw not in _OTHER_HALF:
         return None
-    # Pillow keeps the upper half of each value only; told of the other byte order, it keeps the lower half.
+    # Pillow keeps the upper half of each value only; given the other byte order, it keeps the lower half.
     upper = np.asarray(image)
     with _opened(path) as opened:
         again: Any = opened

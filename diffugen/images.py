@@ -32,7 +32,7 @@ def list_images(
 ) -> list[Path]:
     """The image files of a folder, by name, of every format that `read_image` reads.
 
-    What else the folder holds is told in one warning: other files by their suffixes, and sub-folders. Hidden files and
+    What else the folder holds is named in one warning: other files by their suffixes, and sub-folders. Hidden files and
     folders are passed over.
 
     Args:

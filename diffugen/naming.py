@@ -3,7 +3,7 @@
 a.png                         a
 a.png, a.jpg                  a_png, a_jpg
 day/a.png, night/a.png        day_a, night_a
-A.png, a.png                  A_png-28e6ae4e94cb22c2, a_png-7f07... (some file systems do not tell cases apart)
+A.png, a.png                  A_png-28e6ae4e94cb22c2, a_png-7f07... (some file systems ignore case)
 caf\\xe9.png (not UTF-8)       caf_xe9
 255 bytes                     its first bytes, then a digest of the path: 200 bytes in all
 """

@@ -17,7 +17,7 @@ _part: ContextVar[str] = ContextVar("part", default="")
 
 
 def say(text: str) -> None:
-    """Tell what goes on where no bar can: while something is loaded or checked. Goes to stderr, as bars do."""
+    """Print what is being done where no bar can: while something is loaded or checked. Goes to stderr, as bars do."""
     Bar.write(_titled(text), file=sys.stderr)
 
 

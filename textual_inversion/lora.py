@@ -1,4 +1,4 @@
-"""Cross-attention LoRA beside the token (peft), and its file."""
+"""Cross-attention LoRA trained with the token (peft), and its file."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def measure_truth(
 
     Returns:
         "test/..." as `flatten` has it, for the round's checkpoint;
-        "test/by_attribute": slot -> value -> scores, where the dataset's captions.jsonl tells attributes;
+        "test/by_attribute": slot -> value -> scores, where the dataset's captions.jsonl records attributes;
         "test/labels/detector/...": the checkpoint's labels at the threshold at which it would label the next round;
         "test/labels/attention/...": attention's labels, in round 0 (the model stays the same).
     """

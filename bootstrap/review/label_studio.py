@@ -152,7 +152,7 @@ def _mask(region: Mapping[str, Any], class_id: int, task: Mapping[str, Any], bef
     height, width = before.size_hw
     mask = filled(points * np.array([width / 100, height / 100]), before.size_hw)
     if not mask.any():
-        raise UserError(f"{_shown(task)} has a polygon that covers no pixel of the image; remove it or draw it anew")
+        raise UserError(f"{_shown(task)} has a polygon that covers no pixel of the image; remove it or draw it again")
     return mask
 
 
@@ -161,11 +161,11 @@ def _points(region: Mapping[str, Any], task: Mapping[str, Any]) -> np.ndarray:
     value = region.get("value")
     points = value.get("points") if isinstance(value, Mapping) else None
     if not isinstance(points, list) or not all(_is_point(point) for point in points):
-        raise UserError(f"{_shown(task)} has a polygon whose points are not all pairs of numbers; draw it anew")
+        raise UserError(f"{_shown(task)} has a polygon whose points are not all pairs of numbers; draw it again")
     if len(points) < 3:
-        raise UserError(f"{_shown(task)} has a polygon of {len(points)} points; remove it or draw it anew")
+        raise UserError(f"{_shown(task)} has a polygon of {len(points)} points; remove it or draw it again")
     if region.get("image_rotation"):
-        raise UserError(f"{_shown(task)} was drawn on a rotated image; turn it back and draw it anew")
+        raise UserError(f"{_shown(task)} was drawn on a rotated image; turn it back and draw it again")
     return np.array(points, np.float64)
 
 
@@ -201,7 +201,7 @@ def _class_id(region: Mapping[str, Any], class_names: Sequence[str], task: Mappi
 
 
 def name_of(task: Mapping[str, Any]) -> str:
-    """The sample that a task is about: its name, or that of its image's file; empty if neither is told."""
+    """The sample that a task is about: its name, or that of its image's file; empty if neither is given."""
     data = task.get("data")
     name, image = (data.get(key) if isinstance(data, Mapping) else None for key in ("name", "image"))
     if isinstance(name, str) and name:

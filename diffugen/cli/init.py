@@ -45,7 +45,7 @@ def add_init(commands: Any) -> None:
         action="append",
         default=[],
         metavar="A,B",
-        help="the object's class (default: the name of the folder), and common ones beside it",
+        help="the object's class (default: the name of the folder), and common ones next to it",
     )
     parser.add_argument("--model", metavar="MODEL", help=f"hub id, pipeline folder or .safetensors file; {TOY_HELP}")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="YOLOv8-seg weights to start from (loop)")
@@ -62,7 +62,7 @@ def _init(arguments: argparse.Namespace) -> None:
         from diffugen.cli.examples import write_example
 
         path = write_example(arguments.example[0], Path(arguments.example[1]))
-        _tell(path, COMMANDS["loop" if _is_loop(path) else "dataset"])
+        _print_next(path, COMMANDS["loop" if _is_loop(path) else "dataset"])
         return
     request = _request(arguments)
     out = arguments.out or Path(f"{request.name}.json")
@@ -71,7 +71,7 @@ def _init(arguments: argparse.Namespace) -> None:
     _write(arguments.kind, request, out)
     for note in _notes(arguments, request):
         print(f"note: {note}")
-    _tell(out, COMMANDS[arguments.kind])
+    _print_next(out, COMMANDS[arguments.kind])
 
 
 def _is_loop(path: Path) -> bool:
@@ -80,7 +80,7 @@ def _is_loop(path: Path) -> bool:
     return "detector" in read_config(path)
 
 
-def _tell(path: Path, command: str) -> None:
+def _print_next(path: Path, command: str) -> None:
     print(f"config: {path}\nnext:   diffugen {command} {shlex.quote(str(path))}")
 
 
@@ -122,7 +122,7 @@ def _toy_weights() -> Path:
 
 
 def _weights(given: Path | None, toy: Path | None) -> Path:
-    """The detector to start from: the one given, that of the toy model, or the only one that lies about."""
+    """The detector to start from: the one given, that of the toy model, or the only one found."""
     if given is not None:
         return given
     if toy is not None:
@@ -130,9 +130,9 @@ def _weights(given: Path | None, toy: Path | None) -> Path:
     found = sorted(path for folder in (Path(), Path("weights")) for path in folder.glob("*-seg.pt"))
     if len(found) == 1:
         return found[0]
-    lying = f" (found: {', '.join(map(str, found))})" if found else ""
+    others = f" (found: {', '.join(map(str, found))})" if found else ""
     raise UserError(
-        f"give the detector to start from with --weights{lying}: YOLOv8-seg weights such as ultralytics' yolov8n-seg.pt"
+        f"give the detector to start from with --weights{others}: YOLOv8-seg weights such as yolov8n-seg.pt"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a diffusion model from its small files, without loading it."""
+"""What is known about a diffusion model from its small files, without loading it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from diffugen.images import list_images, read_image
 from diffugen.prompts.prompt import words_of
 
 NUM_COMMON = 2
-"""Common classes beside the object: enough that a detector learns what the object is not."""
+"""Common classes in addition to the object: enough that a detector learns what the object is not."""
 
 WIDTH = 110
 

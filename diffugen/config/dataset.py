@@ -30,7 +30,7 @@ class VariationTask(Strict):
     """What tasks share that start from images which are there."""
 
     words: ClassMap = Field(
-        default={}, description="class -> the words for it, where no prompt of the source tells (default: its name)"
+        default={}, description="class -> the words for it, where no prompt of the source says (default: its name)"
     )
 
     @property
@@ -40,7 +40,7 @@ class VariationTask(Strict):
 
 
 class Img2ImgTask(VariationTask):
-    """Images drawn over others: another time, weather or place. All labels are attended anew."""
+    """Images drawn over others: another time, weather or place. All objects are labelled again."""
 
     kind: Literal["img2img"] = Field(description="the task")
     strength: float = Field(default=0.6, gt=0, le=1, description="share of the denoising steps; 1 ignores the source")
@@ -216,7 +216,7 @@ def _class_count_mistakes(config: DatasetConfig, cartesian: bool) -> Iterator[Se
 def task_mistakes(
     key: str, task: Txt2ImgConfig | Img2ImgTask | InpaintTask, templates: Iterable[str], prompts: PromptsConfig
 ) -> Iterator[SettingError]:
-    """What breaks the rules between a task and its templates: they may tell of a source image as far as there is one.
+    """What breaks the rules between a task and its templates: they may describe a source image as far as there is one.
 
     Args:
         key: of the list of templates.
@@ -231,7 +231,7 @@ def task_mistakes(
         wrong = ""
         if isinstance(task, Txt2ImgConfig) and reserved:
             wrong = (
-                f"has the slot {{{reserved[0]}}}, which tells of a source image; set task, or define the slot in "
+                f"has the slot {{{reserved[0]}}}, which describes a source image; set task, or define the slot in "
                 "prompts.attributes"
             )
         if isinstance(task, Img2ImgTask) and SOURCE in reserved and (num_objects or reserved.count(SOURCE) > 1):

@@ -26,7 +26,7 @@ from diffugen.registered import CONFIGS, registered
 class Strict(BaseModel):
     """Base of all configs: immutable, unknown keys refused, numbers finite.
 
-    `renamed` tells what became of settings of earlier versions: name -> what completes "setting '<key>' ...".
+    `renamed` says what became of settings of earlier versions: name -> what completes "setting '<key>' ...".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)

@@ -13,7 +13,7 @@ SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 """A slot of a template, such as `{place}`."""
 
 SOURCE, OBJECT, SOURCE_PREFIX = "source", "object", "source_"
-"""Slots that tell of a source image: its prompt, the words of the object to repaint, one of its attributes."""
+"""Slots that describe a source image: its prompt, the words of the object to repaint, one of its attributes."""
 
 Objects = Mapping[str, Mapping[str, Sequence[str]]]
 """slot -> class -> phrases"""
@@ -44,7 +44,7 @@ def unused_slots(templates: Iterable[str], objects: Objects, attributes: Attribu
 
 
 def reserved_slots(text: str, objects: Objects, attributes: Attributes) -> list[str]:
-    """The slots of a template that tell of a source image; names that a config defines itself are its own."""
+    """The slots of a template that describe a source image; names that a config defines itself are its own."""
     free = [slot for slot in SLOT.findall(text) if slot not in objects and slot not in attributes]
     return [slot for slot in free if slot in (SOURCE, OBJECT) or slot.startswith(SOURCE_PREFIX)]
 

@@ -28,7 +28,7 @@ class Document:
 
     Args:
         class_names: become the categories.
-        segmentation: how masks are told.
+        segmentation: how masks are encoded.
     """
 
     def __init__(self, class_names: Sequence[str], segmentation: Segmentation = "rle") -> None:

@@ -147,7 +147,7 @@ def _names(path: Path, values: Mapping[str, Any]) -> list[str]:
 
 
 def check_distinct(names: Sequence[str], path: Path) -> None:
-    """Refuse class names of which one comes twice: they could not be told apart.
+    """Refuse class names of which one comes twice: they could not be distinguished.
 
     Raises:
         UserError: names the file and the class.

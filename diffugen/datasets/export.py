@@ -36,7 +36,7 @@ def export_dataset(
         split: of a COCO JSON file.
         class_names: only these classes, in this order; None: all.
         layout: "yolo", "voc" or "imagefolder"; "yolo" has COCO's JSON files too.
-        masks: how COCO's files tell masks.
+        masks: how COCO's files encode masks.
         drop_duplicates: leave out images that look like an earlier one (see `near_duplicates`, whose
             `max_distance` it is); None: keep all.
 

@@ -68,7 +68,7 @@ def write_dataset(
         samples: labelled, each in its split; taken one at a time, their images are not held in memory.
         class_names: what the instances' class ids index.
         link_images: hard-link image files (they are copied where the file system cannot link).
-        segmentation: how the COCO file tells masks.
+        segmentation: how the COCO file encodes masks.
         command: whose folder it is, see `new_output`.
 
     Raises:

@@ -24,7 +24,7 @@ Labels = Callable[[tuple[int, int]], Instances]
 
 
 class LeftOut:
-    """What a reader leaves out of a file or folder, told as one warning once all is read.
+    """What a reader leaves out of a file or folder, reported in one warning once all is read.
 
     Args:
         path: of the file or folder.

@@ -127,7 +127,7 @@ def _entries(document: Mapping[str, Any], path: Path) -> Iterator[tuple[str, lis
 
 
 def _attribute(document: Mapping[str, Any], path: Path) -> str | None:
-    """The attribute that tells the class; None where no region has any."""
+    """The attribute that holds the class; None where no region has any."""
     used: dict[str, int] = {}
     for _, regions in _entries(document, path):
         for _, _, attributes in regions:

@@ -153,7 +153,7 @@ def _load_safetensors(weights: Path) -> YOLO:
         ) from None
     check_finite(state, place)
     yolo.model.args = {**dict(yolo.model.args), "imgsz": imgsz}
-    yolo.ckpt = {"model": yolo.model}  # tells ultralytics' train() that there are weights to start from
+    yolo.ckpt = {"model": yolo.model}  # shows ultralytics' train() that there are weights to start from
     return yolo
 
 

@@ -97,7 +97,7 @@ def unet_conditions(pipe: Pipeline, texts: Mapping[str, Any], size_hw: tuple[int
     )
     if getattr(pipe.unet.config, "addition_embed_type", None) != "text_time":
         return {"encoder_hidden_states": embeds}
-    # SDXL is also told the pooled caption, and the size and crop: the image as it is, uncropped
+    # SDXL is also conditioned on the pooled caption, and the size and crop: the image as it is, uncropped
     sizes = torch.tensor([[*size_hw, 0, 0, *size_hw]], dtype=embeds.dtype, device=device).expand(len(embeds), -1)
     return {
         "encoder_hidden_states": embeds,

@@ -46,7 +46,7 @@ def _check_part(part: str, value: list[Any], place: str) -> None:
         module = _module(library)
         found = getattr(module, name, None)
         if module is not None and (found is None or _is_of(found, _LIBRARIES, _KINDS)):
-            return  # a class that is not there is told when it is loaded; some old names are mapped to new ones then
+            return  # a missing class is reported when it is loaded; some old names are mapped to new ones then
     raise UserError(
         f"{place} names {value} for {part!r}; only models, schedulers, tokenizers and image processors of diffusers "
         "and transformers are loaded, give a model that needs nothing else"

@@ -91,7 +91,7 @@ def evaluate_groups(
 def detector_pairs(
     yolo: Any, truths: Iterable[tuple[np.ndarray, Instances]], *, batch_size: int = 16, **options: Any
 ) -> Iterator[tuple[Instances, Instances]]:
-    """What a detector finds, down to its weakest detections, beside the truth.
+    """What a detector finds, down to its weakest detections, with the truth.
 
     Args:
         yolo: from `load_detector`.

@@ -52,7 +52,7 @@ def score_detector(
     """
     yolo = load_detector(weights)
     known = class_names_of(truth, class_names)
-    class_index(yolo.names, known, class_map)  # a wrong map is told before any work
+    class_index(yolo.names, known, class_map)  # a wrong map is reported before any work
     reachable = mapped_classes(yolo.names, None, {}, str(weights)) + list((class_map or {}).values())
     names = _shared_classes(class_names, reachable, known, str(weights), truth)
     part = _split_of(truth, split)

@@ -103,7 +103,7 @@ def measure(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig, plan:
     lines = [
         *_disk(settings, prompts, times),
         f"time: about {_duration(seconds)} on {trial.device} for generating (measured: {trial.step_seconds:.2g} s for "
-        f"a step of {trial.batch_size}, {trial.other_seconds:.2g} s beside the steps)",
+        f"a step of {trial.batch_size}, {trial.other_seconds:.2g} s for the rest)",
     ]
     if trial.peak_bytes is not None:
         return [*lines, f"GPU memory: {_size(trial.peak_bytes)} at {trial.batch_size} images at a time (measured)"]

@@ -1,4 +1,4 @@
-"""Images that are there to start from: a labelled dataset with what its provenance tells, or a folder of photos."""
+"""Images that are there to start from: a labelled dataset with its provenance, or a folder of photos."""
 
 from __future__ import annotations
 

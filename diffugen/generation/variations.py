@@ -64,7 +64,7 @@ class Variation:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a record tells of the parent image."""
+        """What a record says about the parent image."""
         known: dict[str, Any] = {key: value for key, value in self.source.origin().items() if key in _KNOWN_OF_PARENTS}
         parent = {"name": self.source.name, "split": self.source.split} | known
         if self.target is None:
@@ -116,7 +116,7 @@ def plan_variations(
         sources: images to start from.
         class_names: of their labels.
         task: what is done to them.
-        prompts: templates, which may use the slots that tell of the source.
+        prompts: templates, which may use the slots that describe the source.
         size_hw: of img2img's images; None: their own, until it is known.
         num_images: how many; None: each once.
         num_images_per_prompt: how often each combination comes, in the mode "cartesian" without `num_images`.
@@ -250,7 +250,7 @@ def _pair(
 
 
 def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prompt:
-    """The prompt of a draw, its slots that tell of the source filled.
+    """The prompt of a draw, its slots that describe the source filled.
 
     `{source}` becomes the source's own template with its objects; an attribute that stands next to it and that the
     source has too replaces the source's value there.
@@ -260,7 +260,7 @@ def _completed(draw: Draw, unit: _Unit, task: Img2ImgTask | InpaintTask) -> Prom
     of_source = {slot for slot in slots if slot not in draw.attributes}
     if known is None and any(slot == SOURCE or slot.startswith(SOURCE_PREFIX) for slot in of_source):
         raise UserError(
-            f"setting 'prompts.templates': {draw.template!r} tells of the prompt of {unit.source.image}, but nobody "
+            f"setting 'prompts.templates': {draw.template!r} needs the prompt of {unit.source.image}, but nobody "
             "knows it; write what the photos show into the template"
         )
     attributes = dict(draw.attributes)

@@ -76,7 +76,7 @@ class AttentionLabeler:
     Method "paper": DiffuGen (Shenoda and Kim, 2023): Otsu, erosion, dilation, contours; each phrase by itself.
 
     In both, the likeliest come first, and a phrase that a prompt lists several times ("a car and a car") has its
-    heatmaps averaged, as models hardly tell such words apart, and its components are its instances.
+    heatmaps averaged, as models hardly distinguish such words, and its components are its instances.
 
     Args:
         class_names: the dataset's classes; objects of other classes compete, but are not labelled.

@@ -70,7 +70,7 @@ class Mask2FormerLabeler:
 
     @property
     def known_classes(self) -> list[str]:
-        """Those of `class_names` that the model can tell, by itself or by the class map."""
+        """Those of `class_names` that the model knows, by itself or by the class map."""
         return [name for class_id, name in enumerate(self.class_names) if class_id in self.index.values()]
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:

@@ -20,7 +20,7 @@ AGREED_ENLARGEMENT = 4
 """See `_cut`. Such a cut takes a tenth of a second; where several views are there, they have taken longer."""
 
 MIN_EVIDENCE = 9.0
-"""Nats by which the colours of a cut's two sides must tell them apart where it had to decide, on the mean. Scenes of
+"""Nats by which the colours of a cut's two sides must differ where it had to decide, on the mean. Scenes of
 the toy world have about 15, photos of COCO 6, and there the views' majority has a mean IoU of 0.83, their cut 0.77."""
 
 MIN_PIXELS = 300
@@ -121,7 +121,7 @@ def _grabcut_once(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _evidence(image: np.ndarray, found: np.ndarray, undecided: np.ndarray) -> float:
-    """By how many nats the colours of both sides of a cut tell them apart in undecided pixels, on the mean; 0 where a
+    """By how many nats the colours of both sides of a cut differ in undecided pixels, on the mean; 0 where a
     side has too few pixels to say."""
     if not undecided.any() or min(found.sum(), (found == 0).sum()) < MIN_PIXELS:
         return 0.0

@@ -24,7 +24,7 @@ Choice = tuple[str, str]
 
 @dataclass(frozen=True)
 class Draw:
-    """A template and what was drawn for its slots: a prompt, but for the slots that tell of a source image."""
+    """A template and what was drawn for its slots: a prompt, but for the slots that describe a source image."""
 
     template: str
     objects: tuple[ObjectPhrase, ...]
@@ -32,7 +32,7 @@ class Draw:
     negative_text: str
 
     def prompt(self) -> Prompt:
-        """The prompt, where the template has no slot that tells of a source image."""
+        """The prompt, where the template has no slot that describes a source image."""
         return fill_template(self.template, self.objects, self.attributes, self.negative_text)
 
 
@@ -74,7 +74,7 @@ def sample_prompts(config: PromptsConfig, num: int, seed: int) -> list[Prompt]:
     for number, template in enumerate(config.templates):
         if reserved := reserved_slots(template.text, config.objects, config.attributes):
             raise UserError(
-                f"setting 'prompts.templates.{number}' has the slot {{{reserved[0]}}}, which tells of a source "
+                f"setting 'prompts.templates.{number}' has the slot {{{reserved[0]}}}, which describes a source "
                 "image; use it with the tasks img2img and inpaint, or define it in prompts.attributes"
             )
     return [draw.prompt() for draw in draw_prompts(config, num, seed)]
@@ -192,7 +192,7 @@ class _TemplateDraws:
         self.before: dict[tuple[str, ...], set[tuple[Choice, ...]]] = {}  # by the weighted values: these keep shares
 
     def next(self) -> Draw | None:
-        """The next fill, which has not come before (anew when all have); None where no class may come any more."""
+        """The next fill, which has not come before (or again, when all have); None where no class may come any more."""
         values = {slot: deck[self.num_drawn] for slot, deck in self.decks.items()}
         before = self.before.setdefault(tuple(values.values()), set())
         free = [*self.slots, *self.plain]

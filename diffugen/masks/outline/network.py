@@ -69,8 +69,8 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _summary(features: Tensor, logits: Tensor, prompt: Tensor) -> list[Tensor]:
-    """What tells how good a mask is: features inside and at its edge, how sure its pixels are, how much of the prompt
-    it keeps."""
+    """What a mask's quality is predicted from: features inside and at its edge, the certainty of its pixels, and how
+    much of the prompt it keeps."""
     tiny = 1e-4
     inside = logits.sigmoid()
     edge = inside * (1 - inside)

@@ -86,7 +86,7 @@ def test_templates_may_say_everything_themselves() -> None:
 
 
 def test_a_photo_has_no_prompt_to_tell_of() -> None:
-    with pytest.raises(UserError, match=r"tells of the prompt of photo.png, but nobody knows it; write what"):
+    with pytest.raises(UserError, match=r"needs the prompt of photo.png, but nobody knows it; write what"):
         plan([source("photo")], img2img(), prompts("{source} at night"))
 
 
