@@ -1,5 +1,5 @@
-"""Better than a threshold: heat spread along self-attention, phrases that compete for pixels, touching objects told
-apart. Pure functions on arrays.
+"""Better than a threshold: heat spread along self-attention, phrases that compete for pixels, touching objects
+separated. Pure functions on arrays.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compete(heats: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np
 
 
 def instance_parts(claim: np.ndarray, heat: np.ndarray, count: int, min_area_fraction: float) -> np.ndarray:
-    """Cut the pixels of one phrase into as many objects as the prompt says, where the heat lets them be told apart.
+    """Cut the pixels of one phrase into as many objects as the prompt says, where the heat separates them.
 
     Too many components: the parts of an object that lie close together (wheels and body of a car) are joined, and
     parts with little heat are dropped; what then is left over stays, as the model may have drawn more than it was

@@ -110,10 +110,35 @@ def test_commands_parse(page: Path) -> None:
     for words in commands_of(page):
         if words[0] == "diffugen":
             parses(parser, words[1:])
-        elif words[:2] == ["python", "-m"]:
-            assert importlib.util.find_spec(words[2]), words
         elif words[0] == "python":
-            assert (ROOT / words[1]).is_file(), words
+            script = script_of(words[1:])
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert not [option for option in options if f'"{option}"' not in script], words
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=name)
+def test_commands_in_sentences_have_these_options(page: Path) -> None:
+    commands = command_parser().commands
+    for code in CODE.findall(FENCE.sub("", text_of(page))):
+        program, _, rest = code.partition(" ")
+        if program == "diffugen" and rest:
+            words = shlex.split(rest)
+            known = (
+                commands[words[0]]._option_string_actions if words[0] in commands else {"--version": ..., "--help": ...}
+            )
+            assert words[0] in known or words[0] in commands or words[0] == "COMMAND", code
+            assert not [word for word in words[1:] if word.startswith("--") and word not in known], code
+
+
+def script_of(words: list[str]) -> str:
+    """The text of the module or file that Python is to run; of a library's none but that it is there."""
+    if words[0] != "-m":
+        return text_of(ROOT / words[0])
+    spec = importlib.util.find_spec(words[1])
+    assert spec is not None and spec.origin is not None, words
+    path = Path(spec.origin)
+    path = path.with_name("__main__.py") if path.name == "__init__.py" else path
+    return text_of(path) if path.is_relative_to(ROOT) else " ".join(f'"{word}"' for word in words)
 
 
 def parses(parser: argparse.ArgumentParser, words: list[str]) -> None:
