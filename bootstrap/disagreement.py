@@ -31,7 +31,7 @@ masks of two labelers that differ by a pixel all around have an IoU of 0.8 where
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """The decision about one image.
 
     Attributes:
@@ -51,12 +51,12 @@ class Verdict:
     def kept(self) -> bool:
         return self.outcome == "keep"
 
-    def with_instances(self, instances: Instances) -> Verdict:
-        """The same verdict with other labels."""
+    def with_instances(self, instances: Instances) -> Judgement:
+        """The same judgement with other labels."""
         return replace(self, instances=instances)
 
 
-def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[str], config: FilterConfig) -> Verdict:
+def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[str], config: FilterConfig) -> Judgement:
     """Keep an image in which attention finds exactly the prompt's objects with sufficient scores (round 0's filter).
 
     Args:
@@ -71,7 +71,7 @@ def judge_by_score(prompt: Prompt, attention: Instances, class_names: Sequence[s
     kind, _, name = reason.partition(":")
     if kind == "too_few" and _count(attention, class_names)[name] >= expected[name]:
         reason = f"low_score:{name}"
-    return Verdict("reject" if reason else "keep", reason, found)
+    return Judgement("reject" if reason else "keep", reason, found)
 
 
 def judge_by_agreement(
@@ -81,7 +81,7 @@ def judge_by_agreement(
     config: FilterConfig,
     min_ious: Mapping[str, float] | None = None,
     known_classes: Mapping[str, Collection[str]] | None = None,
-) -> Verdict:
+) -> Judgement:
     """Keep an image where all labelers find the prompt's objects in the same places (later rounds' filter).
 
     Every labeler votes. It votes against the image if it finds other counts than the prompt asks for (none of a class
@@ -121,7 +121,7 @@ def judge_by_agreement(
     outcome: Outcome = "reject" if 2 * len(dissents) >= num_votes else "review" if dissents else "keep"
     seen = len(counted["attention"]) + len(detector) > 0
     agreement = mean_agreement(detector, counted["attention"]) if seen else None
-    return Verdict(outcome, next(iter(dissents.values()), ""), detector, agreement)
+    return Judgement(outcome, next(iter(dissents.values()), ""), detector, agreement)
 
 
 def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:

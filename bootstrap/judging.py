@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bootstrap.config import FilterConfig, LoopConfig
 from bootstrap.disagreement import (
-    Verdict,
+    Judgement,
     above_threshold,
     adapted_min_ious,
     judge_by_agreement,
@@ -54,18 +54,18 @@ def judge_images(
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
         if "detector" in found:
             agreed = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
-            verdict, labeler = _with_labels(agreed, sample, prompt, found, loop)
+            judgement, labeler = _with_labels(agreed, sample, prompt, found, loop)
         else:
-            verdict, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
-        if verdict.kept and is_blank(sample.pixels()):
-            verdict = replace(verdict, outcome="reject", reason=BLANK)
-        judged.append(decided(sample, verdict, labeler, encoded))
+            judgement, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
+        if judgement.kept and is_blank(sample.pixels()):
+            judgement = replace(judgement, outcome="reject", reason=BLANK)
+        judged.append(decided(sample, judgement, labeler, encoded))
     return judged
 
 
 def _with_labels(
-    agreed: Verdict, sample: Sample, prompt: Prompt, found: Mapping[str, Instances], loop: LoopConfig
-) -> tuple[Verdict, str]:
+    agreed: Judgement, sample: Sample, prompt: Prompt, found: Mapping[str, Instances], loop: LoopConfig
+) -> tuple[Judgement, str]:
     """Choose the labels of an image that the detector labelled as well.
 
     Args:
@@ -74,7 +74,7 @@ def _with_labels(
         loop: whose masks a kept image has; whether attention decides about generated images.
 
     Returns:
-        The verdict with these labels, and whose they are.
+        The judgement with these labels, and whose they are.
     """
     rounds, config = loop.rounds, loop.rounds.filter
     if config.by == "attention" and not sample.is_photo:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bootstrap.disagreement import Verdict
+from bootstrap.disagreement import Judgement
 from bootstrap.run_folder import RoundFolder
 from diffugen.sample import Decision, EncodedInstances, Sample, read_samples
 
 
-def decided(sample: Sample, verdict: Verdict, labeler: str, labels: dict[str, EncodedInstances]) -> Sample:
+def decided(sample: Sample, judgement: Judgement, labeler: str, labels: dict[str, EncodedInstances]) -> Sample:
     """A sample with what was decided about it; kept ones are for training, unless they are set aside later.
 
     Args:
         sample: as it was generated.
-        verdict: the decision, and the labels it is trained with.
+        judgement: the decision, and the labels it is trained with.
         labeler: whose labels these are.
         labels: by labeler, what was found before any filter.
     """
-    agreement = None if verdict.agreement is None else round(verdict.agreement, 6)
+    agreement = None if judgement.agreement is None else round(judgement.agreement, 6)
     return replace(
         sample,
-        split="train" if verdict.kept else "",
-        encoded=verdict.instances.to_json(),
+        split="train" if judgement.kept else "",
+        encoded=judgement.instances.to_json(),
         labeler=labeler,
-        reason=verdict.reason,
-        decision=Decision(verdict.outcome == "review", agreement, labels),
+        reason=judgement.reason,
+        decision=Decision(judgement.outcome == "review", agreement, labels),
     )
 
 

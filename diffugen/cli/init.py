@@ -182,7 +182,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
         from diffugen.images import list_images
 
         if (count := len(list_images(request.photos, captions=True))) < 4:
-            notes.append(f"{count} photos are few; with 6 outlines were best (docs/concepts.md)")
+            notes.append(f"few photos ({count}); with 6 outlines were best (docs/concepts.md)")
         if arguments.word is None:
             notes.append("see concept.initializer_word: it should name something similar to the object")
     if request.facts.kind is None:

@@ -15,7 +15,7 @@ import pytest
 from comparison import epochs_for, markdown, mean_rows, seeded_configs, steps_of, trained_scores
 from round_samples import make_generated, make_instances
 
-from bootstrap.disagreement import Verdict
+from bootstrap.disagreement import Judgement
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import decided
 from diffugen.errors import UserError
@@ -41,7 +41,7 @@ def make_samples(folder: Path, outcomes: list[Outcome], detector: bool = True) -
     return [
         decided(
             make_generated(folder, number, [0, 1], "r01_"),
-            Verdict(outcome, "" if outcome == "keep" else "too_few:car", labels),
+            Judgement(outcome, "" if outcome == "keep" else "too_few:car", labels),
             "detector",
             encoded,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from round_samples import make_generated, make_instances
 
-from bootstrap.disagreement import Verdict
+from bootstrap.disagreement import Judgement
 from bootstrap.samples import decided
 from diffugen.instances import Instances
 from diffugen.sample import Sample
@@ -29,9 +29,9 @@ def make_samples() -> Callable[..., list[Sample]]:
         for number, class_ids in enumerate(images):
             reason = (rejected or {}).get(number, "")
             instances = make_instances(class_ids)
-            verdict = Verdict("reject" if reason else "keep", reason, instances, agreement=0.75)
+            judgement = Judgement("reject" if reason else "keep", reason, instances, agreement=0.75)
             drawn = make_generated(folder, number, class_ids)
-            samples.append(decided(drawn, verdict, "attention", {"attention": instances.to_json()}))
+            samples.append(decided(drawn, judgement, "attention", {"attention": instances.to_json()}))
         return samples
 
     return make

@@ -63,11 +63,11 @@ def test_expected_counts_come_from_the_prompt_and_name_every_class() -> None:
     ],
 )
 def test_round_0_keeps_what_the_prompt_asked_for(asked: Sequence[str], found: list, reason: str) -> None:
-    verdict = judge_by_score(prompt_for(*asked), labels(*found), CLASSES, RULES)
-    assert verdict.reason == reason
-    assert verdict.kept == (not reason)
-    assert verdict.agreement is None
-    assert (verdict.instances.scores >= RULES.min_score).all()
+    judgement = judge_by_score(prompt_for(*asked), labels(*found), CLASSES, RULES)
+    assert judgement.reason == reason
+    assert judgement.kept == (not reason)
+    assert judgement.agreement is None
+    assert (judgement.instances.scores >= RULES.min_score).all()
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_round_0_keeps_what_the_prompt_asked_for(asked: Sequence[str], found: li
 def test_later_rounds_keep_where_both_labelers_agree(
     asked: Sequence[str], attention: list, detector: list, reason: str, agreement: float
 ) -> None:
-    verdict = judge_by_agreement(prompt_for(*asked), by(labels(*attention), labels(*detector)), CLASSES, RULES)
-    assert verdict.reason == reason
-    assert verdict.outcome == ("reject" if reason else "keep")
-    assert verdict.agreement == pytest.approx(agreement)
+    judgement = judge_by_agreement(prompt_for(*asked), by(labels(*attention), labels(*detector)), CLASSES, RULES)
+    assert judgement.reason == reason
+    assert judgement.outcome == ("reject" if reason else "keep")
+    assert judgement.agreement == pytest.approx(agreement)
 
 
 def test_the_labels_kept_are_the_detectors() -> None:
     detector = labels(("piano", SHIFTED, 0.5))
-    verdict = judge_by_agreement(prompt_for("piano"), by(labels(("piano", LEFT, 0.9)), detector), CLASSES, RULES)
-    np.testing.assert_array_equal(verdict.instances.masks, detector.masks)
-    np.testing.assert_array_equal(verdict.instances.scores, detector.scores)
+    judgement = judge_by_agreement(prompt_for("piano"), by(labels(("piano", LEFT, 0.9)), detector), CLASSES, RULES)
+    np.testing.assert_array_equal(judgement.instances.masks, detector.masks)
+    np.testing.assert_array_equal(judgement.instances.scores, detector.scores)
 
 
 @pytest.mark.parametrize("names", [[], ["car"]])
@@ -140,9 +140,9 @@ def test_an_image_without_the_rare_object_is_kept_only_if_neither_finds_one(name
 
 
 def test_nothing_found_where_nothing_was_asked_for_is_no_agreement_to_measure() -> None:
-    verdict = judge_by_agreement(prompt_for(), by(labels(), labels()), CLASSES, RULES)
-    assert verdict.kept
-    assert verdict.agreement is None
+    judgement = judge_by_agreement(prompt_for(), by(labels(), labels()), CLASSES, RULES)
+    assert judgement.kept
+    assert judgement.agreement is None
 
 
 @pytest.mark.parametrize("found", [[], [("piano", SHIFTED, 0.8)], [("piano", LEFT, 0.26), ("car", RIGHT, 0.3)]])
@@ -174,8 +174,8 @@ def test_a_few_dissenting_labelers_call_for_review_and_half_of_them_reject(
 ) -> None:
     found = [labels(*([("piano", place, 0.9)] if place else [])) for place in (detector, flipped, previous)]
     names = by(labels(("piano", LEFT, 0.9)), found[0], flipped=found[1], previous=found[2])
-    verdict = judge_by_agreement(prompt_for("piano"), names, CLASSES, RULES)
-    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+    judgement = judge_by_agreement(prompt_for("piano"), names, CLASSES, RULES)
+    assert (judgement.outcome, judgement.reason) == (outcome, reason)
 
 
 def test_the_bar_rises_with_the_agreement_of_a_class_and_within_its_limits() -> None:
@@ -188,8 +188,8 @@ def test_an_adapted_bar_is_for_its_class_alone() -> None:
     both = labels(("piano", LEFT, 0.9), ("car", RIGHT, 0.9))
     shifted = labels(("piano", SHIFTED, 0.9), ("car", RIGHT, 0.9))
     for name, reason in (("piano", "low_iou:piano"), ("car", "")):
-        verdict = judge_by_agreement(prompt_for("piano", "car"), by(both, shifted), CLASSES, RULES, {name: 0.8})
-        assert verdict.reason == reason
+        judgement = judge_by_agreement(prompt_for("piano", "car"), by(both, shifted), CLASSES, RULES, {name: 0.8})
+        assert judgement.reason == reason
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_a_labeler_is_asked_about_the_classes_that_it_knows(
 ) -> None:
     both = labels(*[(name, LEFT if name == "piano" else RIGHT, 0.9) for name in asked])
     found = by(both, both, mask2former=labels(*sees))
-    verdict = judge_by_agreement(prompt_for(*asked), found, CLASSES, RULES, known_classes={"mask2former": ["car"]})
-    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+    judgement = judge_by_agreement(prompt_for(*asked), found, CLASSES, RULES, known_classes={"mask2former": ["car"]})
+    assert (judgement.outcome, judgement.reason) == (outcome, reason)
 
 
 def test_a_labeler_that_knows_nothing_in_an_image_softens_no_verdict() -> None:

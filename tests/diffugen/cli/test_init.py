@@ -158,7 +158,7 @@ def test_few_photos_are_noted_and_captions_are_no_surprise(here: Path, capsys: p
     (here / "duck" / "a.txt").write_text("a {} on a road")
     assert init("duck", "--model", "toy") == 0
     printed = capsys.readouterr()
-    assert "1 photos are few" in printed.out and "a.txt" not in printed.err
+    assert "few photos (1)" in printed.out and "a.txt" not in printed.err
     assert "1 photo (png, 60x40)" in Path("duck.json").read_text()
 
 
