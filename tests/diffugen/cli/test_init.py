@@ -120,7 +120,7 @@ def test_a_model_elsewhere_needs_weights(photos: Path, capsys: pytest.CaptureFix
     [
         ([], "give the folder of photos of the object: diffugen init PHOTOS ..."),
         (["photos/none", "--model", "toy"], "PHOTOS photos/none does not exist; give a folder of images"),
-        (["photos/grand_piano/00.png", "--model", "toy"], "is not a folder"),
+        (["photos/grand_piano/grand-piano_0.png", "--model", "toy"], "is not a folder"),
         (["photos/grand_piano"], "give the diffusion model with --model"),
         (["photos/grand_piano", "--model", "./none"], "--model ./none does not exist"),
         (["photos/grand_piano", "--model", "photos"], "photos has no model_index.json"),
@@ -129,7 +129,10 @@ def test_a_model_elsewhere_needs_weights(photos: Path, capsys: pytest.CaptureFix
         (["photos/grand_piano", "--model", "toy", "--class", "a,a"], "setting 'classes' lists 'a' twice"),
         (["--kind", "dataset", "--model", "toy"], "give the classes of the dataset with --class"),
         (["--example", "nothing", "out"], "--example 'nothing' is none of the examples: demo"),
-        (["--example", "plain-word", "photos/grand_piano/00.png"], "00.png is a file; give a folder"),
+        (
+            ["--example", "plain-word", "photos/grand_piano/grand-piano_0.png"],
+            "grand-piano_0.png is a file; give a folder",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_leaves_nothing(
