@@ -142,7 +142,7 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     say("loading libraries")
     from bootstrap.checksums import check_rounds
     from bootstrap.dry_run import describe_run
-    from bootstrap.labelers import mask2former_labeler
+    from bootstrap.labelers import attention_labeler, mask2former_labeler
     from diffugen.detector.model import load_detector
     from diffugen.generation.estimate import is_here
 
@@ -155,8 +155,9 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     if is_here(config.model.path, config.model.revision):
         pipe, config = load_model(config)
     check_inputs(config, pipe)
-    checker = config.rounds.filter.mask2former
-    if checker is not None and is_here(checker.model, file="config.json"):
+    networks = (config.label.outline.model, checker.model if (checker := config.rounds.filter.mask2former) else None)
+    if all(path is None or is_here(path, file="config.json") for path in networks):
+        attention_labeler(config)
         mask2former_labeler(config)
     for concept in config.concept:
         print(f"concept: {concept.placeholder_token} from {concept.photos}, {concept.steps} steps")
@@ -174,7 +175,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     Returns:
         The pipeline that knows them, and the config with what it left to the model, as `run` records it.
     """
-    from bootstrap.labelers import mask2former_labeler
+    from bootstrap.labelers import attention_labeler, mask2former_labeler
     from diffugen.diffusion.pipelines import load_pipeline
     from textual_inversion.learn import Setup, are_learned, learn_concepts
 
@@ -183,6 +184,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     if not (concepts and are_learned(concepts, run.concept) and run.config.is_file()):
         pipe, config = load_model(config)
         check_inputs(config, pipe)
+        attention_labeler(config)
         mask2former_labeler(config)
     run.write_config(config, weights=config.detector.base_weights)
     if pipe is not None and not concepts:
@@ -212,7 +214,6 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     Raises:
         UserError: one of them does not fit.
     """
-    from bootstrap.labelers import attention_labeler
     from bootstrap.prompts import check_prompts
     from diffugen.attention.decoder import check_decoder
     from diffugen.detector.model import load_detector
@@ -224,7 +225,6 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     for concept in config.concept:
         check_concept(concept, pipe)
     load_detector(config.detector.base_weights)
-    attention_labeler(config)
     gpus(config.detector)
     if pipe is not None:
         if config.generate.attention.decoder is not None:
