@@ -185,6 +185,8 @@ def test_a_project_that_was_moved_goes_on_and_ends_the_same(
     for path in run.round(1).path.iterdir():
         if path.name not in ("images", "heatmaps", "parts"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run.best.unlink()
+    shutil.rmtree(run.dataset)
     assert train_loop.main([str(tmp_path / "config.json"), "--out", str(run.path)]) == 0
     assert decisions(run) == decisions(finished_loop)
     assert read_json(run.config) == read_json(finished_loop.config)
