@@ -26,8 +26,9 @@ runs/%-truth/data.yaml: | $(READY)
 demo: $(READY) $(TRUTH)/data.yaml
 	$(BIN)/python train_loop.py configs/demo.json
 
+# A process per core, each with one thread: threads that wait for each other would only slow both down.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
