@@ -1,4 +1,4 @@
-"""What the commands take before and beside their work, as multiples of `import torch` measured side by side.
+"""What the commands take apart from their work, as multiples of `import torch` measured side by side.
 
 python benchmarks/startup.py --json FILE [--repeats 5]
 

@@ -1,7 +1,7 @@
 """The pictures of README and docs, drawn from a finished run of the demo: `python docs/pictures.py runs/demo`.
 
 Nothing is chosen by hand: photos and scenes are the first ones, generated images those with the best label scores.
-One concept is trained badly on purpose, beside the run's own, in the folder `--work`; that takes half a minute.
+One concept is trained badly on purpose, in addition to the run's own, in the folder `--work`; that takes half a minute.
 """
 
 from __future__ import annotations
