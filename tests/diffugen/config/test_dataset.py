@@ -83,7 +83,7 @@ IMG2IMG, INPAINT = {"kind": "img2img", "source": "s"}, {"kind": "inpaint", "sour
         ),
         (
             dataset("{source} at night", num_images=1),
-            r"'prompts.templates.0' has the slot \{source\}, which tells",
+            r"'prompts.templates.0' has the slot \{source\}, which describes",
         ),
         (dataset("a {object}", task=IMG2IMG), r"'prompts.templates.0' has the slot \{object\}, which is for"),
         (dataset("{source} and a {common}", task=IMG2IMG), r"has \{source\} beside an object slot"),
