@@ -248,7 +248,7 @@ def test_counts_that_the_templates_cannot_meet_are_an_error() -> None:
 
 def test_slots_that_tell_of_a_source_need_one() -> None:
     config = prompts_config({"{source} at night": 1})
-    with pytest.raises(UserError, match=r"'prompts.templates.0' has the slot \{source\}, which tells"):
+    with pytest.raises(UserError, match=r"'prompts.templates.0' has the slot \{source\}, which describes"):
         sample_prompts(config, 1, seed=0)
     own = prompts_config({"{source} {source_time}": 1}, {}, {"source": ["a road"], "source_time": ["at noon"]})
     assert sample_prompts(own, 1, seed=0)[0].text == "a road at noon"
