@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--kinds", nargs="+", default=RARE_KINDS, choices=RARE_KINDS, help="objects")
     parser.add_argument("--concepts", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="how they are learned")
-    parser.add_argument("--num", type=int, default=16, help="images per concept")
+    parser.add_argument("--num", type=int, default=12, help="images per concept")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark/fidelity"), help="concepts and features")
     args = parser.parse_args()
     out = args.out.resolve()
@@ -76,8 +76,8 @@ def truth_detector(out: Path) -> Path:
     """A detector of all kinds, rare and common, trained on rendered scenes."""
     classes, weights = [*RARE_KINDS, *COMMON_KINDS], out / "best.pt"
     if not weights.is_file():
-        scenes = write_scenes(out / "scenes", 300, 662_000, classes, split="train")
-        settings = DetectorConfig(imgsz=128, epochs=6, batch_size=8)
+        scenes = write_scenes(out / "scenes", 260, 662_000, classes, split="train")
+        settings = DetectorConfig(imgsz=128, epochs=5, batch_size=8)
         config = load_run_config(ROOT / "configs/demo.json", ["evaluation=null"])
         finetune(config.detector.base_weights, scenes / "data.yaml", weights, settings, seed=0, workdir=out / "work")
     return weights

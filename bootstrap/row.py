@@ -196,6 +196,14 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
 MEASURES = {key: Measure(key, text, unit, evidence) for evidence, unit, texts in _TABLE for key, text in texts.items()}
 """The measures by their keys; "mAP" is COCO's average precision of the round's checkpoint."""
 
+PHOTO_MEASURES = (
+    FOUND,
+    "photos/score",
+    "photos/mask_iou",
+    "negatives/photo/false_positives",
+    "negatives/generated/false_positives",
+    "photos/threshold",
+)
 SCORES = (
     "val/mean/mask_map50",
     "val/mean/mask_map50_95",

@@ -97,11 +97,11 @@ def difference_p_value(groups: Sequence[Sequence[int]], hits: np.ndarray) -> flo
     return float((1 + as_large.sum()) / (1 + NUM_PERMUTATIONS))
 
 
-def discriminated(tables: Mapping[str, Any], max_p_value: float = 0.05) -> list[tuple[str, str, float, float]]:
+def discriminated(tables: Mapping[str, Any], max_p_value: float = 0.05) -> list[tuple[str, str, int, int, float]]:
     """Values that the filter keeps less often than their slot's other values, where these differ by more than chance.
 
     Returns:
-        (slot, value, its kept rate, that of all images of the slot), the largest difference first.
+        (slot, value, its kept images, its images, the kept rate of all images of the slot), the largest difference first.
     """
     found = []
     for slot, table in tables.items():
@@ -109,5 +109,5 @@ def discriminated(tables: Mapping[str, Any], max_p_value: float = 0.05) -> list[
         rate = sum(row["keep"] for row in rows) / sum(row["generated"] for row in rows)
         for value, row in table["values"].items():
             if table["p_value"] < max_p_value and row["keep_rate_high"] < rate:
-                found.append((slot, value, row["keep_rate"], rate))
-    return sorted(found, key=lambda item: item[2] - item[3])
+                found.append((slot, value, row["keep"], row["generated"], rate))
+    return sorted(found, key=lambda item: item[2] / item[3] - item[4])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from bootstrap.row import Row, number
 
@@ -14,11 +16,17 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 40, 14, 24
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart over the rounds: one polyline per series, y from 0 to `top`."""
+    """A line chart: one polyline per series, y from 0 to `top`; x are rounds, or from 0 to `right`.
+
+    Attributes:
+        mark: an x that is marked.
+    """
 
     title: str
-    series: dict[str, list[tuple[int, float]]]
+    series: Mapping[str, Sequence[tuple[float, float]]]
     top: float = 1.0
+    right: float | None = None
+    mark: float | None = None
 
 
 def curves(rows: Sequence[Row], rare_classes: Sequence[str]) -> list[Curve]:
@@ -58,22 +66,23 @@ def _scaled(title: str, rows: Sequence[Row], keys: dict[str, str]) -> Curve:
     return Curve(title, series, float(top))
 
 
-def _map_points(rows: Sequence[Row], prefix: str) -> dict[str, list[tuple[int, float]]]:
+def _map_points(rows: Sequence[Row], prefix: str) -> dict[str, list[tuple[float, float]]]:
     return {
         "mAP50": _points(rows, f"{prefix}/mask_map50"),
         "mAP50-95": _points(rows, f"{prefix}/mask_map50_95"),
     }
 
 
-def _points(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
+def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
     return [(row["round"], value) for row in rows if (value := number(row, key)) is not None]
 
 
 def draw(curve: Curve) -> dict[str, Any]:
     """A curve as SVG coordinates: grid lines, ticks, and per series its points with their values."""
-    last = max((index for points in curve.series.values() for index, _ in points), default=0)
+    last = curve.right or max((index for points in curve.series.values() for index, _ in points), default=0)
+    steps = range(0, int(last) + 1, -(-int(last + 1) // 12))
 
-    def place(index: int, value: float) -> tuple[float, float]:
+    def place(index: float, value: float) -> tuple[float, float]:
         x = _LEFT + (WIDTH - _LEFT - _RIGHT) * (index / last if last else 0.5)
         share = min(max(value / curve.top, 0.0), 1.0)
         return round(x, 1), round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - share), 1)
@@ -91,7 +100,8 @@ def draw(curve: Curve) -> dict[str, Any]:
         "right": WIDTH - _RIGHT,
         "decimals": 2 if curve.top <= 1 else 1,
         "grid": [(f"{share * curve.top:g}", place(0, share * curve.top)[1]) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
-        "ticks": [(index, place(index, 0)[0]) for index in range(0, last + 1, -(-(last + 1) // 12))],
+        "ticks": [(f"{x:g}", place(x, 0)[0]) for x in (steps if curve.right is None else np.linspace(0, last, 5))],
+        "mark": None if curve.mark is None else (f"{curve.mark:.2f}", place(curve.mark, 0)[0]),
         "series": series,
         "ends": _ends(series),
     }

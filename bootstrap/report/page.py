@@ -9,46 +9,70 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bootstrap.config import LoopConfig
+from bootstrap.evidence import Evidence
 from bootstrap.measures.balance import discriminated
 from bootstrap.report.charts import curves, draw
-from bootstrap.report.pictures import NO_VALUE, Card, cards, photo_uris, png_uri
+from bootstrap.report.evidence import NO_EVIDENCE, photo_cards, threshold_curve
+from bootstrap.report.pictures import NO_VALUE, Card, gallery, photo_uris, sheet_uri
+from bootstrap.report.words import in_words
 from bootstrap.row import (
     IMAGE_MEASURES,
     LABEL_MEASURES,
     MEASURES,
+    PHOTO_MEASURES,
     SCORES,
     Row,
     number,
     read_rows,
     scores_by_attribute,
 )
-from bootstrap.run_folder import RunFolder
+from bootstrap.run_folder import RunFolder, promoted_round
+from bootstrap.verdict import judge_run
 from diffugen.drawing import class_colour
 from diffugen.files import read_json, write_text
 
 
 def write_report(
-    run: RunFolder, config: LoopConfig, *, photos: Sequence[Path] = (), problems: Sequence[str] = ()
+    run: RunFolder,
+    config: LoopConfig,
+    *,
+    photos: Sequence[Path] = (),
+    problems: Sequence[str] = (),
+    status: str = "",
 ) -> Path:
     """Write the run's `report.html` from the files in its folder.
 
     Args:
-        run: a run folder with at least one complete round.
+        run: the run folder.
         config: the run's settings.
         photos: folders of the concepts' photos, if there are any.
         problems: what went wrong without stopping the run, a sentence each.
+        status: what the run is doing; the page then reloads itself. Empty where it has ended.
     """
-    rows = read_rows(run.metrics)
-    shown = [card for folder in run.complete_rounds() for card in cards(folder)]
+    rows = read_rows(run.metrics) if run.metrics.is_file() else []
+    best_folder = promoted_round(run)
+    evidence = NO_EVIDENCE if best_folder is None else Evidence.read(best_folder.evidence)
+    later_first = sorted(run.complete_rounds(), key=lambda folder: (folder != best_folder, -folder.index))
+    shown = gallery(later_first)
+    curve = threshold_curve(evidence)
     templates = PackageLoader("bootstrap.report", "")
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("page.html.j2").render(
         name=config.name,
-        config=read_json(run.config),
+        config=read_json(run.config) if run.config.is_file() else {},
         rare_classes=config.rare_classes,
         legend=[(name, "rgb({},{},{})".format(*class_colour(index))) for index, name in enumerate(config.classes)],
+        status=status,
+        verdict=judge_run(rows) if rows else None,
+        best_pt=run.best,
+        run_path=run.path,
+        photo_cards=photo_cards(run, evidence),
+        threshold_chart=draw(curve) if curve else None,
+        photo_measures=_present(PHOTO_MEASURES, rows),
+        in_words=in_words,
+        evidence_of={key: measure.evidence for key, measure in MEASURES.items()},
         rows=rows,
         problems=problems,
         best=next((row for row in reversed(rows) if row["promoted"]), None),
@@ -60,7 +84,7 @@ def write_report(
         by_attribute=_by_attribute(rows),
         charts=[draw(curve) for curve in curves(rows, config.rare_classes)],
         photos=[uri for folder in photos for uri in photo_uris(folder)],
-        concept=[png_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
+        concept=[sheet_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
         cards=shown,
         slots=slots_of(shown),
         no_value=NO_VALUE,

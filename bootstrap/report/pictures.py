@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bootstrap.report.words import in_words
 from bootstrap.run_folder import RoundFolder
 from diffugen.attention.heatmaps import attention_of
 from diffugen.drawing import draw_instances, heat_overlay
@@ -22,8 +24,14 @@ logger = logging.getLogger(__name__)
 
 THUMBNAIL = 192
 """Longest side of a picture, pixels."""
-NUM_OF_OUTCOME = {"keep": 24, "review": 12, "reject": 12}
-"""Most pictures of each outcome per round."""
+NUM_OF_OUTCOME = {"review": 12, "reject": 12, "keep": 24}
+"""Most samples of each outcome per round, in the page's order."""
+GALLERY_BYTES = 3_000_000
+"""Of all samples' pictures; a page of 5 MB is still one that people send each other."""
+NUM_PHOTOS = 24
+"""Most photos of a folder that are shown."""
+SHEET = 1000
+"""Longest side of a sheet of samples, pixels."""
 NO_VALUE = "(none)"
 
 
@@ -56,15 +64,38 @@ class Card:
         return found
 
 
+def gallery(folders: Sequence[RoundFolder]) -> list[Card]:
+    """The most doubtful samples of rounds, up to a number of each outcome and to `GALLERY_BYTES` of pictures.
+
+    Args:
+        folders: the rounds, the one that matters most first.
+    """
+    shown: list[Card] = []
+    size = 0
+    for folder in folders:
+        for card in cards(folder):
+            size += sum(len(uri) for _, uri in card.pictures)
+            if size > GALLERY_BYTES:
+                return shown
+            shown.append(card)
+    return shown
+
+
+@functools.cache
 def cards(folder: RoundFolder) -> list[Card]:
-    """The first samples of a round, up to a number of each outcome, kept ones first."""
-    samples = read_samples(folder.samples)
+    """The samples of a labelled round that are shown: of each outcome those first on which labelers agree least."""
+    samples = sorted(read_samples(folder.samples), key=_certainty)
     chosen = [
         sample
         for outcome, number in NUM_OF_OUTCOME.items()
         for sample in [sample for sample in samples if sample.outcome == outcome][:number]
     ]
     return [_card(sample, folder.index) for sample in chosen]
+
+
+def _certainty(sample: Sample) -> float:
+    """How sure the labelers are of a sample: their agreement, else the lowest score."""
+    return sample.agreement if sample.agreement is not None else min(sample.scores, default=0.0)
 
 
 def max_heat(maps: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -76,15 +107,15 @@ def max_heat(maps: Sequence[np.ndarray]) -> np.ndarray | None:
 def photo_uris(folder: Path) -> list[str]:
     """Thumbnails of a folder's photos; none, with a warning, where they are gone: the report can do without."""
     try:
-        return [_jpeg_uri(read_image(path)) for path in list_images(folder)]
+        return [jpeg_uri(read_image(path)) for path in list_images(folder)[:NUM_PHOTOS]]
     except UserError as error:
         logger.warning("the report shows no photos: %s", error)
         return []
 
 
-def png_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def sheet_uri(path: Path) -> str:
+    """A sheet of samples or a chart as a data URI, shrunk where it is large."""
+    return jpeg_uri(read_image(path), SHEET)
 
 
 def _card(sample: Sample, round_index: int) -> Card:
@@ -104,18 +135,18 @@ def _card(sample: Sample, round_index: int) -> Card:
         round_index=round_index,
         name=sample.name,
         outcome=sample.outcome,
-        reason=sample.reason,
+        reason=in_words(sample.reason),
         labeler=sample.labeler,
         prompt=sample.prompt.text,
         agreement=sample.agreement,
         values=(*(("class", name) for name in classes), ("task", sample.task), *attributes),
-        pictures=tuple((caption, _jpeg_uri(pixels)) for caption, pixels in pictures),
+        pictures=tuple((caption, jpeg_uri(pixels)) for caption, pixels in pictures),
     )
 
 
-def _jpeg_uri(image: np.ndarray) -> str:
+def jpeg_uri(image: np.ndarray, longest: int = THUMBNAIL) -> str:
     """A uint8 RGB image as the data URI of a JPEG thumbnail."""
-    scale = THUMBNAIL / max(image.shape[:2])
+    scale = longest / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])

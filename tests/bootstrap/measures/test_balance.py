@@ -42,8 +42,8 @@ def test_a_filter_against_the_night_is_seen(dark_rejected: list[Sample]) -> None
     assert night["agreement"] == 0.75
     assert set(tables["time"]["values"]) == {"at night", "by day", "(none)"}
     assert tables["time"]["p_value"] < 0.01
-    [(slot, value, rate, overall)] = discriminated(tables)
-    assert (slot, value, rate) == ("time", "at night", 0.1) and overall == pytest.approx(2 / 3)
+    [(slot, value, keep, generated, overall)] = discriminated(tables)
+    assert (slot, value, keep, generated) == ("time", "at night", 1, 10) and overall == pytest.approx(2 / 3)
 
 
 def test_an_even_filter_is_not_accused(tmp_path: Path, make_samples: Callable) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from round_samples import doubtful
+from round_samples import doubtful, make_instances
 
 from bootstrap.config import LoopConfig
+from bootstrap.evidence import Evidence, PhotoFinding
 from bootstrap.measures.balance import balance
 from bootstrap.report.page import write_report
+from bootstrap.report.pictures import gallery
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.config.loader import validate
 from diffugen.files import read_jsonl, write_json, write_jsonl
@@ -89,7 +91,7 @@ def make_row(index: int, samples: list[Sample]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, make_samples: Callable) -> Path:
-    """The report of two rounds, the second rolled back, with photos and a learned concept."""
+    """The report of two rounds, the second rolled back, with photos of which the object is found on one of two."""
     folder = tmp_path_factory.mktemp("report")
     run, rows = RunFolder(folder / "run"), []
     for index in range(2):
@@ -99,6 +101,14 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_samples: Callable) -> 
         write_json(run.round(index).metrics, rows[-1])
     write_jsonl(run.metrics, rows)
     write_json(run.config, {"config": {"name": "</script><b>"}})
+    found = make_instances([0]).to_json()
+    shared = {"class_name": "piano", "false_score": 0.0, "image": "photos/00/images/0.png", "outline": found}
+    judged = (
+        PhotoFinding("found.jpg", score=0.9, iou=0.7, judge="fold 0", found=found, **shared),
+        PhotoFinding("missed.jpg", score=0.0, iou=None, judge="checkpoint", found=found, **shared),
+    )
+    Evidence(judged).write(run.round(0).evidence)
+    write_png(run.photos / "00" / "images" / "0.png", np.zeros((48, 64, 3), np.uint8))
     pixels = np.zeros((20, 900, 3), np.uint8)
     for path in (run.concept / "samples.png", run.concept / "loss.png", folder / "photos" / "0.png"):
         write_png(path, pixels)
@@ -125,13 +135,43 @@ def test_the_page_shows_every_round_and_the_promoted_one(page: str) -> None:
     elements = Elements()
     elements.feed(page)
     figures = [attributes["data-outcome"] for attributes in elements.all("figure")]
-    assert figures == ["keep", "keep", "review", "reject"] * 2
-    assert {a["data-outcome"] for a in elements.all("button")} == {"all", "keep", "reject", "review"}
+    assert figures == ["review", "reject", "keep", "keep"] * 2
+    assert {a["data-outcome"] for a in elements.all("button") if "data-outcome" in a} == {"all", "keep", "reject", "review"}
     assert "round 0" in page and "0.875" in page and "rolled back" in page
-    assert "1 × low_iou:car" in page
+    assert "1 × attention places car elsewhere than the detector" in page and "low_iou" not in page
     # images with their masks by attention, by the detector in round 1, and heatmaps where the prompt has objects;
-    # one photo; two pictures of the concept
-    assert len(elements.all("img")) == (3 + 3 + 2 + 3) + (4 + 4 + 3 + 4) + 1 + 2
+    # one photo of the concept and two that were judged; two pictures of the concept
+    assert len(elements.all("img")) == (3 + 3 + 2 + 3) + (4 + 4 + 3 + 4) + 1 + 2 + 2
+
+
+def test_the_verdict_and_the_photos_come_first(page: str) -> None:
+    top = page[page.index("<h1>") : page.index('id="rounds"')]
+    assert top.index('class="panel verdict review"') < top.index("<nav>") < top.index('id="photos"')
+    assert "There is no evidence" in top and "diffugen predict NEW_PHOTOS --weights" in top
+    cards = top[top.index('id="photos"') :]
+    assert cards.index("missed.jpg") < cards.index("found.jpg")
+    assert "confidence 0.90, IoU 0.70 with the best outline; judged by a detector without it (fold 0)" in cards
+    assert "F1" in cards and 'class="mark"' in cards
+    assert "http-equiv" not in page and "measured on" in page and "evaluation set" in page
+
+
+def test_a_page_of_a_run_in_progress_says_so_and_reloads(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    page = write_report(run, validate(CONFIG, LoopConfig), status="round 1/3: labelling").read_text(encoding="utf-8")
+    assert "Running: round 1/3: labelling." in page and 'http-equiv="refresh"' in page
+    elements = Elements()
+    elements.feed(page)
+    assert elements.open == []
+
+
+def test_the_page_stays_small(tmp_path: Path, make_samples: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bootstrap.report.pictures.GALLERY_BYTES", 12_000)
+    folders = [RunFolder(tmp_path).round(index) for index in range(2)]
+    for folder in folders:
+        write_samples(folder.samples, make_round(folder, make_samples))
+    shown = gallery(folders)
+    assert 0 < len(shown) < 8 and shown[0].round_index == 0
+    assert sum(len(uri) for card in shown for _, uri in card.pictures) <= 12_000
 
 
 def test_the_page_tells_decisions_and_measures(page: str) -> None:
@@ -166,7 +206,7 @@ def test_a_value_that_the_filter_discriminates_against_is_named(tmp_path: Path, 
     rows[1]["balance"] = {"time": {"p_value": 0.001, "values": values}}
     write_jsonl(run.metrics, rows)
     page = write_report(run, validate(CONFIG, LoopConfig)).read_text(encoding="utf-8")
-    assert "keeps 5 % of time “at night”, 50 % of all" in page
+    assert "keeps 1 of 20 images of time “at night”, 50 % of all" in page
 
 
 @pytest.fixture
@@ -202,7 +242,7 @@ def outcomes(page: Page) -> list[str]:
 
 def test_a_browser_filters_the_gallery_without_complaint(open_page: Callable[..., Page]) -> None:
     page = open_page()
-    assert outcomes(page) == ["keep", "keep", "review", "reject"] * 2
+    assert outcomes(page) == ["review", "reject", "keep", "keep"] * 2
     page.get_by_role("button", name="rejected").click()
     assert outcomes(page) == ["reject"] * 2
     assert page.locator("#count").inner_text() == "2 of 8 images"

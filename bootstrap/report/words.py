@@ -1,0 +1,29 @@
+"""Why an image was not kept, in words: `low_iou:car` is for programs."""
+
+from __future__ import annotations
+
+_REASONS = {
+    "too_few": "sees too few {name}",
+    "too_many": "sees too many {name}",
+    "low_score": "sees {name} too faintly",
+    "low_iou": "places {name} elsewhere than the detector",
+}
+_LABELERS = {
+    "detector": "the detector",
+    "flipped": "the detector on the mirrored image",
+    "previous": "the previous detector",
+    "mask2former": "Mask2Former",
+}
+
+
+def in_words(reason: str) -> str:
+    """A sample's reason as people say it: "flipped_low_iou:car" is "the detector on the mirrored image places car
+    elsewhere than the detector"; what is no such key stays as it is."""
+    kind, _, name = reason.partition(":")
+    labeler, _, rest = kind.partition("_")
+    who = _LABELERS.get(labeler)
+    if who is not None and rest in _REASONS:
+        kind = rest
+    else:
+        who = "attention"
+    return f"{who} {_REASONS[kind].format(name=name)}" if kind in _REASONS and name else reason
