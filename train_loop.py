@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +98,20 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         check_published(run)
         config = run.resumed(config)
         check_rounds(run)
-        pipe, config = prepare_pipeline(config, run)
+        photos = [concept.photos for concept in config.concept]
+
+        def show(status: str) -> None:
+            write_report(run, config, photos=photos, status=status)
+
+        pipe, config = prepare_pipeline(config, run, on_stage=show)
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
-        photos = [concept.photos for concept in config.concept]
-        for row in run_rounds(config, pipe, run, photos=object_photos(config)):
+        for row in run_rounds(config, pipe, run, photos=object_photos(config), on_stage=show):
             print(describe(row, config))
             tracker.log_round(row, config.classes)
             rows.append(row)
-            write_report(run, config, photos=photos, problems=tracker.problems)
+        show("")
         tracker.finish(rows)
         if tracker.problems:
             write_report(run, config, photos=photos, problems=tracker.problems)
@@ -169,7 +173,9 @@ def _run_folder(config: RunConfig, out: Path | None) -> RunFolder:
     return RunFolder((out or Path("runs") / config.name).resolve())
 
 
-def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunConfig]:
+def prepare_pipeline(
+    config: RunConfig, run: RunFolder, on_stage: Callable[[str], None] = lambda status: None
+) -> tuple[Pipeline, RunConfig]:
     """Check the rest of the config against the model and learn the concepts.
 
     Returns:
@@ -190,6 +196,7 @@ def prepare_pipeline(config: RunConfig, run: RunFolder) -> tuple[Pipeline, RunCo
     if pipe is not None and not concepts:
         return pipe, config
     del pipe  # a GPU may not have room for it and the one that learns
+    on_stage("learning the concept")
     setup = Setup(model, config.generate, derive_seed(config.seed, "concept", 0))
     learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")

@@ -9,7 +9,8 @@ attention labelled in round 0 and that never changes; when rounds stop paying, t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
@@ -20,7 +21,7 @@ from bootstrap.published import publish
 from bootstrap.row import Row, read_row, read_rows
 from bootstrap.run_folder import RunFolder
 from bootstrap.stages import decide, fine_tune, generate, label, trains_on
-from bootstrap.time_left import round_title, stage
+from bootstrap.time_left import STAGES, round_title, timed_stage
 from bootstrap.training_set import write_training_set
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.progress import part, say
@@ -30,7 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_rounds(
-    config: LoopConfig, pipe: Pipeline, run: RunFolder, *, photos: Sequence[ObjectPhotos] = ()
+    config: LoopConfig,
+    pipe: Pipeline,
+    run: RunFolder,
+    *,
+    photos: Sequence[ObjectPhotos] = (),
+    on_stage: Callable[[str], None] = lambda status: None,
 ) -> Iterator[Row]:
     """Run the rounds that are not complete yet; yields every round's row of metrics, complete ones included.
 
@@ -39,6 +45,7 @@ def run_rounds(
         pipe: a text-to-image pipeline that knows every word of the prompts.
         run: the run folder; this process holds its lock.
         photos: of the concepts: detectors are judged by them, and generated images are compared with them.
+        on_stage: called before every stage with what begins, such as "round 1/3, labelling".
 
     Raises:
         UserError: round 0 kept too little to train on.
@@ -47,7 +54,7 @@ def run_rounds(
     for index in range(config.rounds.num_rounds):
         folder = run.round(index)
         if not folder.complete:
-            play_round(round_context(config, run, folder), pipe, shown)
+            play_round(round_context(config, run, folder), pipe, shown, on_stage)
             with part(round_title(index, config.rounds.num_rounds)):
                 say("measuring")
                 report_round(folder, config, pipe, [one.folder for one in photos])
@@ -59,23 +66,36 @@ def run_rounds(
             return
 
 
-def play_round(context: RoundContext, pipe: Pipeline, photos: Sequence[Sample] = ()) -> None:
+def play_round(
+    context: RoundContext,
+    pipe: Pipeline,
+    photos: Sequence[Sample] = (),
+    on_stage: Callable[[str], None] = lambda status: None,
+) -> None:
     """Run the stages of one round; the last one writes `decision.json`. Stages that are done are not run again.
 
     Args:
         context: the round's.
         pipe: generates.
         photos: from `evidence_photos`.
+        on_stage: see `run_rounds`.
     """
-    with stage(context, "generate"):
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        on_stage(f"{round_title(context.index, context.config.rounds.num_rounds)}, {STAGES[name]}")
+        with timed_stage(context, name):
+            yield
+
+    with stage("generate"):
         generated = generate(context, pipe)
-    with stage(context, "label"):
+    with stage("label"):
         samples = label(context, generated)
         write_training_set(context, samples)
     if trains_on(samples):
-        with stage(context, "finetune"):
+        with stage("finetune"):
             fine_tune(context)
-        with stage(context, "photos"):
+        with stage("photos"):
             collect_evidence(context, samples, photos)
-    with stage(context, "compare"):
+    with stage("compare"):
         decide(context, samples)

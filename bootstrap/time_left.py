@@ -9,12 +9,19 @@ from bootstrap.context import RoundContext
 from diffugen.files import read_json
 from diffugen.progress import part
 
-STAGES = ("generate", "label", "finetune", "photos", "compare", "evaluate")
-"""The timed stages of a round, in their order."""
+STAGES = {
+    "generate": "generating",
+    "label": "labelling",
+    "finetune": "fine-tuning",
+    "photos": "judging photos",
+    "compare": "comparing",
+    "evaluate": "measuring",
+}
+"""The timed stages of a round, in their order, and what one says of them."""
 
 
 @contextmanager
-def stage(context: RoundContext, name: str) -> Iterator[None]:
+def timed_stage(context: RoundContext, name: str) -> Iterator[None]:
     """Time a stage of a round. Bars in the block name the round and how long the whole run still takes."""
     rounds = context.config.rounds
     left = describe_time_left(_seconds_by_round(context), context.index, name, rounds.num_rounds)
@@ -39,11 +46,12 @@ def describe_time_left(seconds: Mapping[int, Mapping[str, float]], index: int, n
         index, name: the round and the stage that begins.
         num_rounds: the setting.
     """
-    before = STAGES[: STAGES.index(name)]
+    names = list(STAGES)
+    before = names[: names.index(name)]
     ended = {**seconds, index: {other: value for other, value in seconds.get(index, {}).items() if other in before}}
     expected, is_whole = 0.0, True
     for later in range(index, num_rounds):
-        for other in STAGES[STAGES.index(name) if later == index else 0 :]:
+        for other in names[names.index(name) if later == index else 0 :]:
             measured = {number: own[other] for number, own in ended.items() if other in own}
             if not measured:
                 is_whole = False

@@ -101,7 +101,8 @@ def discriminated(tables: Mapping[str, Any], max_p_value: float = 0.05) -> list[
     """Values that the filter keeps less often than their slot's other values, where these differ by more than chance.
 
     Returns:
-        (slot, value, its kept images, its images, the kept rate of all images of the slot), the largest difference first.
+        (slot, value, its kept images, its images, the kept rate of all images of the slot), the largest difference
+        first.
     """
     found = []
     for slot, table in tables.items():

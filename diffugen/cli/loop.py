@@ -1,4 +1,4 @@
-"""`diffugen loop` and `diffugen learn`: the arguments of the two; who does their work is registered."""
+"""`diffugen loop`, `learn` and `compare`: their arguments; who does their work is registered."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def add_loop(commands: Any) -> None:
     )
     add_loop_arguments(parser)
     parser.set_defaults(run=run_registered("loop"))
+
+
+def add_compare(commands: Any) -> None:
+    """`diffugen compare`."""
+    parser = add_command(
+        commands,
+        "compare",
+        "two runs side by side: verdicts, figures with their evidence, settings that differ",
+        "Prints a table of the two runs' promoted rounds. Every figure says on what it was measured.",
+        "diffugen compare runs/first runs/second",
+    )
+    parser.add_argument("first", type=Path, metavar="RUN", help="run folder, such as runs/demo")
+    parser.add_argument("second", type=Path, metavar="RUN", help="another one")
+    parser.set_defaults(run=run_registered("compare"))
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:

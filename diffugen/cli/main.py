@@ -14,7 +14,7 @@ from diffugen.cli.export import add_export, add_export_model
 from diffugen.cli.generate import add_generate
 from diffugen.cli.init import add_init
 from diffugen.cli.label import add_label
-from diffugen.cli.loop import add_learn, add_loop
+from diffugen.cli.loop import add_compare, add_learn, add_loop
 from diffugen.cli.parser import CommandParser
 from diffugen.cli.predict import add_predict
 from diffugen.cli.review import add_review
@@ -23,7 +23,7 @@ from diffugen.command_line import EXIT_USER_ERROR, run_command
 
 GROUPS: Sequence[tuple[str, Sequence[Callable[[Any], None]]]] = (
     ("1. describe your object in a config", (add_init, add_schema)),
-    ("2. train a detector", (add_loop, add_review)),
+    ("2. train a detector", (add_loop, add_review, add_compare)),
     ("3. use and measure it", (add_predict, add_evaluate, add_export_model)),
     ("single steps and datasets", (add_learn, add_generate, add_label, add_export)),
 )

@@ -1,0 +1,44 @@
+"""Two runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.compare import comparison
+from bootstrap.run_folder import RunFolder
+from diffugen.errors import UserError
+from diffugen.files import write_json, write_jsonl
+
+
+def make_run(path: Path, found: float, **config: Any) -> RunFolder:
+    run = RunFolder(path)
+    row = {
+        "round": 0, "promoted": True, "num_kept": 3, "num_generated": 4, "seconds": {"generate": 90.0},
+        "photos/num": 6, "photos/found": found, "photos/score": found, "photos/threshold": 0.3,
+    }  # fmt: skip
+    write_jsonl(run.metrics, [row])
+    write_json(run.config, {"config": {"name": path.name, "seed": 0, "concept": [{"steps": 3}], **config}})
+    return run
+
+
+def test_verdicts_figures_and_differing_settings(tmp_path: Path) -> None:
+    text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 0.0, seed=5, rounds={"num_rounds": 2}))
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert lines["verdict"][-2:] == ["good", "failed"]
+    assert lines["photos on which the object is found [held-out photos]"][-2:] == ["1", "0"]
+    assert lines["seed"][-2:] == ["0", "5"] and lines["rounds.num_rounds"][-2:] == ["null", "2"]
+    assert "concept" not in lines and "name" not in lines
+    assert "found on 0 of 6 photos" in text
+
+
+def test_equal_settings_are_said_to_be_equal(tmp_path: Path) -> None:
+    text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0))
+    assert text.endswith("the settings are the same")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run with a complete round"):
+        comparison(make_run(tmp_path / "a", 1.0), RunFolder(tmp_path))
