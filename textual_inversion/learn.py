@@ -21,6 +21,7 @@ from diffugen.errors import UserError
 from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
+from textual_inversion.fidelity import MOST_PHOTOS, ConceptFidelity
 from textual_inversion.lora import add_lora, save_lora
 from textual_inversion.module import ConceptModule, check_prediction_type, diverged
 from textual_inversion.object_weights import object_weights
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 EMBEDDING_FILE = "learned_embeds.safetensors"
 LORA_FILE = "lora.safetensors"
+FIDELITY_FILE = "fidelity.json"
+"""How far the concept's images have come from its start word to its photos, see `textual_inversion.fidelity`."""
 
 
 def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
@@ -72,11 +75,14 @@ class Setup:
         generate: how images will be generated: `samples.png` is made like that, and what of the model's attention
             counts tells where in the photos the object is.
         seed: of everything random.
+        judge: weights of a base detector, by whose features the step that draws the photos best is kept; None keeps
+            the last step.
     """
 
     model: ModelConfig
     generate: GenerateConfig = GenerateConfig()  # noqa: RUF009 (immutable)
     seed: int = 0
+    judge: Path | None = None
 
 
 def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *, progress: bool = True) -> ModelConfig:
@@ -114,8 +120,8 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
         config: the concept.
         setup: the model and the seed.
         out: folder for the embedding (diffusers' format), `lora.safetensors` if asked for, `loss.csv`,
-            `loss.png`, `samples.png` (the same prompts and seeds without and with the concept) and
-            `concept.json` (what it was learned from).
+            `loss.png`, `fidelity.json` where there is a judge, `samples.png` (the same prompts and seeds without
+            and with the concept) and `concept.json` (what it was learned from).
         progress: show a progress bar.
 
     Returns:
@@ -126,7 +132,7 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     """
     out, model = Path(out), setup.model
     finished = out / EMBEDDING_FILE
-    record = make_record(config, model, setup.generate.attention, setup.seed)
+    record = make_record(config, model, setup.generate.attention, setup.seed, setup.judge)
     check_same_concept(record, out)
     if finished.exists():
         return finished
@@ -148,6 +154,8 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     with_ = generate_samples(pipe, sample_prompts(config, config.placeholder_token), setup.generate, setup.seed)
     with atomic_path(out / "samples.png") as temporary:
         side_by_side(config, without, with_).save(temporary)
+    if module.scores:
+        write_json(out / FIDELITY_FILE, {"score": max(module.scores.values()), "by_step": module.scores})
     write_embedding(finished, config.placeholder_token, list(module.rows))
     shutil.rmtree(checkpoint_path(out).parent, ignore_errors=True)
     logger.info("learned %s: %s", config.placeholder_token, finished)
@@ -165,9 +173,13 @@ def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline) -> Concep
     num_learned = len(photos) - config.num_held_out_photos
     draws = _draws(config, setup, pipe, photos[:num_learned])
     held_out = _draws(config, setup, pipe, photos[num_learned:]) if config.num_held_out_photos else None
+    fidelity = None
+    if setup.judge is not None and held_out is None and config.num_devices == 1:
+        shown = [load_photo(path) for path in photos[:MOST_PHOTOS]]
+        fidelity = ConceptFidelity(pipe, config, shown, setup.generate, setup.judge, setup.seed)
     placeholder = add_placeholder(pipe, config)
     lora = add_lora(pipe.unet, config.lora_rank, setup.seed) if config.lora_rank else []
-    return ConceptModule(pipe, placeholder, draws, config, lora, held_out)
+    return ConceptModule(pipe, placeholder, draws, config, lora, held_out, fidelity.score if fidelity else None)
 
 
 def _draws(config: ConceptConfig, setup: Setup, pipe: Pipeline, photos: Sequence[Path]) -> ConceptDraws:
