@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from diffugen.attention.extract import generate_with_attention, read_attention
 from diffugen.attention.model_defaults import with_model_defaults
@@ -33,6 +34,7 @@ from diffugen.sample import Sample
 from diffugen.toyworld.photos import write_photos
 from diffugen.toyworld.scene import COMMON_KINDS, RARE_KINDS
 from diffugen.toyworld.scenes_dataset import write_scenes
+from textual_inversion.fidelity import progress
 from textual_inversion.learn import Setup, learn_concepts
 from train_loop import RunConfig, load_run_config
 
@@ -69,7 +71,39 @@ def main() -> None:
         for kind in args.kinds:
             rows.append(measure(kind, name, VARIANTS[name], args.num, truth, out))
             print(rows[-1], flush=True)
-            write_json(args.json, {"rows": rows})
+            write_json(args.json, {"rows": rows, "correlation": correlations(rows)})
+
+
+def correlations(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By candidate its correlation with the judge over all concepts, Pearson's and Spearman's."""
+    if len(rows) < 3:
+        return {}
+    judge = [row["truth"] for row in rows]
+    found = {}
+    for name in rows[0]["scores"]:
+        values = [row["scores"][name] for row in rows]
+        found[name] = {
+            "pearson": float(np.corrcoef(values, judge)[0, 1]),
+            "spearman": float(spearmanr(values, judge).statistic),
+        }
+    return found
+
+
+def candidates(arrays: Any) -> dict[str, float]:
+    """The candidates for a score, of one concept's images."""
+    scales = {"": slice(None), " stride 8": slice(0, 1), " stride 16": slice(1, 2), " stride 32": slice(2, 3)}
+    found = {}
+    for name, part in scales.items():
+        for what, suffix in (("object", ""), ("image", "_whole")):
+            drawn, start = arrays[f"drawn{suffix}"][:, part], arrays[f"start{suffix}"][:, part]
+            for photos in ("own", "others"):
+                key = f"way to {photos} photos, {what}{name}"
+                found[key] = progress(drawn, start, arrays[f"{photos}{suffix}"][:, part])
+    flat = {key: arrays[key].reshape(len(arrays[key]), -1) for key in ("drawn", "own")}
+    unit = {key: values / np.linalg.norm(values, axis=1, keepdims=True) for key, values in flat.items()}
+    cosines = unit["drawn"] @ unit["own"].T
+    found |= {"mean cosine, object": float(cosines.mean()), "nearest photo, object": float(cosines.max(1).mean())}
+    return found | {"detector of the photos": float(arrays["judge_photos"].mean())}
 
 
 def truth_detector(out: Path) -> Path:
@@ -116,8 +150,8 @@ def measure(kind: str, name: str, changes: dict[str, Any], num: int, truth: Path
         arrays["pixels"] = np.stack(drawn)
         np.savez_compressed(features, **arrays)
     with np.load(features) as arrays:
-        judged = {key: float(arrays[key].mean()) for key in arrays if key.startswith("judge_")}
-    return {"kind": kind, "concept": name, **judged}
+        judges = {key: float(arrays[f"judge_{key}"].mean()) for key in ("truth", "truth_start", "truth_others")}
+        return {"kind": kind, "concept": name, **judges, "scores": candidates(arrays)}
 
 
 def demo_of(kind: str) -> RunConfig:

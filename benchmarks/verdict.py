@@ -1,0 +1,100 @@
+"""Does the verdict agree with the truth? `python benchmarks/verdict.py --json FILE [--runs N] [--out DIR]`
+
+Small loops of different quality on the toy world: three objects, photos in the pool or not, other steps, rates, epochs.
+Each has a verdict, which sees no truth. The rule of truth, fixed before any run: the F1 of the rare object at a mask
+IoU of 0.5, on 60 rendered scenes that nothing else uses, at the threshold in the checkpoint. A detector is usable from
+0.6 on. "good" agrees with usable and "failed" with not usable; "doubtful" agrees with an F1 of 0.35 to 0.85. Finished
+runs are not made again, so the command can be stopped and given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bootstrap.row import number, read_rows
+from bootstrap.run_folder import RunFolder
+from bootstrap.verdict import judge_run
+from diffugen.datasets.folder import read_dataset
+from diffugen.detector.model import load_detector, predict, threshold_of
+from diffugen.evaluation.metrics import label_quality
+from diffugen.files import write_json
+from diffugen.toyworld.scenes_dataset import write_scenes
+from train_loop import load_run_config, train_loop
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "evaluation=null", "rounds.num_rounds=1", "rounds.num_images=24", "concept.batch_size=4",
+    "generate.num_inference_steps=10", "concept.on_failure=go_on",
+)  # fmt: skip
+VARIANTS = {
+    "60 steps, no pool, 4 epochs": ("concept.steps=60", "pool=null", "detector.epochs=4"),
+    "60 steps, pool, 10 epochs": ("concept.steps=60", "detector.epochs=10"),
+    "120 steps, no pool, 10 epochs": ("concept.steps=120", "pool=null", "detector.epochs=10"),
+    "120 steps, pool, 10 epochs": ("concept.steps=120", "detector.epochs=10"),
+    "120 steps, pool, 2 epochs": ("concept.steps=120", "detector.epochs=2"),
+    "5 steps, pool once, 10 epochs": ("concept.steps=5", "pool.repeats=1", "detector.epochs=10"),
+    "ruined concept, no pool, 10 epochs": (
+        "concept.steps=60", "concept.learning_rate=0.1", "concept.max_norm_ratio=null", "pool=null",
+        "detector.epochs=10",
+    ),
+}  # fmt: skip
+DEMOS = {"grand-piano": "demo", "rubber-duck": "demo-rubber-duck", "car-accident": "demo-car-accident"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
+    parser.add_argument("--runs", type=int, default=len(VARIANTS) * len(DEMOS), help="how many of the runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark/verdict"), help="run folders and scenes")
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    cases = [(kind, name) for name in VARIANTS for kind in DEMOS]
+    for kind, name in cases[: args.runs]:
+        rows.append(measure(kind, name, args.out.resolve()))
+        print(rows[-1], flush=True)
+        write_json(args.json, {"rows": rows, "agree": sum(row["agrees"] for row in rows), "runs": len(rows)})
+    print(f"{sum(row['agrees'] for row in rows)} of {len(rows)} verdicts agree with the truth")
+
+
+def measure(kind: str, name: str, out: Path) -> dict[str, Any]:
+    """One run, its verdict and the truth."""
+    config = load_run_config(ROOT / f"configs/{DEMOS[kind]}.json", [*SMALL, *VARIANTS[name]])
+    run = RunFolder(out / kind / name.replace(", ", "_").replace(" ", "_"))
+    if not run.best.is_file():
+        train_loop(config, run.path)
+    rows = read_rows(run.metrics)
+    verdict, f1 = judge_run(rows), truth_f1(run, kind, list(config.classes), out)
+    found = number(rows[-1], "photos/found")
+    return {
+        "object": kind,
+        "run": name,
+        "verdict": verdict.level,
+        "found": found,
+        "f1": f1,
+        "agrees": agrees(verdict.level, f1),
+    }
+
+
+def truth_f1(run: RunFolder, kind: str, classes: list[str], out: Path) -> float:
+    """The F1 of the rare object on rendered scenes, at the threshold in the checkpoint."""
+    scenes = out / "scenes" / kind
+    if not (scenes / "data.yaml").is_file():
+        write_scenes(scenes, 60, 881_000, classes, rare=kind, progress=False)
+    detector = load_detector(run.best)
+    threshold = threshold_of(detector) or 0.25
+    images = list(read_dataset(scenes, "test", [kind]))
+    found = predict(detector, [image for _, image, _ in images], class_names=[kind], score_threshold=threshold)
+    quality = label_quality(zip(found, (truth for _, _, truth in images), strict=True))
+    precision, recall = quality["precision"] or 0.0, quality["recall"] or 0.0
+    return round(2 * precision * recall / max(precision + recall, 1e-9), 3)
+
+
+def agrees(level: str, f1: float) -> bool:
+    """Whether a verdict agrees with the truth, by the rule above."""
+    return {"good": f1 >= 0.6, "failed": f1 < 0.6, "doubtful": 0.35 <= f1 <= 0.85}[level]
+
+
+if __name__ == "__main__":
+    main()
