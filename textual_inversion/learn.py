@@ -18,7 +18,7 @@ from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, write_json, write_text
+from diffugen.files import atomic_path, read_json, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
 from textual_inversion.fidelity import MOST_PHOTOS, ConceptFidelity
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 EMBEDDING_FILE = "learned_embeds.safetensors"
 LORA_FILE = "lora.safetensors"
+MIN_FIDELITY = 0.1
+"""Below it a concept's images show nothing of the photos (docs/concepts.md)."""
 FIDELITY_FILE = "fidelity.json"
 """How far the concept's images have come from its start word to its photos, see `textual_inversion.fidelity`."""
 
@@ -102,6 +104,21 @@ def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *
 def are_learned(concepts: Sequence[ConceptConfig], out: Path) -> bool:
     """Whether `learn_concepts` has nothing left to do in `out`."""
     return all((folder / EMBEDDING_FILE).is_file() for _, folder in _folders(concepts, out))
+
+
+def undrawn_concepts(concepts: Sequence[ConceptConfig], out: Path) -> list[str]:
+    """Of learned concepts whose images show nothing of the photos, why and what to do; those to go on with left out."""
+    found = []
+    for concept, folder in _folders(concepts, out):
+        record = read_json(folder / FIDELITY_FILE) if (folder / FIDELITY_FILE).is_file() else {"score": 1.0}
+        if record["score"] < MIN_FIDELITY and concept.on_failure == "stop":
+            found.append(
+                f"concept {concept.placeholder_token}: its images have come {max(record['score'], 0):.0%} of the way "
+                f"from {concept.initializer_word!r} to the photos, so the detector would learn something else; see "
+                f"{folder / 'samples.png'}, then try more 'concept.steps', another 'concept.initializer_word' or "
+                "'concept.lora_rank' with another --out, or set 'concept.on_failure' to \"go_on\""
+            )
+    return found
 
 
 def _folders(concepts: Sequence[ConceptConfig], out: Path) -> list[tuple[ConceptConfig, Path]]:
