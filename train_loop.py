@@ -27,7 +27,6 @@ from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.config.settings import PromptsConfig
-from diffugen.errors import raise_mistakes
 from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.progress import say
 from textual_inversion.config import WithConcepts
@@ -184,7 +183,7 @@ def prepare_pipeline(
     """
     from bootstrap.labelers import attention_labeler, mask2former_labeler
     from diffugen.diffusion.pipelines import load_pipeline
-    from textual_inversion.learn import Setup, are_learned, learn_concepts, undrawn_concepts
+    from textual_inversion.learn import Setup, are_learned, learn_concepts
 
     concepts, model = config.concept, config.model
     pipe = None
@@ -198,9 +197,8 @@ def prepare_pipeline(
         return pipe, config
     del pipe  # a GPU may not have room for it and the one that learns
     on_stage("learning the concept")
-    seed = derive_seed(config.seed, "concept", 0)
-    learned = learn_concepts(concepts, Setup(model, config.generate, seed), run.concept)
-    raise_mistakes("the concept", undrawn_concepts(concepts, run.concept))
+    setup = Setup(model, config.generate, derive_seed(config.seed, "concept", 0))
+    learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")
     return load_pipeline(learned), config
 

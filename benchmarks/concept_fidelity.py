@@ -34,7 +34,6 @@ from diffugen.sample import Sample
 from diffugen.toyworld.photos import write_photos
 from diffugen.toyworld.scene import COMMON_KINDS, RARE_KINDS
 from diffugen.toyworld.scenes_dataset import write_scenes
-from textual_inversion.fidelity import progress
 from textual_inversion.learn import Setup, learn_concepts
 from train_loop import RunConfig, load_run_config
 
@@ -87,6 +86,17 @@ def correlations(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "spearman": float(spearmanr(values, judge).statistic),
         }
     return found
+
+
+def progress(drawn: np.ndarray, start: np.ndarray, photos: np.ndarray) -> float:
+    """How far images of a concept have come from its start word's mean (0) to that of its photos (1).
+
+    Args:
+        drawn, start, photos: features [n, ...] of images of the concept, of its start word, and of photos.
+    """
+    drawn, start, photos = (features.reshape(len(features), -1).astype(float) for features in (drawn, start, photos))
+    way = photos.mean(0) - start.mean(0)
+    return float((drawn.mean(0) - start.mean(0)) @ way / max(way @ way, 1e-12))
 
 
 def candidates(arrays: Any) -> dict[str, float]:

@@ -291,10 +291,7 @@ def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
 
 def _without_length(config: dict[str, Any]) -> dict[str, Any]:
     rounds = config.get("rounds", {})
-    config = {**config, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
-    if isinstance(concepts := config.get("concept"), list):  # a user may insist after a concept failed
-        config["concept"] = [{key: value for key, value in one.items() if key != "on_failure"} for one in concepts]
-    return config
+    return {**config, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

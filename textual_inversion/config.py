@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -86,11 +86,6 @@ class ConceptConfig(Strict):
         le=256,
         description="also learn a cross-attention LoRA of this rank, for objects that the token alone cannot draw "
         "(null: none)",
-    )
-    on_failure: Literal["stop", "go_on"] = Field(
-        default="stop",
-        description="what a loop does if images of the concept show nothing of the photos: stop before it generates, "
-        "with an error, or go on",
     )
     num_held_out_photos: int = Field(
         default=0,

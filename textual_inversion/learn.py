@@ -18,10 +18,9 @@ from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, read_json, write_json, write_text
+from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
-from textual_inversion.fidelity import MOST_PHOTOS, ConceptFidelity
 from textual_inversion.lora import add_lora, save_lora
 from textual_inversion.module import ConceptModule, check_prediction_type, diverged
 from textual_inversion.object_weights import object_weights
@@ -35,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 EMBEDDING_FILE = "learned_embeds.safetensors"
 LORA_FILE = "lora.safetensors"
-MIN_FIDELITY = 0.1
-"""Below it a concept's images show nothing of the photos (docs/concepts.md)."""
-FIDELITY_FILE = "fidelity.json"
-"""How far the concept's images have come from its start word to its photos, see `textual_inversion.fidelity`."""
 
 
 def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
@@ -77,14 +72,11 @@ class Setup:
         generate: how images will be generated: `samples.png` is made like that, and what of the model's attention
             counts tells where in the photos the object is.
         seed: of everything random.
-        judge: weights of a base detector, by whose features the step that draws the photos best is kept; None keeps
-            the last step.
     """
 
     model: ModelConfig
     generate: GenerateConfig = GenerateConfig()  # noqa: RUF009 (immutable)
     seed: int = 0
-    judge: Path | None = None
 
 
 def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *, progress: bool = True) -> ModelConfig:
@@ -106,21 +98,6 @@ def are_learned(concepts: Sequence[ConceptConfig], out: Path) -> bool:
     return all((folder / EMBEDDING_FILE).is_file() for _, folder in _folders(concepts, out))
 
 
-def undrawn_concepts(concepts: Sequence[ConceptConfig], out: Path) -> list[str]:
-    """Of learned concepts whose images show nothing of the photos, why and what to do; those to go on with left out."""
-    found = []
-    for concept, folder in _folders(concepts, out):
-        record = read_json(folder / FIDELITY_FILE) if (folder / FIDELITY_FILE).is_file() else {"score": 1.0}
-        if record["score"] < MIN_FIDELITY and concept.on_failure == "stop":
-            found.append(
-                f"concept {concept.placeholder_token}: its images have come {max(record['score'], 0):.0%} of the way "
-                f"from {concept.initializer_word!r} to the photos, so the detector would learn something else; see "
-                f"{folder / 'samples.png'}, then try more 'concept.steps', another 'concept.initializer_word' or "
-                "'concept.lora_rank' with another --out, or set 'concept.on_failure' to \"go_on\""
-            )
-    return found
-
-
 def _folders(concepts: Sequence[ConceptConfig], out: Path) -> list[tuple[ConceptConfig, Path]]:
     if len(concepts) == 1:
         return [(concepts[0], out)]
@@ -137,8 +114,8 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
         config: the concept.
         setup: the model and the seed.
         out: folder for the embedding (diffusers' format), `lora.safetensors` if asked for, `loss.csv`,
-            `loss.png`, `fidelity.json` where there is a judge, `samples.png` (the same prompts and seeds without
-            and with the concept) and `concept.json` (what it was learned from).
+            `loss.png`, `samples.png` (the same prompts and seeds without and with the concept) and
+            `concept.json` (what it was learned from).
         progress: show a progress bar.
 
     Returns:
@@ -149,7 +126,7 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     """
     out, model = Path(out), setup.model
     finished = out / EMBEDDING_FILE
-    record = make_record(config, model, setup.generate.attention, setup.seed, setup.judge)
+    record = make_record(config, model, setup.generate.attention, setup.seed)
     check_same_concept(record, out)
     if finished.exists():
         return finished
@@ -171,8 +148,6 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     with_ = generate_samples(pipe, sample_prompts(config, config.placeholder_token), setup.generate, setup.seed)
     with atomic_path(out / "samples.png") as temporary:
         side_by_side(config, without, with_).save(temporary)
-    if module.scores:
-        write_json(out / FIDELITY_FILE, {"score": max(module.scores.values()), "by_step": module.scores})
     write_embedding(finished, config.placeholder_token, list(module.rows))
     shutil.rmtree(checkpoint_path(out).parent, ignore_errors=True)
     logger.info("learned %s: %s", config.placeholder_token, finished)
@@ -190,13 +165,9 @@ def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline) -> Concep
     num_learned = len(photos) - config.num_held_out_photos
     draws = _draws(config, setup, pipe, photos[:num_learned])
     held_out = _draws(config, setup, pipe, photos[num_learned:]) if config.num_held_out_photos else None
-    fidelity = None
-    if setup.judge is not None and held_out is None and config.num_devices == 1:
-        shown = [load_photo(path) for path in photos[:MOST_PHOTOS]]
-        fidelity = ConceptFidelity(pipe, config, shown, setup.generate, setup.judge, setup.seed)
     placeholder = add_placeholder(pipe, config)
     lora = add_lora(pipe.unet, config.lora_rank, setup.seed) if config.lora_rank else []
-    return ConceptModule(pipe, placeholder, draws, config, lora, held_out, fidelity.score if fidelity else None)
+    return ConceptModule(pipe, placeholder, draws, config, lora, held_out)
 
 
 def _draws(config: ConceptConfig, setup: Setup, pipe: Pipeline, photos: Sequence[Path]) -> ConceptDraws:

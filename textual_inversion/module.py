@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -24,9 +24,6 @@ _LOOK_EVERY = 50  # steps; to look at a loss makes a GPU wait
 LOOK_EVERY, PATIENCE = 25, 4
 """Steps between looks at the held-out photos, and the looks without a better loss after which training stops."""
 
-NUM_LOOKS = 5
-"""Looks at what the concept draws, at most, where no photos are held out."""
-
 LORA_LEARNING_RATE = 1e-4
 """Peak rate of the LoRA's weights: a fiftieth of the token's, as they change the whole model."""
 
@@ -43,8 +40,7 @@ class ConceptModule(L.LightningModule):
         draws: what the steps see.
         config: the concept's settings.
         lora: the UNet's LoRA parameters; empty without one.
-        held_out: draws of the photos that are held out, where there are any: training stops once they get no better.
-        fidelity: scores what the pipeline draws of the concept; without held-out photos it says which step is kept.
+        held_out: draws of the photos that are held out, where there are any.
     """
 
     losses: Tensor
@@ -58,20 +54,18 @@ class ConceptModule(L.LightningModule):
         config: ConceptConfig,
         lora: Sequence[nn.Parameter] = (),
         held_out: ConceptDraws | None = None,
-        fidelity: Callable[[], float] | None = None,
     ) -> None:
         super().__init__()
         self.rows = nn.ParameterList(placeholder.rows)
         self.lora = nn.ParameterList(lora)
         self.best = nn.ParameterList()
         self._pipe, self._draws, self._held_out, self._config = pipe, draws, held_out, config
-        self._fidelity = fidelity
         # Buffers, so that they are in every checkpoint and come back from other processes; nan where not reached.
         self.register_buffer("losses", torch.full((config.steps,), torch.nan))
-        if held_out is not None or fidelity is not None:
+        if held_out is not None:
             learned = [*self.rows, *self.lora]
             self.best.extend(nn.Parameter(value.detach().clone(), requires_grad=False) for value in learned)
-            num_looks = 1 + math.ceil(config.steps / self._look_every)
+            num_looks = 1 + math.ceil(config.steps / LOOK_EVERY)
             self.register_buffer("held_out_losses", torch.full((num_looks,), torch.nan))
         self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
         self._noise_schedule = noise_schedule(pipe)
@@ -86,7 +80,7 @@ class ConceptModule(L.LightningModule):
         return DataLoader(self._draws.starting(self.global_step, self.global_rank), batch_size=None)
 
     def on_train_batch_start(self, draw: Draw, index: int) -> int | None:
-        """Look at the held-out photos, or at what is drawn, where it is time to; -1 ends the training."""
+        """Look at the held-out photos where it is time to; -1 ends the training."""
         if self.best and self._look_and_stop():
             self.trainer.should_stop = True
             return -1
@@ -101,7 +95,7 @@ class ConceptModule(L.LightningModule):
         return loss
 
     def on_train_end(self) -> None:
-        """The token is what was best on the held-out photos, or drew the photos best."""
+        """The token is what was best on the held-out photos, where there are any."""
         if self.best:
             self._look_and_stop()
             with torch.no_grad():
@@ -109,40 +103,18 @@ class ConceptModule(L.LightningModule):
                     learned.copy_(best)
 
     def _look_and_stop(self) -> bool:
-        """Measure if it is time to, keep what is best; whether there is no more hope."""
-        look, rest = divmod(self.global_step, self._look_every)
-        if self.global_step == self._config.steps:
-            look, rest = len(self.held_out_losses) - 1, 0
+        """Measure the held-out photos' loss if it is time to, keep what is best; whether there is no more hope."""
+        assert self._held_out is not None
+        look, rest = divmod(self.global_step, LOOK_EVERY)
         if rest == 0 and self.held_out_losses[look].isnan():
+            draws = (self._held_out.draw(number) for number in range(_NUM_HELD_OUT_DRAWS))
             with torch.no_grad():
-                self.held_out_losses[look] = self._look()
+                self.held_out_losses[look] = torch.stack([self.denoising_loss(draw) for draw in draws]).mean()
             if self._best_look() == look:
                 with torch.no_grad():
                     for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
                         best.copy_(learned)
-        return self._held_out is not None and look - self._best_look() >= PATIENCE
-
-    def _look(self) -> float:
-        """The held-out photos' loss, else the score of what is drawn turned round: less is better."""
-        if self._held_out is None:
-            assert self._fidelity is not None
-            return -self._fidelity()
-        draws = (self._held_out.draw(number) for number in range(_NUM_HELD_OUT_DRAWS))
-        return float(torch.stack([self.denoising_loss(draw) for draw in draws]).mean())
-
-    @property
-    def scores(self) -> dict[int, float]:
-        """By step, how well the concept's images showed the photos; empty where that was not measured."""
-        if self._fidelity is None or self._held_out is not None:
-            return {}
-        last = self._config.steps
-        values = self.held_out_losses.tolist()
-        return {min(k * self._look_every, last): -value for k, value in enumerate(values) if not math.isnan(value)}
-
-    @property
-    def _look_every(self) -> int:
-        """Steps between looks; drawing takes longer than a loss."""
-        return LOOK_EVERY if self._held_out is not None else max(LOOK_EVERY, -(-self._config.steps // NUM_LOOKS))
+        return look - self._best_look() >= PATIENCE
 
     def _best_look(self) -> int:
         return int(self.held_out_losses.nan_to_num(torch.inf).argmin())

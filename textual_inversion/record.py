@@ -8,24 +8,21 @@ from typing import Any
 from diffugen.config.content import fingerprints, first_change
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.errors import UserError
-from diffugen.files import read_json, sha256_of
+from diffugen.files import read_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.photos import digest, find_photos
 
 RECORD_FILE = "concept.json"
 
 
-def make_record(
-    config: ConceptConfig, model: ModelConfig, attention: AttentionConfig, seed: int, judge: Path | None = None
-) -> dict[str, Any]:
+def make_record(config: ConceptConfig, model: ModelConfig, attention: AttentionConfig, seed: int) -> dict[str, Any]:
     """Everything that decides the result. Photos and models count by their content: what was moved is the same."""
     settings = {"model": model.model_dump(mode="json", exclude={"device", "low_memory"})}
     return {
-        "concept": config.model_dump(mode="json", exclude={"photos", "on_failure"}),
+        "concept": config.model_dump(mode="json", exclude={"photos"}),
         "photos": digest(find_photos(config.photos)),
         "attention": attention.model_dump(mode="json", include={"blocks", "factors"}),
         "seed": seed,
-        **({"judge": sha256_of(judge)} if judge is not None else {}),
         **settings,
         "content": fingerprints(settings),
     }

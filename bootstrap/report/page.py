@@ -85,7 +85,6 @@ def write_report(
         charts=[draw(curve) for curve in curves(rows, config.rare_classes)],
         photos=[uri for folder in photos for uri in photo_uris(folder)],
         concept=[sheet_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
-        fidelity=[read_json(path)["score"] for path in sorted(run.concept.rglob("fidelity.json"))],
         cards=shown,
         slots=slots_of(shown),
         no_value=NO_VALUE,
