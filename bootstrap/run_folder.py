@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,23 +16,13 @@ from bootstrap.config import LEFT_TO_MODEL
 from diffugen.config.content import fingerprints, first_change, renamed
 from diffugen.config.loader import Strict, validate
 from diffugen.errors import UserError
-from diffugen.files import locked, read_json, sha256_of, write_json
+from diffugen.files import read_json, sha256_of, write_json
+from diffugen.lock import locked
+from diffugen.versions import library_versions
 
 logger = logging.getLogger(__name__)
 
 AnyConfig = TypeVar("AnyConfig", bound=Strict)
-
-PACKAGES = (
-    "diffugen",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "ultralytics",
-    "lightning",
-    "albumentations",
-    "numpy",
-)
 
 
 @dataclass(frozen=True)
@@ -116,9 +104,21 @@ class RoundFolder:
         try:
             yield
         finally:
-            seconds = read_json(self.seconds) if self.seconds.is_file() else {}
+            seconds = self.seconds_by_stage()
             seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
             write_json(self.seconds, seconds)
+
+    def seconds_by_stage(self) -> dict[str, float]:
+        """The seconds that stages took so far; none of a damaged file, on which nothing depends."""
+        try:
+            seconds = read_json(self.seconds)
+            return {str(name): float(value) for name, value in seconds.items()}
+        except FileNotFoundError:
+            return {}
+        except (AttributeError, TypeError, ValueError):
+            logger.warning("%s is damaged; times are measured from here on", self.seconds)
+            self.seconds.unlink()
+            return {}
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class RunFolder:
         return names
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep every other process out of the run folder, see `diffugen.files.locked`."""
+        """Keep every other process out of the run folder, see `diffugen.lock.locked`."""
         return locked(self.path)
 
     def resumed(self, config: AnyConfig) -> AnyConfig:
@@ -229,8 +229,8 @@ class RunFolder:
         change = first_change(_without_length(started_with), _without_length(now), content)
         if change is not None:
             raise UserError(
-                f"{change} since run folder {self.path} was started; change it back to resume, "
-                "or give another folder with --out"
+                f"{change} since run folder {self.path} was started (see its config.json); change it back to "
+                "resume, or give another folder with --out"
             )
         return validate(now, type(config), where=f"the config of {self.path}")
 
@@ -244,12 +244,11 @@ class RunFolder:
                 if started_with != values:  # prolonged; the versions stay those that the run was started with
                     write_json(self.config, {**read_json(self.config), "config": values})
                 return
-        versions = {name: _version(name) for name in PACKAGES}
         record = {
             "config": values,
             "content": fingerprints(values),
             "seed": getattr(config, "seed", None),
-            "versions": {"python": platform.python_version(), **versions},
+            "versions": library_versions(),
             "sha256": {"detector.base_weights": sha256_of(weights)},
         }
         write_json(self.config, record)
@@ -298,13 +297,6 @@ def derive_seed(seed: int, *names: str | int) -> int:
     """A seed in [0, 2^31) for one purpose of a run, such as ("image", round, number)."""
     text = "/".join(str(name) for name in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:

@@ -1,10 +1,9 @@
-"""Writing files so that a crash never leaves half of one, one process at a time in a folder."""
+"""Writing files so that a crash never leaves half of one."""
 
 from __future__ import annotations
 
 import codecs
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -85,29 +84,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of an output folder, which is made, for the length of the block.
-
-    Raises:
-        UserError: another process is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise UserError(
-                f"folder {folder} is in use by process {owner}; wait for it, or choose another with --out"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield  # the lock goes with the file, however the process ends
 
 
 def write_text(path: Path, text: str) -> None:

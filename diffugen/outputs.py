@@ -8,7 +8,7 @@ added or changed since are never replaced.
 
 from __future__ import annotations
 
-import importlib.metadata
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +18,9 @@ from typing import Any
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, is_full_disk, read_json, write_json
 from diffugen.naming import text_of
+from diffugen.versions import changed_versions, library_versions, version_of
+
+logger = logging.getLogger(__name__)
 
 MARKER = ".diffugen.json"
 
@@ -63,7 +66,9 @@ def check_output(
                 "give a new folder"
             )
         if marker["command"] != command:
-            raise UserError(f"{name} holds what `diffugen {marker['command']}` wrote; give a new folder")
+            raise UserError(
+                f"{name} holds what `diffugen {marker['command']}` wrote, says its {MARKER}; give a new folder"
+            )
         if replaced and (changed := _changed(out, marker.get("files"))):
             raise UserError(
                 f"{name} would be replaced, but {changed} was added or changed since `diffugen {command}` wrote it; "
@@ -81,13 +86,21 @@ def claim_output(
 ) -> None:
     """Make a folder the command's own, to write into it and to go on there; see `check_output`.
 
+    The marker records the versions of libraries. Where they have changed since, a warning names both.
+
     Raises:
         UserError: it may not be.
     """
     check_output(out, command, inputs, option=option, replaced=False, is_earlier=is_earlier)
-    with _no_place(f"{option} {text_of(out)}"):
-        if (read_marker(out) or {}).get("command") != command:
-            write_json(out / MARKER, _marker(command))
+    name = f"{option} {text_of(out)}"
+    with _no_place(name):
+        marker = read_marker(out) or {}
+        if marker.get("command") != command:
+            write_json(out / MARKER, _marker(command) | {"versions": library_versions()})
+        elif changed := changed_versions(marker.get("versions") or {}):
+            logger.warning(
+                "%s was begun with other library versions (%s); what is made now may differ slightly", name, changed
+            )
 
 
 @contextmanager
@@ -162,11 +175,7 @@ def paths_in(values: Any) -> Iterator[Path]:
 
 
 def _marker(command: str) -> dict[str, Any]:
-    try:
-        version = importlib.metadata.version("diffugen")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        version = None
-    return {"command": command, "version": version}
+    return {"command": command, "version": version_of("diffugen")}
 
 
 @contextmanager

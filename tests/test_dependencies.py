@@ -19,8 +19,8 @@ MAY_KNOW = {
 
 
 FLOORS = (
-    "errors instances batching progress naming",
-    "files registered model_files decoding devices",
+    "errors instances batching progress naming versions",
+    "files lock registered model_files decoding devices",
     "config outputs masks",
     "images class_maps command_line prompts",
     "sample drawing",

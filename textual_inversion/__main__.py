@@ -13,7 +13,7 @@ from diffugen.cli.options import CONFIG_HINTS
 from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.loader import load_config
-from diffugen.files import locked
+from diffugen.lock import locked
 from diffugen.outputs import claim_output, paths_in
 from textual_inversion.config import ConceptRunConfig
 from textual_inversion.record import is_begun

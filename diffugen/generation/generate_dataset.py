@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from diffugen.config.dataset import DatasetConfig, Txt2ImgConfig
 from diffugen.config.settings import ModelConfig
 from diffugen.errors import UserError
-from diffugen.files import locked, read_json, write_json
+from diffugen.files import read_json, write_json
 from diffugen.generation.model_record import named_model, record_model
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
 from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
+from diffugen.lock import locked
 from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.progress import progress_bar, say
 from diffugen.prompts.prompt import Prompt

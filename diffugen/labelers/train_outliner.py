@@ -29,9 +29,10 @@ from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, Mode
 from diffugen.datasets.folder import class_names_of
 from diffugen.devices import pick_device
 from diffugen.diffusion.pipelines import load_pipeline
-from diffugen.files import atomic_path, locked
+from diffugen.files import atomic_path
 from diffugen.labelers.outliner_examples import KINDS, Example, draw_example
 from diffugen.labelers.outliner_readings import readings
+from diffugen.lock import locked
 from diffugen.masks.outline.network import OutlineNet, save_network
 
 log = logging.getLogger(__name__)

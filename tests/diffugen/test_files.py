@@ -1,10 +1,8 @@
-"""Files appear whole or not at all; one process at a time writes into a folder."""
+"""Files appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from diffugen.errors import UserError
-from diffugen.files import atomic_path, is_full_disk, locked, read_json, read_jsonl, write_json, write_jsonl, write_text
+from diffugen.files import atomic_path, is_full_disk, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 
 def test_json_and_jsonl_round_trip(tmp_path: Path) -> None:
@@ -157,30 +154,3 @@ def test_errors_that_hide_a_full_disk_are_seen_through() -> None:
     hidden.__context__ = OSError(errno.EDQUOT, "over quota")
     assert is_full_disk(hidden)
     assert not is_full_disk(OSError(errno.EIO, "broken"))
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from diffugen.files import locked
-with locked(Path(sys.argv[1])):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdin and holder.stdout
-    try:
-        assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(UserError, match=f"is in use by process {holder.pid}"), locked(folder):
-            pytest.fail("two processes hold the lock")
-    finally:
-        holder.kill()  # even then the lock is free
-        holder.communicate()
-    with locked(folder):
-        pass

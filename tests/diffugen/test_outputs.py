@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from diffugen import versions
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.outputs import MARKER, check_output, check_output_file, claim_output, new_output, paths_in, read_marker
@@ -156,7 +157,7 @@ def test_a_claimed_folder_goes_on(tmp_path: Path) -> None:
         claim_output(out, "loop")
         (out / "round_00").mkdir(exist_ok=True)
         (out / "notes.txt").write_text("mine: nothing here is replaced")
-    with pytest.raises(UserError, match="holds what `diffugen loop` wrote; give a new folder"):
+    with pytest.raises(UserError, match="holds what `diffugen loop` wrote, says its .diffugen.json; give a new folder"):
         claim_output(out, "generate")
     assert read_json(out / MARKER)["command"] == "loop"
 
@@ -204,3 +205,18 @@ def test_the_paths_of_a_config_are_found() -> None:
         "seed": 1,
     }
     assert {str(path) for path in paths_in(config)} == {"/models/toy", "a", "/ a slash", "/photos"}
+
+
+def test_changed_libraries_are_one_warning_that_names_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim_output(tmp_path / "run", "loop")
+    claim_output(tmp_path / "run", "loop")
+    assert not caplog.text
+    monkeypatch.setattr(versions, "version_of", lambda name: f"99.0 of {name}")
+    torch = read_json(tmp_path / "run" / MARKER)["versions"]["torch"]
+    for _ in range(2):
+        caplog.clear()
+        claim_output(tmp_path / "run", "loop")
+        [record] = caplog.records
+        assert f"torch {torch} -> 99.0 of torch" in record.getMessage() and "python" not in record.getMessage()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffugen.files import locked
+from diffugen.lock import locked
 from textual_inversion.__main__ import main
 from textual_inversion.module import ConceptModule
 

@@ -18,8 +18,9 @@ from one_sentence import error_of
 
 from diffugen.cli.main import main
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset
-from diffugen.files import locked, read_json, read_jsonl
+from diffugen.files import read_json, read_jsonl
 from diffugen.images import write_png
+from diffugen.lock import locked
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,211 @@
+"""One process at a time in a folder, on any file system.
+
+The lock file says who works there: host, process, and a beat that goes up every few seconds. `flock` decides where the
+file system has it. Where it has none, or the last owner was on another machine, the beat does: a process of this
+machine is looked up by its number and start; of another one the beat is watched for a while, by this process's own
+clock. No two clocks are ever compared, and a copy of a lock file, which never beats, holds nobody up for long.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from diffugen.errors import UserError
+from diffugen.progress import say
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+
+BEAT_SECONDS = 3.0
+PATIENCE_SECONDS = 30.0
+"""An owner whose beat stands still for so long is gone."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who works in a folder.
+
+    Attributes:
+        host: its machine, for messages.
+        pid: its process.
+        processes: which table of processes the number belongs to: of a start of a machine, of a container.
+        started: when the process started, in the machine's own ticks, as numbers are used again.
+        inode: of the lock file; a copy has another.
+        token: unlike that of any other lock.
+    """
+
+    host: str
+    pid: int
+    processes: str
+    started: str
+    inode: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of an output folder, which is made, for the length of the block.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        has_flock = _flock(descriptor, folder, path)
+        _check_gone(folder, path, os.fstat(descriptor).st_ino, has_flock)
+        heart = _Heart(descriptor, path)
+        heart.beat()
+        if not has_flock:  # another process may have found the folder free at the same moment
+            time.sleep(2.2 * BEAT_SECONDS)
+            if not heart.is_owner():
+                raise _in_use(folder, _read(path)[0])
+        heart.start()
+        try:
+            yield
+        finally:
+            heart.stop()
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, folder: Path, path: Path) -> bool:
+    """Whether the file system's own lock was taken; False where there is none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise _in_use(folder, _read(path)[0]) from None
+        return False
+    return True
+
+
+def _check_gone(folder: Path, path: Path, inode: int, has_flock: bool) -> None:
+    """Check that the process that the lock file names is gone."""
+    owner, beat = _read(path)
+    if owner is None:
+        return
+    here = _processes()
+    if has_flock and (owner.host == socket.gethostname() or owner.processes.split()[:1] == here.split()[:1]):
+        return  # all processes of a machine share its locks
+    if here and owner.processes == here:
+        if _start_of(owner.pid) != owner.started:
+            return
+        if owner.inode == inode:
+            raise _in_use(folder, owner)
+    say(f"{path} names {owner}; waiting {PATIENCE_SECONDS:.0f} s for a sign of life")
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < ends:
+        time.sleep(min(BEAT_SECONDS, PATIENCE_SECONDS) / 4)
+        if _read(path) != (owner, beat):
+            raise _in_use(folder, _read(path)[0] or owner)
+
+
+def _in_use(folder: Path, owner: Owner | None) -> UserError:
+    return UserError(
+        f"folder {folder} is in use by {owner or 'another process'}; wait for it, or choose another with --out"
+    )
+
+
+class _Heart:
+    """Writes the lock file, and writes it again every few seconds; stops the process if another has taken over.
+
+    Args:
+        descriptor: of the lock file, open for reading and writing.
+        path: its path.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        pid = os.getpid()
+        self._owner = Owner(
+            host=socket.gethostname(),
+            pid=pid,
+            processes=_processes(),
+            started=_start_of(pid),
+            inode=os.fstat(descriptor).st_ino,
+            token=secrets.token_hex(8),
+        )
+        self._descriptor, self._path, self._count = descriptor, path, 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lock", daemon=True)
+
+    def beat(self) -> None:
+        """Write the owner with a higher count."""
+        self._count += 1
+        record = {**asdict(self._owner), "beat": self._count, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+        content = json.dumps(record).encode() + b"\n"
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
+        os.fsync(self._descriptor)  # machines that share the file system must see it
+
+    def is_owner(self) -> bool:
+        """Whether the lock file still names this lock."""
+        return _read(self._path)[0] in (self._owner, None)
+
+    def start(self) -> None:
+        """Go on beating in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more, and give the folder free."""
+        self._stopped.set()
+        self._thread.join()
+        if self.is_owner():
+            os.ftruncate(self._descriptor, 0)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(BEAT_SECONDS):
+            try:
+                if not self.is_owner():
+                    logger.error("%s: another process has taken over this folder; this one stops", self._path.parent)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                self.beat()
+            except OSError as error:  # a full disk, a server that is away: the next beat may come through
+                logger.debug("the lock %s could not be written: %s", self._path, error)
+
+
+def _read(path: Path) -> tuple[Owner | None, int]:
+    """Who a lock file names and its beat; nobody where it is empty, half written or of an earlier version."""
+    try:
+        record: Any = json.loads(path.read_bytes())
+        owner = Owner(**{field.name: record[field.name] for field in fields(Owner)})
+        return owner, int(record["beat"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None, 0
+
+
+def _processes() -> str:
+    """Names this machine's table of processes since it was started; containers have tables of their own."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: processes are not looked up
+        return ""
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in ticks since the machine did; empty where there is none, or nobody knows."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
