@@ -223,6 +223,7 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     """
     from bootstrap.prompts import check_prompts
     from diffugen.attention.decoder import check_decoder
+    from diffugen.detector.class_rows import check_class_map
     from diffugen.detector.model import load_detector
     from diffugen.detector.training import gpus
     from textual_inversion.learn import check_concept
@@ -231,7 +232,8 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     say("checking photos, prompts and the base detector")
     for concept in config.concept:
         check_concept(concept, pipe)
-    load_detector(config.detector.base_weights)
+    base = load_detector(config.detector.base_weights)
+    check_class_map(base.names, config.detector.class_map, "detector.class_map")
     gpus(config.detector)
     if pipe is not None:
         if config.generate.attention.decoder is not None:

@@ -202,6 +202,9 @@ class BaseDetectorConfig(DetectorConfig):
     """The detector that round 0 starts from, and how it is fine-tuned."""
 
     base_weights: ConfigPath = Field(description="YOLOv8-seg weights, .safetensors or .pt")
+    class_map: ClassMap = Field(
+        default={}, description="class -> the base detector's names for it, several allowed; equal names need no entry"
+    )
 
 
 class EvaluationConfig(Strict):
@@ -303,6 +306,7 @@ class LoopConfig(Strict):
                 yield SettingError(f"rare_classes.{number}", f"is {name!r} a second time; keep one of them")
         if self.pool is not None:
             yield from self._class_map_mistakes("pool.objects", self.pool.objects)
+        yield from self._class_map_mistakes("detector.class_map", self.detector.class_map)
         if (checker := self.rounds.filter.mask2former) is not None:
             yield from self._class_map_mistakes("rounds.filter.mask2former.class_map", checker.class_map)
         yield from self._template_mistakes()

@@ -175,8 +175,15 @@ def fine_tune(context: RoundContext) -> Path:
     workdir = folder.path / "finetune"
     if not folder.weights.is_file():
         base = config.detector.base_weights if best is None else best.weights
-        seed = derive_seed(config.seed, "detector", folder.index)
-        finetune(base, folder.dataset / "data.yaml", folder.weights, config.detector, seed=seed, workdir=workdir)
+        finetune(
+            base,
+            folder.dataset / "data.yaml",
+            folder.weights,
+            config.detector,
+            seed=derive_seed(config.seed, "detector", folder.index),
+            workdir=workdir,
+            class_map=config.detector.class_map if best is None else None,
+        )
     shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it
     return folder.weights
 

@@ -31,6 +31,7 @@ from diffugen.cli.review import add_review_arguments
 from diffugen.command_line import run_command
 from diffugen.errors import UserError
 from diffugen.files import link_file, read_json, read_text, write_json, write_text
+from diffugen.naming import text_of
 from diffugen.outputs import check_output_file, new_output
 from diffugen.sample import Sample
 
@@ -56,6 +57,8 @@ def export_review(
     Raises:
         UserError: the run is damaged, a file of it leads out of its folder, or the files may not be written.
     """
+    if out.suffix.lower() != ".json":
+        raise UserError(f"--out {text_of(out)} must end in .json; the labelling config is written beside it as .xml")
     run.check_contained()
     class_names = run.class_names()
     for file, is_own in ((out, _is_tasks), (out.with_suffix(".xml"), _is_labelling_config)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from diffugen.datasets.outlines import rings_of
 from diffugen.instances import box_of
 
 _TOLERANCE, _TOLERANCE_PER_PIXEL = 0.7, 1 / 400  # how far corners are cut: 0.7 pixels, more of large objects
@@ -30,9 +31,7 @@ def outline_of(part: np.ndarray, tolerance: float | None = None) -> np.ndarray:
     if tolerance is None:
         x1, y1, x2, y2 = box_of(part)
         tolerance = max(_TOLERANCE, _TOLERANCE_PER_PIXEL * float(np.hypot(x2 - x1, y2 - y1)))
-    doubled = np.repeat(np.repeat(part.astype(np.uint8), 2, axis=0), 2, axis=1)  # so that a contour has two sides
-    contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = [_simplified(np.ceil(contour[:, 0] / 2), tolerance) for contour in contours]
+    rings = [_simplified(ring, tolerance) for ring in rings_of(part)[0]]
     rings.sort(key=lambda ring: -abs(_area(ring)))  # the outer one first
     path, *holes = [ring if (_area(ring) > 0) == (index == 0) else ring[::-1] for index, ring in enumerate(rings)]
     for hole in holes:
@@ -57,7 +56,6 @@ def filled(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     """A ring with fewer corners; as it is where too few would be left."""
-    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
     fewer = cv2.approxPolyDP(ring.astype(np.float32), tolerance, closed=True)[:, 0].astype(np.float64)
     return fewer if len(fewer) >= 4 and _area(fewer) * _area(ring) > 0 else ring
 

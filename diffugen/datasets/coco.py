@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from diffugen.datasets.outlines import rings_of
 from diffugen.instances import Instances, encode_rle
 
 Segmentation = Literal["rle", "polygon"]
@@ -88,12 +88,5 @@ def annotations_of(
 
 def polygons_of_edges(mask: np.ndarray) -> list[list[float]]:
     """COCO polygons `[x1, y1, ...]` along the outer pixel edges of a mask's parts; none if it has holes."""
-    contours, hierarchy = cv2.findContours(_crack_canvas(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if hierarchy is None or (hierarchy[0, :, 3] >= 0).any():
-        return []
-    return [np.ceil(contour[:, 0] / 2).ravel().tolist() for contour in contours]
-
-
-def _crack_canvas(mask: np.ndarray) -> np.ndarray:
-    """The mask at double size: a contour over its pixels 2i, 2i + 1 rounds up to the edges i, i + 1."""
-    return np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
+    parts = rings_of(mask)
+    return [] if any(len(part) > 1 for part in parts) else [part[0].ravel().tolist() for part in parts]

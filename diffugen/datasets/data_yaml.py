@@ -97,7 +97,7 @@ def lines_of(splits: Sequence[str], class_names: Sequence[str]) -> list[str]:
     train and val, so another split stands in for one that is missing.
     """
     if not splits:
-        raise ValueError("the dataset has no items; give at least one")
+        raise UserError("the dataset has no images; give at least one")
     available = {split: f"images/{split}" for split in splits}
     for split, stand_ins in {"train": ("val", "test"), "val": ("train", "test")}.items():
         available.setdefault(split, next(f"images/{s}" for s in (split, *stand_ins, *splits) if s in splits))

@@ -51,6 +51,19 @@ _OTHERS = {
 }
 """Files of other layouts, and how to have them read."""
 
+_OTHER_FILES = {
+    ".xml": "is an XML file; if CVAT wrote it, export the task as COCO 1.0 there and give the JSON file",
+    ".zip": "is an archive; unpack it and give the folder",
+    ".tar": "is an archive; unpack it and give the folder",
+    ".tfrecord": "is a TFRecord file; export the dataset as COCO where it comes from",
+    ".parquet": "is a Parquet file; write the dataset as an imagefolder with the datasets library",
+    ".ndjson": "is a list of JSON lines, as Labelbox and Ultralytics write it; export the dataset as COCO there",
+    ".jsonl": "is a list of JSON lines; give the folder that has it as <split>/metadata.jsonl",
+    ".csv": "is a table; convert it to COCO, with outlines",
+    ".txt": "is a text file; give the folder with the data.yaml",
+}
+"""Suffixes of other tools' files, and how to have them read."""
+
 
 def write_dataset(
     out: Path,
@@ -105,8 +118,13 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
     root = Path(root)
     if not root.is_dir() and root.suffix == ".json":
         kind, document = read_annotations(root)
-        return _FILES[kind].names_of(document, root, wanted)
-    return _layout(root).class_names_of(root, wanted)
+        names = _FILES[kind].names_of(document, root, wanted)
+    else:
+        names = _layout(root).class_names_of(root, wanted)
+    for name in names:
+        if any(0xD800 <= ord(character) < 0xE000 for character in name):  # JSON may say it, no file can hold it
+            raise UserError(f"{root}: the class {name[:60]!a} is no text that can be written; rename it")
+    return names
 
 
 def splits_of(root: Path) -> list[str]:
@@ -222,8 +240,8 @@ def _described(root: Path) -> str:
     if not root.exists():
         return "does not exist; give the folder or the JSON file of a dataset"
     if not root.is_dir():
-        if root.suffix == ".xml":
-            return "is an XML file; if CVAT wrote it, export the task as COCO 1.0 there and give the JSON file"
+        if how := _OTHER_FILES.get(root.suffix.lower()):
+            return how
         if root.name == data_yaml.NAME:
             return f"is a file; give its folder, {root.parent}"
         return "is neither a folder nor a JSON file; give a dataset"

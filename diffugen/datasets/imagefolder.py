@@ -110,7 +110,7 @@ def write(
             file_name = store_image(folder / sample.split, sample, link=link_images)
             rows.setdefault(sample.split, []).append(to_row(sample, file_name, class_names))
         if not rows:
-            raise ValueError("the dataset has no items; give at least one")
+            raise UserError("the dataset has no images; give at least one")
         for split, lines in rows.items():
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (folder / split / METADATA).write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -99,3 +100,25 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray:
     """A polygon float64 [64, 2] around a centre."""
     angles = np.arange(64) * (2 * math.pi / 64)
     return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
+
+
+def rings_of(mask: np.ndarray) -> list[list[np.ndarray]]:
+    """For each connected part of a bool mask [H, W] its outline and those of its holes, along the borders of pixels.
+
+    Each is a closed ring float64 [k, 2] (x, y), k >= 4, whose edges are horizontal and vertical in turn. The mask is on
+    the left of the way, so holes run the other way round. Pixels that touch by a corner belong together.
+    """
+    doubled = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)  # so that a contour has two sides
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts: dict[int, list[np.ndarray]] = {}
+    for number, contour in enumerate(contours):
+        parent = int(hierarchy[0, number, 3])
+        parts.setdefault(number if parent < 0 else parent, []).append(_corners(np.ceil(contour[:, 0] / 2)))
+    return list(parts.values())
+
+
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """A ring [k, 2] without points that come twice in a row or lie in the middle of an edge."""
+    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+    step_in, step_out = np.sign(ring - np.roll(ring, 1, axis=0)), np.sign(np.roll(ring, -1, axis=0) - ring)
+    return ring[(step_in != step_out).any(axis=1)]

@@ -133,7 +133,7 @@ def write(
                 _write_mask(folder / f"Segmentation{kind}" / f"{stored.name}.png", mask)
             splits.setdefault(sample.split, []).append(stored.name)
         if not splits:
-            raise ValueError("the dataset has no items; give at least one")
+            raise UserError("the dataset has no images; give at least one")
         _write_lines(folder / "labels.txt", [BACKGROUND, *class_names])
         _write_lines(folder / LABEL_MAP, _label_map([BACKGROUND, *class_names]))
         for split, names in splits.items():

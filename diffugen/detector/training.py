@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from diffugen.config.settings import DetectorConfig
+from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector
 from diffugen.detector.runtime import device_name
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, full_disk_named
+from diffugen.images import list_images, read_image
 from diffugen.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_IMGSZ = 640
 """Size that ultralytics' own segmenters are trained at, pixels."""
+
+_NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 
 
 def training_options(config: DetectorConfig) -> dict[str, Any]:
@@ -102,6 +108,7 @@ def finetune(
     *,
     seed: int,
     workdir: Path,
+    class_map: Mapping[str, Sequence[str]] | None = None,
     progress: bool = True,
 ) -> Path:
     """Fine-tune a segmenter on a dataset; its classes become the dataset's.
@@ -116,13 +123,24 @@ def finetune(
         config: epochs, rate and so on.
         seed: of the order of images, of augmentation and of new layers.
         workdir: scratch folder for the training run.
+        class_map: class of the dataset -> the base's classes that it stands for, see `carry_rows`.
         progress: show a bar over the epochs.
     """
     yolo = load_detector(base)
+    if class_map:
+        carry_rows(yolo, class_map, _some_images(data_yaml), config.imgsz or DEFAULT_IMGSZ)
     trained = train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress)
     with atomic_path(Path(out_weights)) as temporary:
         temporary.write_bytes(trained.read_bytes())
     return Path(out_weights)
+
+
+def _some_images(data_yaml: Path) -> list[np.ndarray]:
+    """At most `_NUM_SHOWN` images of the train split, spread over it."""
+    from ultralytics.data.utils import check_det_dataset
+
+    paths = list_images(Path(check_det_dataset(str(data_yaml))["train"]))
+    return [read_image(path) for path in paths[:: -(-len(paths) // _NUM_SHOWN)]]
 
 
 def train(
@@ -135,6 +153,7 @@ def train(
     alone = len(gpus(config)) < 2
     bar = progress_bar(total=config.epochs, desc="fine-tuning", unit="epoch", disable=not (progress and alone))
     yolo.add_callback("on_train_start", _without_validation)
+    yolo.add_callback("on_train_start", _reach_far_edges)
     if alone:  # processes of other GPUs get the callbacks as they are; a bar would not reach them
         yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
     with bar, full_disk_named(workdir):
@@ -151,3 +170,24 @@ def _without_validation(trainer: Any) -> None:
 
     trainer.validate = lambda: ({}, 0.0)
     trainer.final_eval = lambda: strip_optimizer(trainer.last)
+
+
+def _reach_far_edges(trainer: Any) -> None:
+    """Let masks and boxes end where the objects do.
+
+    Paths in our label files end just before the middle of a pixel, so that readers that round take the right one
+    (`diffugen/datasets/yolo_path.py`). ultralytics takes their extent for the box.
+    """
+    from ultralytics.utils.ops import segments2boxes
+
+    for label in trainer.train_loader.dataset.labels:
+        if label["segments"]:
+            size_wh = np.array(label["shape"][::-1])
+            label["segments"] = [_to_far_edge(segment * size_wh) / size_wh for segment in label["segments"]]
+            label["bboxes"] = segments2boxes(label["segments"]).astype(np.float32)
+
+
+def _to_far_edge(points: np.ndarray) -> np.ndarray:
+    """Points [k, 2] in pixels; those just before the middle of one go to its end."""
+    inside = points % 1
+    return (points + np.where((inside > 0.47) & (inside < 0.5), 0.5, 0)).astype(np.float32)

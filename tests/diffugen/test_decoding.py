@@ -253,6 +253,17 @@ def test_a_tiff_that_is_higher_than_its_strips_is_refused(tmp_path: Path) -> Non
         decode(written(tmp_path, bytes(content)))
 
 
+def test_heic_is_read_with_the_extra(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 48:] = (200, 40, 30)
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=95)
+    read = decode(tmp_path / "a.heic")
+    assert read.shape == (64, 96, 3) and ".heic" in known_suffixes()
+    np.testing.assert_allclose(read.astype(int), pixels, atol=12)
+
+
 def test_heic_needs_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for function in (decoding._has_heif, known_suffixes):

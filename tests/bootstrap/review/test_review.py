@@ -40,6 +40,13 @@ def corrected(tasks: Path) -> Path:
     return out
 
 
+def test_tasks_are_json(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("tasks.xml", "tasks", "tasks.csv"):
+        assert main(["export", str(run.path), "--out", str(tmp_path / name)]) == 2
+        assert f"{name} must end in .json" in capsys.readouterr().err
+    assert not list(tmp_path.glob("tasks*"))
+
+
 def test_review_goes_out_and_corrections_come_back(run: RunFolder, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.json"
     assert main(["export", str(run.path), "--out", str(tasks)]) == 0

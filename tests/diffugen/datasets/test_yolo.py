@@ -45,11 +45,12 @@ def test_one_part_masks_come_back_exactly(mask: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("mask", EXACT.values(), ids=EXACT.keys())
-def test_a_path_reaches_the_edges_of_its_box(mask: np.ndarray) -> None:
+def test_a_path_lies_in_the_first_half_of_its_pixels(mask: np.ndarray) -> None:
     path = yolo.path_of(mask)
-    box = Instances.from_masks(mask[None], [0]).xyxy[0]
-    np.testing.assert_allclose([*path.min(axis=0), *path.max(axis=0)], box, atol=0.02)
-    assert len(path) >= 3
+    x1, y1, x2, y2 = Instances.from_masks(mask[None], [0]).xyxy[0]
+    np.testing.assert_allclose([*path.min(axis=0), *path.max(axis=0)], [x1, y1, x2 - 0.5, y2 - 0.5], atol=0.02)
+    np.testing.assert_array_equal(np.floor(path), np.round(path))
+    assert len(path) >= 4
 
 
 def test_random_blobs_come_back_exactly() -> None:
@@ -63,25 +64,68 @@ def test_random_blobs_come_back_exactly() -> None:
     assert read.class_ids.tolist() == given.class_ids.tolist()
 
 
-def test_parts_are_joined_by_a_bridge_one_pixel_wide() -> None:
-    mask = drawn((3, 3, 12, 12), (30, 5, 45, 30))
-    lines = yolo.to_lines(Instances.from_masks(mask[None], [1]))
-    read = yolo.from_lines(lines, SIZE_HW).masks[0]
-    assert len(lines) == 1
-    assert read[mask].all()
-    assert 0 < (read & ~mask).sum() <= 30 - 12  # the gap's width
+def disc(x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:120, :160]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
 
 
-def test_ultralytics_reads_the_same_mask() -> None:
+READABLE = {
+    "disc of 20 pixels": disc(40, 50, 10),
+    "disc of 70 pixels": disc(60, 55, 35),
+    "ring": disc(60, 55, 35) & ~disc(66, 50, 14),
+    "rings in rings": disc(60, 55, 50) & ~disc(60, 55, 40) | disc(60, 55, 30) & ~disc(60, 55, 12) & ~disc(60, 30, 3),
+    "three parts": disc(40, 50, 25) & ~disc(40, 50, 8) | disc(110, 40, 20) | disc(120, 100, 15),
+    "touching by corners": np.kron(np.eye(8), np.ones((15, 20))).astype(bool),
+}
+
+
+def supervision_mask(line: str, size_hw: tuple[int, int]) -> np.ndarray:
+    pytest.importorskip("supervision")
+    from supervision.dataset.formats.yolo import yolo_annotations_to_detections
+
+    return yolo_annotations_to_detections([line], size_hw[::-1], with_masks=True).mask[0].astype(bool)
+
+
+def ultralytics_mask(line: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """As its datasets do it: a thousand points or more, cut to pixels."""
     from diffugen.detector.model import import_ultralytics
 
     import_ultralytics()
     from ultralytics.data.utils import polygon2mask
+    from ultralytics.utils.ops import resample_segments
 
-    mask = EXACT["two holes"]
-    values = np.array(yolo.to_lines(Instances.from_masks(mask[None], [0]))[0].split()[1:], np.float32)
-    points = values.reshape(-1, 2) * SIZE_HW[::-1]
-    np.testing.assert_array_equal(polygon2mask(SIZE_HW, [points.ravel()]).astype(bool), mask)
+    points = np.array(line.split()[1:], np.float32).reshape(-1, 2)
+    (points,) = resample_segments([points], max(1000, len(points) + 1))
+    return polygon2mask(size_hw, [(points * size_hw[::-1]).ravel()]).astype(bool)
+
+
+@pytest.mark.parametrize("mask", READABLE.values(), ids=READABLE.keys())
+def test_other_readers_get_the_mask(mask: np.ndarray) -> None:
+    (line,) = yolo.to_lines(Instances.from_masks(mask[None], [0]))
+    np.testing.assert_array_equal(yolo.from_lines([line], mask.shape).masks[0], mask)
+    for read in (supervision_mask, ultralytics_mask):
+        found = read(line, mask.shape)
+        least = 0.98 if cv2.connectedComponents(mask.astype(np.uint8))[0] > 2 else 0.99  # bridges add a line
+        assert (found & mask).sum() / (found | mask).sum() > least, read.__name__
+
+
+def test_parts_holes_and_single_pixels_come_back_from_noise() -> None:
+    """Also where another tool has written the file again with six decimals."""
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 4):
+        mask = cv2.blur(rng.random((45, 61)).astype(np.float32), (size, size)) > 0.5
+        (line,) = yolo.to_lines(Instances.from_masks(mask[None], [0]))
+        again = " ".join(["0", *(f"{float(text):.6f}" for text in line.split()[1:])])
+        for text in (line, again):
+            np.testing.assert_array_equal(yolo.from_lines([text], mask.shape).masks[0], mask)
+        assert (supervision_mask(line, mask.shape) ^ mask).sum() < 0.05 * mask.sum()
+
+
+def test_label_files_of_earlier_versions_are_cut_to_pixels() -> None:
+    """Their paths reached the far edges of pixels."""
+    corners = [(5.01, 7.01), (29.99, 7.01), (29.99, 20.99), (5.01, 20.99)]
+    line = "0 " + " ".join(f"{x / 53:.7f} {y / 37:.7f}" for x, y in corners)
+    np.testing.assert_array_equal(yolo.from_lines([line], SIZE_HW).masks[0], EXACT["rectangle"])
 
 
 def test_supervision_reads_the_same_box(tmp_path) -> None:
