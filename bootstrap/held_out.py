@@ -136,7 +136,9 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
         base = start if start is not None and start.is_file() else config.detector.base_weights
         settings = config.detector.model_copy(update={"epochs": epochs})
         seed = derive_seed(config.seed, "fold", folder.index, number)
-        finetune(base, workdir / "dataset" / "data.yaml", weights, settings, seed=seed, workdir=workdir / "run")
+        class_map = config.detector.class_map if base == config.detector.base_weights else None
+        data, run = workdir / "dataset" / "data.yaml", workdir / "run"
+        finetune(base, data, weights, settings, seed=seed, workdir=run, class_map=class_map)
     shutil.rmtree(workdir, ignore_errors=True)
     return weights
 
