@@ -148,8 +148,6 @@ def test_a_dataset_without_images_is_refused(tmp_path: Path, layout: str) -> Non
 
 
 def test_class_names_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(
-        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}'
-    )
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}')
     with pytest.raises(UserError, match=r"the class '\\ud800' is no text that can be written"):
         export_dataset(tmp_path / "a.json", tmp_path / "out")
