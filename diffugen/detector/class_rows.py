@@ -125,7 +125,7 @@ def _places(number_of: Mapping[str, int], sources: Mapping[str, Sequence[int]]) 
     place = {own: number_of[own] for own in sources if own in number_of}
     for own, numbers in sources.items():
         if own not in place:
-            place[own] = next(n for n in [*numbers, *reversed(number_of.values())] if n not in place.values())
+            place[own] = next(n for n in (*numbers, *number_of.values()) if n not in place.values())
     return place
 
 
