@@ -13,7 +13,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt overrides.txt
 	$(PYTHON) -m venv $(VENV)
 	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	PATH="$$PATH:$(BIN)" uv pip install --python $(BIN)/python --quiet --editable . \
+	PATH="$$PATH:$(BIN)" uv pip install --python $(BIN)/python --quiet --compile-bytecode --editable . \
 		--group dev --group oracle --constraint constraints.txt --override overrides.txt
 	touch $@
 
