@@ -28,7 +28,7 @@ from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.config.settings import PromptsConfig
 from diffugen.outputs import check_output, claim_output, paths_in
-from diffugen.progress import say
+from diffugen.progress import rates_go_to, say
 from textual_inversion.config import WithConcepts
 
 if TYPE_CHECKING:
@@ -107,10 +107,11 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
-        for row in run_rounds(config, pipe, run, photos=object_photos(config), on_stage=show):
-            print(describe(row, config))
-            tracker.log_round(row, config.classes)
-            rows.append(row)
+        with rates_go_to(tracker.log_rates):
+            for row in run_rounds(config, pipe, run, photos=object_photos(config), on_stage=show):
+                print(describe(row, config))
+                tracker.log_round(row, config.classes)
+                rows.append(row)
         show("")
         tracker.finish(rows)
         if tracker.problems:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from diffugen.config.dataset import Img2ImgTask, InpaintTask, strength_mistakes, task_mistakes
 from diffugen.config.errors import SettingError, require, within
+from diffugen.config.executor import ExecutorConfig
 from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.prompt_rules import class_mistakes, prompt_mistakes, unused_slots
 from diffugen.config.settings import (
@@ -289,6 +290,9 @@ class LoopConfig(Strict):
     rounds: RoundsConfig = Field(default=RoundsConfig(), description="the rounds")
     evaluation: EvaluationConfig | None = Field(default=None, description="a labelled dataset to report on")
     wandb: WandbConfig = Field(default=WandbConfig(), description="experiment tracking")
+    executor: ExecutorConfig | None = Field(
+        default=None, description="several workers that generate and label (null: this process works alone)"
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> LoopConfig:

@@ -60,17 +60,36 @@ def label_samples(
         description: of the progress bar.
         known: by sample name, labels that are there already; they are not computed again.
     """
-    labels = [dict((known or {}).get(sample.name, {})) for sample in samples]
+    labels: list[EncodedLabels] = []
     with progress_bar(total=len(samples), desc=description, unit="image") as progress:
-        for start in range(0, len(samples), LABEL_BATCH):
-            numbers = range(start, min(start + LABEL_BATCH, len(samples)))
-            inputs = {n: label_input(samples[n]) for n in numbers if not labels[n].keys() >= labelers.keys()}
-            for name, labeler in labelers.items():
-                asked = [number for number in inputs if name not in labels[number]]
-                found = labeler.label([inputs[number] for number in asked])
-                for number, instances in zip(asked, found, strict=True):
-                    labels[number][name] = instances.to_json()
-            progress.update(len(numbers))
+        for batch in label_batches(samples):
+            labels += label_batch(batch, labelers, [(known or {}).get(sample.name, {}) for sample in batch])
+            progress.update(len(batch))
+    return labels
+
+
+def label_batches(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+    """The images that are labelled together; they follow from their order alone."""
+    return [samples[start : start + LABEL_BATCH] for start in range(0, len(samples), LABEL_BATCH)]
+
+
+def label_batch(
+    samples: Sequence[Sample], labelers: Mapping[str, Labeler], known: Sequence[EncodedLabels]
+) -> list[EncodedLabels]:
+    """Label a batch of images by every labeler whose labels are not known.
+
+    Args:
+        samples: the images.
+        labelers: by name.
+        known: of each image, labels that are there already.
+    """
+    labels = [dict(given) for given in known]
+    inputs = {n: label_input(sample) for n, sample in enumerate(samples) if not labels[n].keys() >= labelers.keys()}
+    for name, labeler in labelers.items():
+        asked = [number for number in inputs if name not in labels[number]]
+        found = labeler.label([inputs[number] for number in asked])
+        for number, instances in zip(asked, found, strict=True):
+            labels[number][name] = instances.to_json()
     return labels
 
 

@@ -45,6 +45,11 @@ class RoundFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def shards(self) -> Path:
+        """Records of what workers made, until the round is labelled."""
+        return self.path / "shards"
+
+    @property
     def masks(self) -> Path:
         return self.path / "masks"
 
@@ -214,7 +219,8 @@ class RunFolder:
         """The config, with what it left to the model as it was when the run was started.
 
         A folder that holds results resumes only with the config that it was started with. Paths count by their content,
-        so the run and its inputs may be moved. How long the loop goes on may change (`LENGTH_SETTINGS`).
+        so the run and its inputs may be moved. How long the loop goes on may change (`LENGTH_SETTINGS`), and who does
+        the work (`EXECUTOR`).
 
         Raises:
             UserError: a setting differs, or the content of a path; the message names it. Or the run's config.json is
@@ -226,7 +232,7 @@ class RunFolder:
         now = config.model_dump(mode="json")
         for path in LEFT_TO_MODEL:
             _fill(now, started_with, path.split("."))
-        change = first_change(_without_length(started_with), _without_length(now), content)
+        change = first_change(_what_decides(started_with), _what_decides(now), content)
         if change is not None:
             raise UserError(
                 f"{change} since run folder {self.path} was started (see its config.json); change it back to "
@@ -239,7 +245,7 @@ class RunFolder:
         values = config.model_dump(mode="json")
         if self.config.is_file():
             started_with, content = self._started_with()
-            if first_change(_without_length(started_with), _without_length(values), content) is None:
+            if first_change(_what_decides(started_with), _what_decides(values), content) is None:
                 values = renamed(values, started_with, content)
                 if started_with != values:  # prolonged; the versions stay those that the run was started with
                     write_json(self.config, {**read_json(self.config), "config": values})
@@ -278,6 +284,9 @@ class RunFolder:
 LENGTH_SETTINGS = ("num_rounds", "patience")
 """Settings of `rounds` that decide how many of them there are, and nothing else."""
 
+EXECUTOR = "executor"
+"""The setting of who does the work, on which no file depends."""
+
 
 def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
     """Take a value that is null from the record."""
@@ -288,9 +297,10 @@ def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
         values[name] = recorded.get(name)
 
 
-def _without_length(config: dict[str, Any]) -> dict[str, Any]:
+def _what_decides(config: dict[str, Any]) -> dict[str, Any]:
     rounds = config.get("rounds", {})
-    return {**config, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
+    kept = {key: value for key, value in config.items() if key != EXECUTOR}
+    return {**kept, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

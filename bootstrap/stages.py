@@ -18,7 +18,6 @@ from bootstrap.evidence import Evidence
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
-    attention_labeler,
     detector_labeler,
     first_device,
     known_classes,
@@ -29,15 +28,16 @@ from bootstrap.measures.round import flatten
 from bootstrap.prompts import round_prompts
 from bootstrap.row import AGREEMENT, IMAGE_AGREEMENT
 from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
+from bootstrap.shards import generate_and_label, label_in_round
 from bootstrap.training_set import choose_validation, relabels_earlier, validation_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
 from diffugen.detector.training import finetune
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.metrics import label_quality
+from diffugen.executor.run import discard_records
 from diffugen.files import link_file, read_json, write_json
 from diffugen.generation.batches import generate_batches
-from diffugen.generation.labelled import generate_labelled
 from diffugen.generation.photos import read_photos
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.variations import Variation
@@ -69,9 +69,7 @@ def generate(context: RoundContext, pipe: Pipeline) -> Generated:
     if context.folder.samples.is_file():  # labelled already: nothing but lost files is generated
         generate_batches(pipe, plan, config.generate)
     else:
-        labeler = attention_labeler(config)
-        found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
-        labels = {name: {labeler.name: encoded} for name, (encoded, _) in found.items()}
+        labels = generate_and_label(context, plan, pipe)
     photos = [] if config.pool is None else read_pool(context, pipe)
     return Generated([*plan.samples, *photos], plan.variations, labels)
 
@@ -140,15 +138,17 @@ def label(context: RoundContext, generated: Generated) -> list[Sample]:
         for sample in samples:
             write_png(folder.masks / sample.image_path.name, index_map(sample.instances))
         write_samples(folder.samples, samples)  # last: it says that the round is labelled
+    discard_records(folder.shards)
     if relabels_earlier(context):
         for earlier in context.run.complete_rounds():
             relabel(context, earlier, labelers)
+        discard_records(folder.shards)
     return samples
 
 
 def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, Labeler]) -> list[Sample]:
     """Have every labeler label a round's images, and decide which are kept."""
-    labels = label_samples(generated.samples, labelers, "labelling", generated.labels)
+    labels = label_in_round(context, generated.samples, labelers, "labelling", generated.labels)
     shown = [shown_prompt(sample, generated.variations.get(sample.name)) for sample in generated.samples]
     return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
 
@@ -164,7 +164,7 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
         return
     samples = [sample for sample in read_samples(earlier.samples) if sample.task == "txt2img" and sample.split != "val"]
     known = {sample.name: {"attention": sample.encoded_labels["attention"]} for sample in samples}
-    labels = label_samples(samples, labelers, f"re-labelling {earlier.path.name}", known)
+    labels = label_in_round(context, samples, labelers, f"re-labelling {earlier.path.name}", known)
     judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
     write_samples(path, judged)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec
@@ -46,6 +47,8 @@ PLOTTED = frozenset((*_COUNTS, *_JUDGED, *SCORES, *LABEL_MEASURES, *IMAGE_MEASUR
 
 With the tables' own keys a round logs at most 60. An artifact may have 100 metadata keys.
 """
+
+RATES_SECONDS = 10.0
 
 Arguments = ParamSpec("Arguments")
 
@@ -94,6 +97,7 @@ class Tracker:
         self._state: dict[str, Any] = {"id": "", "rounds": [], "artifacts_of": None}
         self._wandb: Any = None
         self._online = False
+        self._next_rates = 0.0
 
     @_never_fails
     def start(self, config: Strict) -> None:
@@ -135,6 +139,14 @@ class Tracker:
         # The round is the step, so that the files of an offline run that was resumed go together.
         self._wandb.log({**_plotted(row), **tables}, step=row["round"], commit=True)
         self._remember(rounds=[*self._state["rounds"], row["round"]])
+
+    @_never_fails
+    def log_rates(self, desc: str, rates: Mapping[str, float]) -> None:
+        """Show the images per second of each worker in the run's summary, every ten seconds at most."""
+        if self._wandb is None or time.monotonic() < self._next_rates:
+            return
+        self._next_rates = time.monotonic() + RATES_SECONDS
+        self._wandb.summary.update({"workers": {"work": desc, **rates, "total": sum(rates.values())}})
 
     @_never_fails
     def finish(self, rows: Sequence[Row]) -> None:

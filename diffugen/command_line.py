@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from diffugen.errors import UserError, UserErrors
-from diffugen.files import is_full_disk
+from diffugen.files import full_disk_message
 from diffugen.registered import COMMANDS, registered
+
+USER_THREADS = os.environ.get("OMP_NUM_THREADS")
+"""What the user set, before a library changes it."""
 
 EXIT_USER_ERROR = 2
 EXIT_SIGNAL = 128
@@ -39,7 +42,10 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         The command's code; 2 after a UserError, a full disk or too large a batch; 130 after SIGINT (Ctrl-C) and 143
         after SIGTERM, when the message names the command line that goes on.
     """
-    _hear_our_warnings_only(program)
+    only_our_warnings(program)
+    # Before torch is loaded: threads that spin while they wait take the cores that others need, on a busy machine.
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -55,15 +61,14 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        if is_full_disk(error):
-            place = f" for {name}" if (name := getattr(error, "filename", None)) else ""
-            return _fail(program, f"no space left on the disk{place}; free some, and the same command goes on")
+        if message := full_disk_message(error):
+            return _fail(program, message)
         if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
             return _fail(program, f"the GPU's memory is too small for this ({error}); take smaller images or batches")
         raise
 
 
-def _hear_our_warnings_only(program: str) -> None:
+def only_our_warnings(program: str) -> None:
     """Print warnings of ours as sentences, and none of libraries: nobody who runs a command can act on those.
 
     `python -W default -m diffugen ...` shows the libraries' Python warnings.

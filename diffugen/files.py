@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = _hidden_name(path, f".tmp{path.suffix}"), _hidden_name(path, ".old")
+    temporary, aside = _hidden_name(path, f"{_writer}.tmp{path.suffix}"), _hidden_name(path, ".old")
     _remove(temporary)  # the leftover of a killed run
     _put_back(aside, path)
     try:
@@ -40,6 +43,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         _remove(temporary)
         _put_back(aside, path)
+
+
+_writer = ""
+"""Part of temporary names, see `name_temporaries`."""
+
+
+def name_temporaries() -> None:
+    """Let this process write under temporary names of its own, as others may be writing the same files.
+
+    What it leaves behind when it is killed is for `remove_temporaries`.
+    """
+    global _writer
+    _writer = f".w{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-{os.getpid()}"
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files of killed writers, see `name_temporaries`; none may be alive."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if _TEMPORARY.search(entry.name)]:
+            _remove(path)
+
+
+_TEMPORARY = re.compile(r"^\..*\.w[0-9a-f]{8}-\d+\.tmp")
 
 
 def _hidden_name(path: Path, ending: str) -> Path:
@@ -79,6 +105,14 @@ def is_full_disk(error: BaseException | None) -> bool:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def full_disk_message(error: BaseException) -> str:
+    """A full disk in one sentence; empty for other errors."""
+    if not is_full_disk(error):
+        return ""
+    place = f" for {name}" if (name := getattr(error, "filename", None)) else ""
+    return f"no space left on the disk{place}; free some, and the same command goes on"
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -98,8 +132,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object per line, atomically."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    """Write one JSON object per line, atomically; records are taken one at a time."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def read_text(path: Path) -> str:
@@ -145,19 +180,23 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError, OSError: see `read_json`.
     """
-    records = []
-    # not splitlines(): that also splits at line separators inside a text
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
-        try:
-            if line and not isinstance(record := json.loads(line), dict):
-                raise ValueError("no object")
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path} is damaged (line {number}: {_trouble(line, error)}); restore it from a copy or remove it"
-            ) from None
-        if line:
-            records.append(record)
-    return records
+    return list(iter_jsonl(path))
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Like `read_jsonl`, one object at a time."""
+    with Path(path).open("rb") as file:
+        # not text: that also splits at line separators inside a value
+        for number, line in enumerate((line.removesuffix(b"\n") for line in file), start=1):
+            try:
+                if line and not isinstance(record := json.loads(line), dict):
+                    raise ValueError("no object")
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{path} is damaged (line {number}: {_trouble(line, error)}); restore it from a copy or remove it"
+                ) from None
+            if line:
+                yield record
 
 
 def _trouble(data: bytes, error: Exception) -> str:

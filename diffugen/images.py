@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -122,28 +123,47 @@ def read_image(path: Path, what: str = "image") -> np.ndarray:
 
 
 def readable_images(
-    paths: Sequence[Path], read: Callable[[Path], np.ndarray] = read_image
+    paths: Iterable[Path], read: Callable[[Path], np.ndarray] = read_image
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """Each image that can be read, with its pixels; those that cannot are named in one warning at the end.
+    """Each image that can be read, with its pixels; see `readable`."""
+
+    def attempt(path: Path) -> np.ndarray | UserError:
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    return readable((path, attempt(path)) for path in paths)
+
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+
+def readable(results: Iterable[tuple[Key, Result | UserError]]) -> Iterator[tuple[Key, Result]]:
+    """What came of each image that can be read; those that cannot are named in one warning at the end.
 
     One damaged file should not stop the work on thousands.
+
+    Args:
+        results: of each image, an error for one that cannot be read.
 
     Raises:
         UserError: none of them can be read; the reason of the first.
     """
     broken: list[UserError] = []
-    for path in paths:
-        try:
-            image = read(path)
-        except UserError as error:
-            broken.append(error)
-            continue
-        yield path, image
-    if broken and len(broken) == len(paths):
+    total = 0
+    for path, result in results:
+        total += 1
+        if isinstance(result, UserError):
+            broken.append(result)
+        else:
+            yield path, result
+    if broken and len(broken) == total:
         raise broken[0]
     if broken:
         more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
-        logger.warning("left out %d of %d images: %s%s", len(broken), len(paths), "; ".join(map(str, broken[:3])), more)
+        logger.warning("left out %d of %d images: %s%s", len(broken), total, "; ".join(map(str, broken[:3])), more)
 
 
 def is_blank(image: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ All bars come from `progress_bar`, so that each says which part of the whole it 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -41,6 +41,26 @@ def part(title: str) -> Iterator[None]:
         yield
     finally:
         _part.reset(token)
+
+
+RatesListener = Callable[[str, Mapping[str, float]], None]
+_listener: ContextVar[RatesListener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def rates_go_to(listener: RatesListener) -> Iterator[None]:
+    """Let what `report_rates` reports in the block go to a function as well, such as one that logs it."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report_rates(desc: str, rates: Mapping[str, float]) -> None:
+    """Report images per second of each worker; `desc` is that of the bar."""
+    if (listener := _listener.get()) is not None:
+        listener(desc, rates)
 
 
 def _titled(text: str) -> str:

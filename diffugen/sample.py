@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffugen.errors import UserError
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.files import iter_jsonl, write_jsonl
 from diffugen.images import read_image
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import Prompt
@@ -244,16 +244,20 @@ def read_samples(path: Path, folder: Path | None = None) -> list[Sample]:
     Raises:
         UserError: a line is no sample, or names a file outside the folder.
     """
-    samples = []
-    for number, value in enumerate(read_jsonl(path), start=1):
+    return list(iter_samples(path, folder))
+
+
+def iter_samples(path: Path, folder: Path | None = None) -> Iterator[Sample]:
+    """Like `read_samples`, one sample at a time."""
+    for number, value in enumerate(iter_jsonl(path), start=1):
         try:
-            samples.append(Sample.from_json(value, folder or path.parent))
+            sample = Sample.from_json(value, folder or path.parent)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             trouble = f"{error} is missing" if isinstance(error, KeyError) else error
             raise UserError(
                 f"{path} is damaged (line {number}: {trouble}); restore it from a copy, or remove its folder"
             ) from None
-    return samples
+        yield sample
 
 
 def _plain_name(name: Any) -> str:

@@ -23,6 +23,7 @@ FLOORS = (
     "files lock registered model_files decoding devices",
     "config outputs masks",
     "images class_maps command_line prompts",
+    "executor",
     "sample drawing",
     "diffusion datasets detector",
     "attention evaluation",

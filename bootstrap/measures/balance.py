@@ -31,7 +31,7 @@ def balance(samples: Sequence[Sample]) -> dict[str, Any]:
     for index, sample in enumerate(drawn):
         for slot, value in slots_of(sample):
             rows = tables.setdefault(slot, {}).setdefault(value, [])
-            if index not in rows:
+            if not rows or rows[-1] != index:
                 rows.append(index)
     kept = np.array([sample.kept for sample in drawn], bool)
     return {

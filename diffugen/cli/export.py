@@ -32,9 +32,9 @@ def add_export(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of the converted dataset")
     parser.add_argument(
         "--format",
-        choices=("yolo", "coco", "voc", "imagefolder"),
+        choices=("yolo", "coco", "voc", "imagefolder", "webdataset"),
         default="yolo",
-        help="of the written folder (default: yolo, which has COCO's files too)",
+        help="of the written folder (default: yolo, which has COCO's files too); webdataset: tar shards",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a COCO file (default: train)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from diffugen.cli.options import (
     add_class_map,
     add_command,
     add_detector_options,
+    add_executor,
     add_overlays,
     dataset_path,
     names,
@@ -21,6 +24,7 @@ from diffugen.errors import UserError
 
 if TYPE_CHECKING:
     from diffugen.config.settings import AttentionLabelConfig
+    from diffugen.executor.images import Find, Workers
     from diffugen.labelers.base import Labeler
 
 
@@ -45,6 +49,7 @@ def add_label(commands: Any) -> None:
     parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"folder of images, or {DATASET}")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
     add_overlays(parser)
+    add_executor(parser)
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
@@ -91,8 +96,6 @@ def _label(arguments: argparse.Namespace) -> None:
     check_output(arguments.out, "label", [arguments.source, *models])
     say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
-    if arguments.outline is not None and arguments.model is None:
-        labeler = _outlined(labeler, arguments)
     label_folder(
         arguments.source,
         arguments.out,
@@ -101,11 +104,52 @@ def _label(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         recursive=arguments.recursive,
         overlays=arguments.overlays,
+        workers=None if arguments.executor is None else _workers(arguments, models),
     )
+
+
+_LABELER_OPTIONS = (
+    *("weights", "mask2former", "model", "embeddings", "object", "prompt", "outline"),
+    *("device", "classes", "score_threshold", "imgsz", "map"),
+)
+"""The options that labels follow from."""
+
+
+def _workers(arguments: argparse.Namespace, models: Sequence[Path]) -> Workers:
+    """Workers that load the same labeler."""
+    from diffugen.executor.images import ImageJob, Workers
+    from diffugen.labelers.label_folder import LABEL_BATCH
+
+    options = {name: _absolute(getattr(arguments, name)) for name in _LABELER_OPTIONS}
+    settings = {name: str(value) for name, value in options.items() if name != "device"}
+    inputs = tuple(model.resolve() for model in models)
+    job = ImageJob(partial(_load_find, options), settings, inputs, LABEL_BATCH)
+    return Workers(arguments.executor, job, arguments.device)
+
+
+def _absolute(value: Any) -> Any:
+    """An option as a process in another folder understands it."""
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    return Path(value).resolve() if isinstance(value, Path) else value
+
+
+def _load_find(options: dict[str, Any]) -> Find:
+    from diffugen.labelers.base import LabelInput
+
+    labeler, _ = _labeler(argparse.Namespace(**options))
+    return lambda images: labeler.label([LabelInput(image) for image in images])
 
 
 def _labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
     """The labeler that the options ask for, and the classes that it gives."""
+    labeler, class_names = _plain_labeler(arguments)
+    if arguments.outline is not None and arguments.model is None:
+        labeler = _outlined(labeler, arguments)
+    return labeler, class_names
+
+
+def _plain_labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
     if arguments.model is not None:
         from diffugen.labelers.photo_attention import PhotoAttentionLabeler, caption_prompt
 

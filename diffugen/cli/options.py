@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffugen.cli.parser import CommandParser
+from diffugen.errors import UserError
+
+if TYPE_CHECKING:
+    from diffugen.config.executor import ExecutorConfig
 
 DETECTOR = "detector (.pt, .safetensors, .onnx)"
 
@@ -106,6 +110,30 @@ def add_set(parser: argparse.ArgumentParser, example: str) -> None:
         default=[],
         metavar="KEY=VALUE",
         help=f"change a setting: {example}; several at once or repeated. Paths are relative to the working folder",
+    )
+
+
+def executor(text: str) -> ExecutorConfig:
+    """Workers, such as "num_workers=2" or "kind=ray,address=auto,num_workers=8"."""
+    from diffugen.config.executor import ExecutorConfig
+    from diffugen.config.loader import apply_override, validate
+
+    values: dict[str, Any] = {}
+    try:
+        for part in text.split(","):
+            apply_override(values, part)
+        return validate(values, ExecutorConfig)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add `--executor`."""
+    parser.add_argument(
+        "--executor",
+        type=executor,
+        metavar="KEY=VALUE,...",
+        help="share the work among workers: num_workers=2, or kind=ray,address=auto,num_workers=8 (docs/scale.md)",
     )
 
 

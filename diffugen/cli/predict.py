@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import DETECTOR, DETECTOR_HINTS, add_command, add_detector_options, add_overlays, names
+from diffugen.cli.options import (
+    DETECTOR,
+    DETECTOR_HINTS,
+    add_command,
+    add_detector_options,
+    add_executor,
+    add_overlays,
+    names,
+)
 from diffugen.cli.parser import CommandParser
 from diffugen.errors import UserError
 
@@ -37,6 +45,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     add_overlays(parser)
+    add_executor(parser)
     add_detector_options(parser, "the one that the loop found for the checkpoint, else 0.25")
     parser.set_defaults(run=_predict)
 
@@ -63,4 +72,5 @@ def _predict(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         recursive=arguments.recursive,
         overlays=arguments.overlays,
+        executor=arguments.executor,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from diffugen.config.errors import SettingError, require
+from diffugen.config.executor import ExecutorConfig
 from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.prompt_rules import OBJECT, SLOT, SOURCE, class_mistakes, reserved_slots
 from diffugen.config.settings import (
@@ -154,6 +155,9 @@ class DatasetConfig(Strict):
     )
     val_fraction: float = Field(
         default=0.2, ge=0, lt=1, description="share of the validation split; source datasets keep their own splits"
+    )
+    executor: ExecutorConfig | None = Field(
+        default=None, description="several workers (null: this process works alone)"
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,10 @@ polygons cannot say hole. Category ids are class ids + 1, as COCO starts at 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +60,61 @@ class Document:
         )
         annotations += added
         return added
+
+
+class StreamedDocument:
+    """A COCO document of a split that is written entry by entry, so that memory does not grow with the dataset.
+
+    Args:
+        folder: for files without names, which hold the entries until `write`.
+        class_names, segmentation: as for `Document`.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], segmentation: Segmentation = "rle") -> None:
+        self.segmentation = segmentation
+        self.categories = categories(class_names)
+        self.images, self.annotations, self.file_names = (_Entries(folder) for _ in range(3))
+
+    def add(self, instances: Instances, file_name: str, **more: Any) -> None:
+        """Add an image and its objects, as `Document.add` does."""
+        height, width = instances.size_hw
+        number = self.images.count + 1
+        self.images.append({"id": number, "file_name": file_name, "height": height, "width": width, **more})
+        self.file_names.append(file_name)
+        first = self.annotations.count + 1
+        for annotation in annotations_of(instances, image_id=number, first_id=first, segmentation=self.segmentation):
+            self.annotations.append(annotation)
+
+    def write(self, path: Path) -> None:
+        """Write the document, as `json.dumps` would."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            file.write('{"info": {}, "images": [')
+            file.writelines(self.images.joined())
+            file.write('], "annotations": [')
+            file.writelines(self.annotations.joined())
+            file.write(f'], "categories": {json.dumps(self.categories, ensure_ascii=False)}}}\n')
+
+
+class _Entries:
+    """JSON values in a file without a name, one a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.count = 0
+        self.file = TemporaryFile("w+", encoding="utf-8", dir=folder)  # noqa: SIM115 (lasts as long as this)
+
+    def append(self, value: Any) -> None:
+        self.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self.count += 1
+
+    def __iter__(self) -> Iterator[str]:
+        """The values' texts."""
+        self.file.seek(0)
+        return (line.removesuffix("\n") for line in self.file)
+
+    def joined(self) -> Iterator[str]:
+        """The texts with commas between them."""
+        return (f"{', ' if number else ''}{text}" for number, text in enumerate(self))
 
 
 def annotations_of(

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from diffugen.datasets import coco, imagefolder, voc
-from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
+from diffugen.datasets import coco, folder, imagefolder, voc, webdataset
 from diffugen.datasets.near_duplicates import SeenImages
 from diffugen.errors import UserError
 from diffugen.outputs import check_output
@@ -30,13 +30,13 @@ def export_dataset(
     """Read a dataset in any format and write it in another.
 
     Args:
-        source: whatever `read_dataset` reads.
+        source: whatever `read_dataset` reads, or a folder of tar shards.
         out: the written folder.
         images: of a COCO JSON file: the folder of its images.
         split: of a COCO JSON file.
         class_names: only these classes, in this order; None: all.
-        layout: "yolo", "voc" or "imagefolder"; "yolo" has COCO's JSON files too.
-        masks: how COCO's files encode masks.
+        layout: "yolo", "voc", "imagefolder" or "webdataset"; "yolo" has COCO's JSON files too.
+    masks: how COCO's files encode masks.
         drop_duplicates: leave out images that look like an earlier one (see `near_duplicates`, whose
             `max_distance` it is); None: keep all.
 
@@ -44,18 +44,19 @@ def export_dataset(
         UserError: the source cannot be read, or lacks a class; or `out` may not be written.
     """
     check_output(out, "export", [source, *([images] if images else [])])
-    known = class_names_of(source, class_names)
+    reader: Any = webdataset if webdataset.is_dataset(source) else folder
+    known = reader.class_names_of(source, class_names)
     for name in class_names or ():
         if name not in known:
             raise UserError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")
     names = list(class_names or known)
-    splits = [split] if source.suffix == ".json" else own_splits(source)
+    splits = [split] if source.suffix == ".json" else reader.own_splits(source)
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample]:
         seen = None if drop_duplicates is None else SeenImages(drop_duplicates)
         for part in splits:
-            rows = read_samples(source, part, names, images=images)
+            rows = reader.read_samples(source, part, names, images=images)
             for sample, image in progress_bar(rows, desc=f"converting {part}", unit="image"):
                 if seen is not None and seen.twin(f"{part}/{sample.name}", image):
                     counts["dropped"] += 1
@@ -63,7 +64,8 @@ def export_dataset(
                 counts[part] += 1
                 yield sample
 
-    write = {"voc": voc.write, "imagefolder": imagefolder.write}.get(layout, partial(write_dataset, segmentation=masks))
+    writers: dict[str, Any] = {"voc": voc.write, "imagefolder": imagefolder.write, "webdataset": webdataset.write}
+    write = writers.get(layout, partial(folder.write_dataset, segmentation=masks))
     write(out, samples(), names, link_images=False, command="export")
     if dropped := counts.pop("dropped", 0):
         print(f"dropped {dropped} near-duplicates")

@@ -89,10 +89,12 @@ def write_dataset(
         ValueError: if a name comes twice in a split or is no plain file name, or a class id has no name.
     """
     with new_output(out, command) as folder:
-        documents: dict[str, coco.Document] = {}
+        documents: dict[str, coco.StreamedDocument] = {}
         for sample in samples:
             check_sample(sample, class_names)
-            document = documents.setdefault(sample.split, coco.Document(class_names, segmentation))
+            if sample.split not in documents:
+                documents[sample.split] = coco.StreamedDocument(folder, class_names, segmentation)
+            document = documents[sample.split]
             file_name = store_image(folder / "images" / sample.split, sample, link=link_images)
             instances, origin = sample.instances, sample.origin()
             _write_text(folder / "labels" / sample.split / f"{sample.name}.txt", yolo.to_lines(instances))
@@ -252,16 +254,19 @@ def _described(root: Path) -> str:
     return f"is no dataset that is read as it is, but has {found.relative_to(root)}; {how}"
 
 
-def _write_coco(folder: Path, split: str, document: coco.Document) -> None:
+def _write_coco(folder: Path, split: str, document: coco.StreamedDocument) -> None:
     """The COCO file of a split, where each of its readers looks: one file under several names."""
     own = folder / "coco" / f"{split}.json"
-    _write_text(own, [json.dumps(document.value, ensure_ascii=False)])
+    document.write(own)
     fiftyone = folder / "coco" / split  # FiftyOne's folder: labels.json, and data.json with the images' places
     for place in (folder / "annotations" / f"instances_{split}.json", fiftyone / "labels.json"):
         link_file(own, place)
-    names = [entry["file_name"] for entry in document.value["images"]]
-    places = {name: f"../../images/{split}/{name}" for name in names}
-    _write_text(fiftyone / "data.json", [json.dumps(places, ensure_ascii=False)])
+    with (fiftyone / "data.json").open("w", encoding="utf-8") as file:
+        file.write("{")
+        for number, text in enumerate(document.file_names):
+            leads_to = json.dumps(f"../../images/{split}/{json.loads(text)}", ensure_ascii=False)
+            file.write(f"{', ' if number else ''}{text}: {leads_to}")
+        file.write("}\n")
 
 
 def _write_text(path: Path, lines: Sequence[str]) -> None:

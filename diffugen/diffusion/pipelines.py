@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
@@ -39,8 +40,6 @@ from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
 from diffugen.files import is_full_disk
 from diffugen.model_files import check_model_folder, read_model_config
-
-logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ def load_pipeline(config: ModelConfig) -> Pipeline:
         load_lora(pipe, config.lora)
     _cast(pipe, getattr(torch, config.dtype))
     pipe.set_progress_bar_config(disable=True)
+    _LOADED_BY[pipe] = config
     if config.low_memory:
         pipe.vae.enable_slicing()
         pipe.vae.enable_tiling()
@@ -86,6 +86,20 @@ def load_pipeline(config: ModelConfig) -> Pipeline:
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
+
+
+def settings_of(pipe: Pipeline) -> ModelConfig:
+    """The settings that `load_pipeline` loaded a pipeline by, so that another process can.
+
+    Raises:
+        ValueError: it was not loaded by it.
+    """
+    if pipe not in _LOADED_BY:
+        raise ValueError(f"{type(pipe).__name__} was not loaded by load_pipeline")
+    return _LOADED_BY[pipe]
+
+
+_LOADED_BY: WeakKeyDictionary[Any, ModelConfig] = WeakKeyDictionary()
 
 
 def as_task(pipe: Pipeline, task: str) -> Pipeline:

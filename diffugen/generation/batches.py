@@ -17,7 +17,7 @@ from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
-from diffugen.generation.plan import Plan
+from diffugen.generation.plan import Plan, kind_of
 from diffugen.generation.variations import Variation
 from diffugen.images import write_png
 from diffugen.progress import progress_bar
@@ -39,7 +39,7 @@ def generate_batches(
 
     Args:
         pipe: a text-to-image pipeline.
-        plan: all of its prompts are checked before anything is generated.
+        plan: a whole one is checked first, see `check_plan`.
         settings: size, steps, guidance, batch size.
         progress: show a progress bar.
         on_done: called with every sample once its files are there, those of an earlier run included.
@@ -48,8 +48,8 @@ def generate_batches(
         UserError: a prompt does not fit the model, the folder holds other samples, one image is too much for the GPU.
         OSError: the disk is full.
     """
-    for sample in plan.samples:
-        check_prompt(pipe, sample.prompt, settings.attention.attend)
+    if plan.is_whole:
+        check_plan(pipe, plan, settings)
     done = _finished(plan)
     for sample in plan.samples:
         if sample.name in done:
@@ -64,7 +64,7 @@ def generate_batches(
         bar.update(len(batch))
         return [None] * len(batch)
 
-    alike = groupby(range(len(pending)), key=lambda number: _kind(plan.variations.get(pending[number].name)))
+    alike = groupby(range(len(pending)), key=lambda number: kind_of(plan.variations.get(pending[number].name)))
     with progress_bar(
         total=len(plan.samples), initial=len(done), unit="image", desc="generating", disable=not progress
     ) as bar:
@@ -77,9 +77,18 @@ def generate_batches(
             ) from None
 
 
-def _kind(variation: Variation | None) -> tuple[Any, ...]:
-    """What samples must have in common to share a batch."""
-    return () if variation is None else (variation.task, variation.strength, variation.input_hw)
+def check_plan(pipe: Pipeline, plan: Plan, settings: GenerateConfig) -> None:
+    """Check before anything is generated that prompts fit the model, and that the folder has no other samples.
+
+    Raises:
+        UserError: a prompt does not fit, or the folder has other samples.
+    """
+    for sample in plan.samples:
+        check_prompt(pipe, sample.prompt, settings.attention.attend)
+    wanted = {_part_of(sample, plan).name for sample in plan.samples}
+    for part in sorted((plan.folder / "parts").glob("batch_*.jsonl")):
+        if part.name not in wanted:
+            raise _other_samples(plan.folder, part.stem.removeprefix("batch_"), _UNWANTED)
 
 
 def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, settings: GenerateConfig) -> None:
@@ -95,8 +104,12 @@ def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, setting
         assert sample.heatmap_path is not None
         write_png(sample.image_path, image)
         attention.save(sample.heatmap_path)
-    part = plan.folder / "parts" / f"batch_{batch[0].image_path.stem}.jsonl"
-    write_jsonl(part, [sample.recipe() for sample in batch])
+    write_jsonl(_part_of(batch[0], plan), [sample.recipe() for sample in batch])
+
+
+def _part_of(first: Sample, plan: Plan) -> Path:
+    """Where the recipes of a batch are, by its first sample."""
+    return plan.folder / "parts" / f"batch_{first.image_path.stem}.jsonl"
 
 
 def _load_inputs(variations: Sequence[Variation]) -> dict[str, Any]:
@@ -112,27 +125,40 @@ def _finished(plan: Plan) -> set[str]:
     """Names of the samples that are there; parts whose files are gone are generated again as a whole."""
     by_image = {sample.recipe()["image"]: sample for sample in plan.samples}
     done: set[str] = set()
-    for part in sorted((plan.folder / "parts").glob("batch_*.jsonl")):
+    for part in (_part_of(sample, plan) for sample in plan.samples):
+        if not part.is_file():
+            continue
         recipes = read_jsonl(part)
+        if not plan.is_whole:  # batches may have had another size
+            recipes = [recipe for recipe in recipes if recipe["image"] in by_image]
         for recipe in recipes:
             _check_same(recipe, by_image.get(recipe["image"]), plan.folder)
         samples = [by_image[recipe["image"]] for recipe in recipes]
-        if all(_is_there(sample) for sample in samples):
+        if all(is_there(sample) for sample in samples):
             done.update(sample.name for sample in samples)
         else:
             part.unlink()
     return done
 
 
-def _is_there(sample: Sample) -> bool:
+def is_there(sample: Sample) -> bool:
+    """Whether the files of a generated sample are there."""
     return sample.image_path.is_file() and sample.heatmap_path is not None and sample.heatmap_path.is_file()
 
 
 def _check_same(recipe: Mapping[str, Any], wanted: Sample | None, folder: Path) -> None:
-    found = Sample.from_json({**recipe, "name": Path(recipe["image"]).stem}, folder).recipe()
-    difference = "which is not wanted any more" if wanted is None else first_difference(found, wanted.recipe())
+    name = Path(recipe["image"]).stem
+    found = Sample.from_json({**recipe, "name": name}, folder).recipe()
+    difference = _UNWANTED if wanted is None else first_difference(found, wanted.recipe())
     if difference:
-        raise UserError(
-            f"{folder} holds other samples than are wanted now (first: {Path(recipe['image']).stem}, {difference}); "
-            "choose another folder or delete this one"
-        )
+        raise _other_samples(folder, name, difference)
+
+
+_UNWANTED = "which is not wanted any more"
+
+
+def _other_samples(folder: Path, name: str, difference: str) -> UserError:
+    return UserError(
+        f"{folder} holds other samples than are wanted now (first: {name}, {difference}); choose another folder or "
+        "delete this one"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
 from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
+from diffugen.labelers.loading import LabelerSettings
 from diffugen.lock import locked
 from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.progress import progress_bar, say
@@ -28,6 +29,7 @@ from diffugen.sample import EncodedInstances, Sample, write_samples
 
 if TYPE_CHECKING:
     from diffugen.datasets.near_duplicates import SeenImages
+    from diffugen.diffusion.protocol import Pipeline
 
 # Modules that import torch are imported inside functions: a mistake in a config is reported before those seconds.
 
@@ -117,11 +119,14 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.datasets.folder import write_dataset
     from diffugen.diffusion.pipelines import load_pipeline
-    from diffugen.generation.labelled import generate_labelled
+    from diffugen.executor.run import discard_records
+    from diffugen.generation.batches import check_plan
+    from diffugen.generation.shards import records_of, without_device
 
-    labeler = _labeler(config, plan)
+    model = config.model if config.executor is None else without_device(config.model)
+    labeler = _labeler(config, plan, model.device).load()
     say(f"loading {config.model.path}")
-    pipe = load_pipeline(config.model)
+    pipe = load_pipeline(model)
     claim_output(out, "generate", inputs, is_earlier=_is_earlier)
     config = config.model_copy(update={"generate": with_model_defaults(config.generate, pipe)})
     warn_of_foreign_size(config.generate, pipe)
@@ -129,13 +134,19 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     with locked(out):
         write_json(out / "config.json", config.model_dump(mode="json"))
         record_model(out, config.model)
-        found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
-        samples = _filtered(plan, found, labeler.name, config.drop_duplicates)
+        if config.executor is None:
+            found = _by_itself(config, plan, pipe, labeler)
+        else:
+            check_plan(pipe, plan, config.generate)
+            found = _by_workers(config, plan)
+        del pipe
+        samples = _filtered(found, labeler.name, config.drop_duplicates)
         write_samples(out / "samples.jsonl", samples)
         if overlays:
             _draw(samples, plan.class_names, out / "overlays")
         _check_any_kept(config, samples, out)
         write_dataset(out / "dataset", (sample for sample in samples if sample.kept), plan.class_names)
+        discard_records(records_of(plan))
     _print_summary(samples, out)
 
 
@@ -158,22 +169,45 @@ def _draw(samples: Sequence[Sample], class_names: Sequence[str], folder: Path) -
     print(f"overlays: {folder}")
 
 
-def _labeler(config: DatasetConfig, plan: Plan) -> Labeler:
-    if config.label_model is not None:
-        from diffugen.labelers.prompted import load_label_model
+def _labeler(config: DatasetConfig, plan: Plan, device: str) -> LabelerSettings:
+    phrases = (phrase for sample in plan.samples for phrase in sample.prompt.objects)
+    asked = dict.fromkeys(phrase.class_name for phrase in phrases if phrase.class_name in plan.class_names)
+    return LabelerSettings(
+        plan.class_names,
+        config.label,
+        device,
+        score_threshold=config.label.score_threshold,
+        label_model=config.label_model,
+        asked=tuple(asked),
+    )
 
-        phrases = (phrase for sample in plan.samples for phrase in sample.prompt.objects)
-        asked = dict.fromkeys(phrase.class_name for phrase in phrases if phrase.class_name in plan.class_names)
-        return load_label_model(config.label_model, plan.class_names, list(asked), config.model.device)
 
-    from diffugen.labelers.attention import AttentionLabeler
+Found = tuple[Sample, EncodedInstances, str]
+"""A generated sample, its labels and what is missing in it."""
 
-    threshold = config.label.score_threshold
-    return AttentionLabeler(plan.class_names, config.label, score_threshold=threshold, device=config.model.device)
+
+def _by_itself(config: DatasetConfig, plan: Plan, pipe: Pipeline, labeler: Labeler) -> Iterator[Found]:
+    """Generate the samples of a plan in this process."""
+    from diffugen.generation.labelled import generate_labelled
+
+    found = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
+    return ((sample, *found[sample.name]) for sample in plan.samples)
+
+
+def _by_workers(config: DatasetConfig, plan: Plan) -> Iterator[Found]:
+    """Have workers generate them."""
+    from diffugen.generation.shards import generate_in_shards
+
+    assert config.executor is not None
+    labeler = _labeler(config, plan, config.model.device)
+    found = generate_in_shards(
+        plan, config.model, config.generate, labeler, config.label.min_area_fraction, config.executor
+    )
+    return ((sample, record["instances"], record["missing"]) for sample, record in found)
 
 
 def _filtered(
-    plan: Plan, found: Mapping[str, tuple[EncodedInstances, str]], labeler: str, max_distance: float | None
+    found: Iterable[tuple[Sample, EncodedInstances, str]], labeler: str, max_distance: float | None
 ) -> list[Sample]:
     """The samples with their labels; not kept are those that lack an object, those of one colour, and near-duplicates
     of an earlier one."""
@@ -181,8 +215,7 @@ def _filtered(
 
     seen = None if max_distance is None else SeenImages(max_distance)
     samples = []
-    for sample in plan.samples:
-        encoded, reason = found[sample.name]
+    for sample, encoded, reason in found:
         if not reason:
             reason = _rejected(sample, seen)
         split = "" if reason else sample.split

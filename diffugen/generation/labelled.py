@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from diffugen.config.settings import GenerateConfig
 from diffugen.diffusion.protocol import Pipeline
@@ -18,7 +18,13 @@ from diffugen.sample import EncodedInstances, Sample
 
 
 def generate_labelled(
-    pipe: Pipeline, plan: Plan, settings: GenerateConfig, labeler: Labeler, min_area_fraction: float
+    pipe: Pipeline,
+    plan: Plan,
+    settings: GenerateConfig,
+    labeler: Labeler,
+    min_area_fraction: float,
+    *,
+    on_done: Callable[[Sample], object] | None = None,
 ) -> dict[str, tuple[EncodedInstances, str]]:
     """Generate the images of a plan; each is labelled in the background while the next ones are generated.
 
@@ -27,6 +33,7 @@ def generate_labelled(
         plan, settings: see `generate_batches`.
         labeler: its class ids index the plan's class names.
         min_area_fraction: for inpainting, see `label_inpainted`.
+        on_done: called with every sample that is generated, in place of a progress bar.
 
     Returns:
         By sample name its labels, and what is missing in the image (see `label_generated`).
@@ -38,7 +45,13 @@ def generate_labelled(
         return found.to_json(), missing
 
     with in_background(label) as (submit, labels):
-        generate_batches(pipe, plan, settings, on_done=submit)
+
+        def tell(sample: Sample) -> None:
+            submit(sample)
+            if on_done is not None:
+                on_done(sample)
+
+        generate_batches(pipe, plan, settings, progress=on_done is None, on_done=tell)
     return labels
 
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ class Plan:
         class_names: of the labels that the samples will have.
         samples: in the order in which they are generated; their files are not there yet, nor are labels.
         variations: by the name of a sample, the image that it starts from; all others start from noise.
+        is_whole: whether these are all the samples of the folder.
     """
 
     folder: Path
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     variations: Mapping[str, Variation] = field(default_factory=dict)
+    is_whole: bool = True
 
     def made_with(self, settings: GenerateConfig) -> Plan:
         """The plan with settings that are filled in from the model: its size, and the provenance."""
@@ -40,6 +43,12 @@ class Plan:
             for name, item in self.variations.items()
         }
         return replace(self, samples=tuple(samples), variations=variations)
+
+    def batches(self, batch_size: int) -> list[list[Sample]]:
+        """The samples that are generated together: consecutive ones that all start from noise, or from alike images."""
+        alike = groupby(self.samples, key=lambda sample: kind_of(self.variations.get(sample.name)))
+        groups = [list(group) for _, group in alike]
+        return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -76,6 +85,11 @@ class Plan:
         if settings.height is None or settings.width is None:
             return "images of the model's own size"
         return f"images of {settings.width}x{settings.height} pixels"
+
+
+def kind_of(variation: Variation | None) -> tuple[Any, ...]:
+    """What samples must have in common to share a batch."""
+    return () if variation is None else (variation.task, variation.strength, variation.input_hw)
 
 
 def plan_samples(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from diffugen.datasets.folder import is_dataset, own_splits, read_samples, write_dataset
+from diffugen.datasets.folder import entries_of, is_dataset, own_splits, read_samples, write_dataset
 from diffugen.decoding import stores_as_it_is
 from diffugen.drawing import OverlaySheets
-from diffugen.images import RECURSIVE_HINT, list_images, readable_images
+from diffugen.errors import UserError
+from diffugen.executor.images import Workers
+from diffugen.images import RECURSIVE_HINT, list_images, read_image, readable, readable_images
+from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.naming import text_of, unique_names
 from diffugen.outputs import check_output, record_files
@@ -33,32 +36,77 @@ def label_folder(
     split: str = "train",
     recursive: bool = False,
     overlays: bool = False,
+    workers: Workers | None = None,
 ) -> None:
     """Label a folder of photos (all into `split`) or a dataset (its splits kept) and write the dataset.
 
     Images on which nothing is found stay in it, as images without objects. What is known of an image's origin
     stays with it; who labelled it is noted. Photos that cannot be read are left out with a warning. With `recursive`
-    the photos of sub-folders are labelled too, and with `overlays` the labels are drawn, see `OverlaySheets`.
+    the photos of sub-folders are labelled too, and with `overlays` the labels are drawn, see `OverlaySheets`. With
+    `workers` these label, as `labeler` does.
     """
     check_output(out, "label", [source])
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample]:
-        images = iter(progress_bar(_images(source, split, recursive), desc="labelling", unit="image"))
-        while batch := list(islice(images, LABEL_BATCH)):
-            found = labeler.label([LabelInput(image) for _, image in batch])
-            for (sample, _), instances in zip(batch, found, strict=True):
-                counts["images"] += 1
-                counts["empty"] += not len(instances)
-                counts.update(class_names[class_id] for class_id in instances.class_ids)
-                provenance = {**sample.provenance, "labeler": labeler.name}
-                yield replace(sample, encoded=instances.to_json(), provenance=provenance)
+        if workers is None:
+            labelled = _by_itself(_images(source, split, recursive), labeler)
+        else:
+            labelled = _by_workers(workers, source, split, recursive, out)
+        for sample, instances in labelled:
+            counts["images"] += 1
+            counts["empty"] += not len(instances)
+            counts.update(class_names[class_id] for class_id in instances.class_ids)
+            provenance = {**sample.provenance, "labeler": labeler.name}
+            yield replace(sample, encoded=instances.to_json(), provenance=provenance)
 
     write_dataset(out, samples(), class_names, link_images=False, command="label")
+    if workers is not None:
+        workers.done(out)
     found = ", ".join(f"{name} {counts[name]}" for name in class_names)
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
     if overlays:
         _draw(out, class_names)
+
+
+def _by_itself(images: Iterable[tuple[Sample, np.ndarray]], labeler: Labeler) -> Iterator[tuple[Sample, Instances]]:
+    """Each image with its labels, found by this process."""
+    waiting = iter(progress_bar(images, desc="labelling", unit="image"))
+    while batch := list(islice(waiting, LABEL_BATCH)):
+        found = labeler.label([LabelInput(image) for _, image in batch])
+        yield from zip((sample for sample, _ in batch), found, strict=True)
+
+
+def _by_workers(
+    workers: Workers, source: Path, split: str, recursive: bool, out: Path
+) -> Iterator[tuple[Sample, Instances]]:
+    """The same by workers."""
+    samples = _listed(source, split, recursive)
+    paths = [sample.image_path for sample in samples]
+    results: Iterable[tuple[Sample, Instances | UserError]] = zip(
+        samples, workers.find(paths, out, "labelling"), strict=True
+    )
+    for sample, found in map(_checked, results) if is_dataset(source) else readable(results):
+        path = sample.image_path
+        yield (sample if stores_as_it_is(path) else replace(sample, image=read_image(path))), found
+
+
+def _checked(result: tuple[Sample, Instances | UserError]) -> tuple[Sample, Instances]:
+    sample, found = result
+    if isinstance(found, UserError):
+        raise found
+    return sample, found
+
+
+def _listed(source: Path, split: str, recursive: bool) -> list[Sample]:
+    """The images as samples before any is read."""
+    if not is_dataset(source):
+        return list(_photos(source, split, recursive).values())
+    entries = [(part, entry) for part in own_splits(source) for entry in entries_of(source, part)]
+    names: dict[str, Iterator[str]] = {
+        part: iter(unique_names([entry.key for other, entry in entries if other == part])) for part, _ in entries
+    }
+    return [Sample(next(names[part]), entry.path, split=part, provenance=entry.provenance) for part, entry in entries]
 
 
 def _draw(dataset: Path, class_names: Sequence[str]) -> None:
@@ -76,11 +124,16 @@ def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[Sample,
         for part in own_splits(source):
             yield from read_samples(source, part)
         return
+    photos = _photos(source, split, recursive)
+    for path, image in readable_images(photos):
+        yield (photos[path] if stores_as_it_is(path) else replace(photos[path], image=image)), image
+
+
+def _photos(source: Path, split: str, recursive: bool) -> dict[Path, Sample]:
+    """The images of a folder by their paths."""
     paths = list_images(source, recursive=recursive, hint=RECURSIVE_HINT)
     files = [path.relative_to(source) for path in paths]
-    output_names = dict(zip(paths, zip(files, unique_names(files), strict=True), strict=True))
-    for path, image in readable_images(paths):
-        file, name = output_names[path]
-        stored = path if stores_as_it_is(path) else image
-        provenance = {"task": "photo", "parent": text_of(file)}
-        yield Sample(name, stored, split=split, provenance=provenance), image
+    return {
+        path: Sample(name, path, split=split, provenance={"task": "photo", "parent": text_of(file)})
+        for path, file, name in zip(paths, files, unique_names(files), strict=True)
+    }

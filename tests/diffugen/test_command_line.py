@@ -105,3 +105,16 @@ run_command(command)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     messages = ["of ours", "of a package that registers a command", "an error"]
     assert done.stderr.splitlines() == [f"diffugen: {text}" for text in messages]
+
+
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"GOMP_SPINCOUNT": "9"}, None)])
+def test_threads_wait_passively_unless_the_user_says_otherwise(
+    given: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    seen: list[str | None] = []
+    assert run_command(lambda: seen.append(os.environ.get("OMP_WAIT_POLICY"))) == 0
+    assert seen == [policy]

@@ -53,7 +53,7 @@ def found_by_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Instances], 
         def predict(model: Any, images: list[np.ndarray], **options: Any) -> list[Instances]:
             return [instances for _ in images]
 
-        model = SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"})
+        model = SimpleNamespace(names={0: "car", 1: "tent", 2: "bus"}, ckpt=None)
         for module in ("labelers.detector", "detector.predict_images"):
             monkeypatch.setattr(f"diffugen.{module}.load_detector", lambda _: model)
             monkeypatch.setattr(f"diffugen.{module}.predict", predict)

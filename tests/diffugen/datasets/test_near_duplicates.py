@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffugen.datasets.near_duplicates import NUM_BITS, near_duplicates, perceptual_hash
+from diffugen.datasets.near_duplicates import NUM_BITS, SeenImages, near_duplicates, perceptual_hash
 from diffugen.toyworld import render
 from diffugen.toyworld.scene import COMMON_KINDS, sample_scene
 
@@ -54,3 +54,20 @@ def test_the_distance_decides() -> None:
     assert near_duplicates([first, second], share - 1 / NUM_BITS) == [None, None]
     with pytest.raises(ValueError, match=r"max_distance=1\.5 must lie in \[0, 1\]"):
         near_duplicates([], 1.5)
+
+
+@pytest.mark.parametrize("max_distance", [0.0, 0.06, 0.1, 0.3])
+def test_the_index_finds_what_comparing_every_pair_finds(max_distance: float) -> None:
+    rng = np.random.default_rng(3)
+    seen, kept = SeenImages(max_distance), []
+    for number in range(400):
+        bits = int.from_bytes(rng.bytes(NUM_BITS // 8), "big")
+        if kept and number % 2:  # up to 24 bits from one that is there
+            bits = kept[rng.integers(len(kept))][1]
+            for position in rng.choice(NUM_BITS, rng.integers(25), replace=False):
+                bits ^= 1 << int(position)
+        first = next((name for name, other in kept if (bits ^ other).bit_count() <= max_distance * NUM_BITS), None)
+        assert seen.twin_of_hash(str(number), bits) == first
+        if first is None:
+            kept.append((str(number), bits))
+    assert 200 <= len(kept) < 400

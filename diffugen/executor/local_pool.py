@@ -1,0 +1,138 @@
+"""Workers that are processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+
+from diffugen.command_line import USER_THREADS
+from diffugen.config.executor import ExecutorConfig
+from diffugen.errors import UserError
+from diffugen.executor.base import Event, Shard, Task
+
+STOP_SECONDS = 3.0
+"""How long a worker may take to end before it is killed."""
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+class LocalPool:
+    """Processes of this machine; each has a GPU of its own (or a share of one), or one core.
+
+    On a CPU a worker computes with one thread, unless OMP_NUM_THREADS says otherwise: so bytes do not depend on how
+    many workers share the machine.
+
+    Raises:
+        UserError: the machine has too few GPUs or cores.
+    """
+
+    def __init__(self, task: Task, config: ExecutorConfig, device: str, num_shards: int) -> None:
+        self.task = task
+        gpus = visible_gpus() if device != "cpu" else []
+        self.share = config.gpus_per_worker if config.gpus_per_worker is not None else float(bool(gpus))
+        if self.share and not gpus:
+            raise UserError("setting 'executor.gpus_per_worker' asks for GPUs, but there are none here; set it to 0")
+        self.gpus = gpus if self.share else []
+        most = int(len(gpus) / self.share + 1e-9) if self.share else num_cores()
+        if config.num_workers is not None and config.num_workers > most:
+            what = f"{len(gpus)} GPUs" if self.share else f"{most} cores"
+            raise UserError(
+                f"setting 'executor.num_workers' is {config.num_workers}, but this machine has {what}, enough for "
+                f"{most}; lower it"
+            )
+        self.size = min(config.num_workers or most, num_shards)
+        self.workers: dict[int, _Worker] = {}
+
+    def start(self, slot: int) -> None:
+        """Start a worker process; it ends when this process does."""
+        ours, theirs = Pipe()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "diffugen.executor.worker", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env=self._environment(slot),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for this process, which then stops its workers
+            )
+        self.workers[slot] = _Worker(process, ours)
+        self._send(slot, self.task)
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        environment = {"MKL_NUM_THREADS": "1", **os.environ, "OMP_NUM_THREADS": USER_THREADS or "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[int(slot * self.share + 1e-9)]
+        return environment
+
+    def submit(self, slot: int, shard: Shard) -> None:
+        """Send a shard to a worker."""
+        self._send(slot, shard)
+
+    def _send(self, slot: int, value: object) -> None:
+        with contextlib.suppress(OSError):  # it has died, which `wait` tells
+            self.workers[slot].connection.send_bytes(pickle.dumps(value))
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What workers sent within some seconds."""
+        slots = {id(worker.connection): slot for slot, worker in self.workers.items()}
+        connections = [worker.connection for worker in self.workers.values()]
+        return [self._receive(slots[id(connection)]) for connection in wait(connections, seconds)]
+
+    def _receive(self, slot: int) -> Event:
+        try:
+            kind, value = self.workers[slot].connection.recv()
+        except (EOFError, OSError):
+            worker = self.workers.pop(slot)
+            worker.connection.close()
+            return Event(slot, "died", _how_it_ended(worker.process.wait()))
+        if kind == "died":  # it ends by itself
+            self._stop([self.workers.pop(slot)])
+        return Event(slot, kind, value)
+
+    def close(self) -> None:
+        """Stop all workers."""
+        self._stop(list(self.workers.values()))
+        self.workers.clear()
+
+    def _stop(self, workers: list[_Worker]) -> None:
+        for worker in workers:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in workers:
+            try:
+                worker.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    return names[: torch.cuda.device_count()]
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

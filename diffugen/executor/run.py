@@ -1,0 +1,216 @@
+"""Running a job: shards are handed to workers, and workers that die are replaced."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffugen.config.executor import ExecutorConfig
+from diffugen.errors import UserError
+from diffugen.executor.base import Event, Job, Pool, Record, Shard, Task
+from diffugen.executor.records import read_records
+from diffugen.files import remove_temporaries
+from diffugen.progress import progress_bar, report_rates, say
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 3
+"""After as many deaths of its worker a shard is set aside; as many while models are loaded end the run."""
+
+WAIT_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0
+"""After so long without a worker it is said what is waited for."""
+
+
+def run_job(
+    job: Job, shards: Sequence[Shard], folder: Path, config: ExecutorConfig, *, desc: str, device: str
+) -> Iterator[Record]:
+    """Have workers make all shards that are not made yet; yields the records of all items, in their order.
+
+    Args:
+        job: the work.
+        shards: all of it.
+        folder: gets a file of records per shard; `discard_records` removes it.
+        config: who works.
+        desc: of the progress bar.
+        device: as `model.device`: where the models run.
+
+    Raises:
+        UserError: workers cannot be had, a worker reports a mistake of the user's, or shards were set aside, which is
+            raised after all others are made.
+    """
+    task = Task(job, folder.resolve())
+    task.folder.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in shards if read_records(task, shard) is None]
+    if missing:
+        total = sum(len(shard.items) for shard in shards)
+        pool = start_pool(task, config, device, len(missing))
+        with progress_bar(total=total, initial=total - _num_items(missing), unit="image", desc=desc) as bar:
+            try:
+                aside = Schedule(pool, missing, bar).run()
+            finally:
+                pool.close()
+        for written in (task.folder, *job.folders()):
+            remove_temporaries(written)
+        if aside:
+            _raise_set_aside(aside, len(shards))
+    for shard in shards:
+        records = read_records(task, shard)
+        if records is None:
+            raise UserError(f"{task.folder} lost the records of shard {shard.name}; the same command makes them again")
+        yield from records
+
+
+def discard_records(folder: Path) -> None:
+    """Remove the records of a job whose results were written elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_pool(task: Task, config: ExecutorConfig, device: str, num_shards: int) -> Pool:
+    """The workers that a config asks for, not more than there are shards; none of them is started yet.
+
+    Raises:
+        UserError: there is not enough for them.
+    """
+    if device.startswith("cuda:"):
+        raise UserError(
+            f"setting 'model.device' is {device!r}, but the executor gives each worker a GPU of its own; set it to "
+            '"auto" or "cuda"'
+        )
+    if config.kind == "ray":
+        from diffugen.executor.ray_pool import RayPool
+
+        return RayPool(task, config, device, num_shards)
+    from diffugen.executor.local_pool import LocalPool
+
+    return LocalPool(task, config, device, num_shards)
+
+
+class Schedule:
+    """Which worker has which shard.
+
+    Args:
+        pool: its workers.
+        shards: to be made.
+        bar: shows the items that are finished.
+    """
+
+    def __init__(self, pool: Pool, shards: Sequence[Shard], bar: Any) -> None:
+        self.pool, self.bar = pool, bar
+        self.waiting = deque(shards)
+        self.alive: set[int] = set()
+        self.idle: list[int] = []
+        self.busy: dict[int, Shard] = {}
+        self.finished: Counter[int] = Counter()
+        """Items by slot, those of the shard in work included."""
+        self.of_shard: Counter[int] = Counter()
+        """Items of the shard in work, by slot."""
+        self.deaths: Counter[str] = Counter()
+        self.deaths_while_loading = 0
+        self.aside: dict[str, str] = {}
+        self.ready_since: dict[int, float] = {}
+        self.last_life = time.monotonic()
+
+    def run(self) -> dict[str, str]:
+        """Work until all is made; returns the shards that were set aside and why."""
+        while self.waiting or self.busy:
+            wanted = min(self.pool.size, len(self.waiting) + len(self.busy))
+            for slot in [slot for slot in range(self.pool.size) if slot not in self.alive][: wanted - len(self.alive)]:
+                self.alive.add(slot)
+                self.pool.start(slot)
+            while self.waiting and self.idle:
+                self._submit(self.idle.pop(0))
+            for event in self.pool.wait(WAIT_SECONDS):
+                self._handle(event)
+            self._show()
+        return self.aside
+
+    def _submit(self, slot: int) -> None:
+        self.busy[slot] = self.waiting.popleft()
+        self.of_shard[slot] = 0
+        self.pool.submit(slot, self.busy[slot])
+
+    def _handle(self, event: Event) -> None:
+        slot = event.slot
+        if event.kind == "refused":
+            raise UserError(event.value)
+        if event.kind == "died":
+            self._bury(slot, event.value)
+        elif event.kind == "ready":
+            self.deaths_while_loading = 0
+            self.ready_since.setdefault(slot, time.monotonic())
+            self.idle.append(slot)
+        elif slot in self.busy:
+            num = len(self.busy[slot].items)
+            self._advance(slot, num if event.kind == "done" else min(num, event.value))
+            if event.kind == "done":
+                del self.busy[slot]
+                self.idle.append(slot)
+
+    def _advance(self, slot: int, num: int) -> None:
+        """So many items of a worker's shard are finished."""
+        step = num - self.of_shard[slot]
+        self.of_shard[slot] = num
+        self.finished[slot] += step
+        self.bar.update(step)
+
+    def _bury(self, slot: int, how: str) -> None:
+        self.alive.discard(slot)
+        self.idle = [other for other in self.idle if other != slot]
+        shard = self.busy.pop(slot, None)
+        if shard is None:
+            self.deaths_while_loading += 1
+            if self.deaths_while_loading >= MAX_DEATHS * self.pool.size:
+                raise UserError(
+                    f"workers end while they load the models ({how}); lower executor.num_workers, or give the "
+                    "machine more memory"
+                )
+            return
+        self.busy[slot] = shard
+        self._advance(slot, 0)
+        del self.busy[slot]
+        self.deaths[shard.name] += 1
+        if self.deaths[shard.name] < MAX_DEATHS:
+            logger.warning("worker %d ended (%s); shard %s is made again", slot + 1, how, shard.name)
+            self.waiting.append(shard)
+        else:
+            logger.warning("worker %d ended (%s); shard %s is set aside", slot + 1, how, shard.name)
+            self.aside[shard.name] = how
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        rates = {
+            slot: self.finished[slot] / (now - since) for slot, since in self.ready_since.items() if now - since > 1
+        }
+        self.bar.set_postfix_str(_described(rates), refresh=False)
+        report_rates(str(self.bar.desc or ""), {f"worker {slot + 1}": rate for slot, rate in rates.items()})
+        if self.busy or self.idle:
+            self.last_life = now
+        elif now - self.last_life > PATIENCE_SECONDS:
+            self.last_life = now
+            say("waiting for workers to start; no worker is at work")
+
+
+def _num_items(shards: Sequence[Shard]) -> int:
+    return sum(len(shard.items) for shard in shards)
+
+
+def _described(rates: dict[int, float]) -> str:
+    """The images per second of each worker, or of many the least and greatest."""
+    if len(rates) <= 4:
+        return ", ".join(f"worker {slot + 1}: {rate:.2g}/s" for slot, rate in sorted(rates.items()))
+    return f"{len(rates)} workers, each {min(rates.values()):.2g} to {max(rates.values()):.2g}/s"
+
+
+def _raise_set_aside(aside: dict[str, str], num_shards: int) -> None:
+    names = ", ".join(f"{name} ({how})" for name, how in sorted(aside.items())[:5])
+    more = f" and {len(aside) - 5} more" if len(aside) > 5 else ""
+    raise UserError(
+        f"{len(aside)} of {num_shards} shards ended their workers {MAX_DEATHS} times and were set aside: images "
+        f"{names}{more}; all others are made; give a worker more memory, and the same command makes the rest"
+    )

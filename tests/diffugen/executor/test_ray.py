@@ -1,0 +1,147 @@
+"""Shards made on a real Ray cluster of several nodes, which all run on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executor_job import ToyJob, hash_of, shards, squares
+from filelock import FileLock
+
+from diffugen.config.executor import ExecutorConfig
+from diffugen.errors import UserError
+from diffugen.executor.run import run_job
+
+pytestmark = pytest.mark.slow
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A head without CPUs and three nodes with one each; workers find what this process imports.
+
+    Where tests run in several processes, one of these has a cluster at a time.
+    """
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        yield from started()
+
+
+OPTIONS = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+def started() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    before, handler = os.environ.get("PYTHONPATH"), signal.getsignal(signal.SIGTERM)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **OPTIONS})
+    for _ in range(3):
+        add_node(made)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # Ray's is in its place
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def add_node(cluster: Any) -> Any:
+    """Ray gives a node 30 s to start, which a busy machine may not manage at once."""
+    for _ in range(4):
+        try:
+            return cluster.add_node(num_cpus=1, **OPTIONS)
+        except Exception as error:
+            if "timed out" not in str(error):
+                raise
+    raise AssertionError("no node starts within 2 minutes")
+
+
+def work(cluster: Any, job: ToyJob, num_workers: int | None = None) -> list[dict]:
+    config = ExecutorConfig(kind="ray", address=cluster.address, num_workers=num_workers)
+    return list(run_job(job, shards(), job.folder / "records", config, desc="toys", device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the files that this process makes alone."""
+    job = ToyJob(tmp_path_factory.mktemp("undisturbed"))
+    job._work(range(24), lambda _: None)
+    return hash_of(job.folder / "files")
+
+
+def test_workers_that_are_killed_leave_no_trace(cluster: Any, tmp_path: Path, undisturbed: str) -> None:
+    job = ToyJob(tmp_path, deaths={5: 1, 13: 2})
+    assert work(cluster, job) == squares(range(24))
+    assert hash_of(tmp_path / "files") == undisturbed
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_shard_that_kills_three_workers_is_set_aside(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1 of 6 shards .*: images 0000008-0000011 \(Actor\w*Error"):
+        work(cluster, ToyJob(tmp_path, deaths={9: 3}))
+    assert len(list((tmp_path / "records").iterdir())) == 5
+
+
+def test_mistakes_are_sentences(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^no such model$"):
+        work(cluster, ToyJob(tmp_path / "load", load_error="no such model"))
+    with pytest.raises(UserError, match=r"has \d CPUs and 0 GPUs, too few for 99 worker\(s\) of 1 CPU and 0 GPU each"):
+        work(cluster, ToyJob(tmp_path / "many"), 99)
+    with pytest.raises(UserError, match="'executor.address': no Ray cluster answers at 127.0.0.1:1 "):
+        config = ExecutorConfig(kind="ray", address="127.0.0.1:1")
+        list(run_job(ToyJob(tmp_path), shards(), tmp_path, config, desc="x", device="cpu"))
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from executor_job import ToyJob, shards
+from diffugen.config.executor import ExecutorConfig
+from diffugen.executor.run import run_job
+job, config = ToyJob(Path(sys.argv[1]), seconds=0.3), ExecutorConfig(kind="ray", address=sys.argv[2], num_workers=2)
+list(run_job(job, shards(), job.folder / "records", config, desc="x", device="cpu"))
+"""
+
+
+def test_a_driver_that_is_killed_is_started_again(cluster: Any, tmp_path: Path, undisturbed: str) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), cluster.address])
+    wait_for(lambda: (tmp_path / "files" / "0001.txt").is_file(), driver)
+    driver.kill()
+    driver.wait()
+    assert len(list((tmp_path / "files").iterdir())) < 24
+    assert work(cluster, ToyJob(tmp_path)) == squares(range(24))
+    assert hash_of(tmp_path / "files") == undisturbed
+
+
+def test_a_node_that_is_lost(cluster: Any, tmp_path: Path, undisturbed: str) -> None:
+    """All nodes work when one of them is killed."""
+    job, node = ToyJob(tmp_path, seconds=0.5), add_node(cluster)
+
+    def lose() -> None:
+        wait_for(lambda: len(list((tmp_path / "files").glob("*.txt"))) >= 3)
+        cluster.remove_node(node, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    assert work(cluster, job) == squares(range(24))
+    thread.join()
+    assert hash_of(tmp_path / "files") == undisturbed
+    assert not list(tmp_path.rglob(".*"))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    while not condition():
+        assert process is None or process.poll() is None, "the driver ended by itself"
+        time.sleep(0.05)
