@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bootstrap.run_folder import RunFolder
+from bootstrap.checksums import note_finished, trouble_of
+from bootstrap.run_folder import RoundFolder, RunFolder
 from bootstrap.samples import one_per_photo, read_latest
 from diffugen.errors import UserError
-from diffugen.files import read_json
+from diffugen.files import read_json, write_json
 from diffugen.instances import Instances
 from diffugen.sample import Sample
 
@@ -45,7 +46,32 @@ def read_corrections(run: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or an entry has no labels.
     """
-    return check_corrections(run.corrections) if run.corrections.is_file() else {}
+    if not run.corrections.is_file():
+        return {}
+    if trouble := trouble_of(run, run.corrections):
+        raise UserError(f"{trouble}; {_REMEDY}")
+    return check_corrections(run.corrections)
+
+
+def corrections_of_round(run: RunFolder, folder: RoundFolder) -> dict[str, Any]:
+    """The corrections when a round planned its variations: they are copied into its folder once.
+
+    Raises:
+        UserError: the copy is damaged, and the run's corrections have changed since.
+    """
+    trouble = trouble_of(folder, folder.corrections)
+    if not trouble and folder.corrections.is_file():
+        return check_corrections(folder.corrections)
+    write_json(folder.corrections, read_corrections(run))
+    if not trouble:
+        note_finished(folder, folder.corrections)
+    elif trouble_of(folder, folder.corrections):
+        folder.corrections.unlink()
+        raise UserError(
+            f"{trouble}, and the run's corrections have changed since; restore it from a copy, or remove "
+            f"{folder.path}, which is then made again"
+        )
+    return check_corrections(folder.corrections)
 
 
 def check_corrections(path: Path) -> dict[str, Any]:

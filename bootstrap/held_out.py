@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bootstrap.checksums import note_finished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo
@@ -107,7 +108,9 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     evidence = Evidence(tuple(judged), tuple(negatives))
     if evidence.photos:
         write_threshold(folder.weights, evidence.threshold)
+        note_finished(folder, folder.weights)
     evidence.write(folder.evidence)  # last: it says that the stage is done
+    note_finished(folder, folder.evidence)
     return evidence
 
 
@@ -139,6 +142,7 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
         class_map = config.detector.class_map if base == config.detector.base_weights else None
         data, run = workdir / "dataset" / "data.yaml", workdir / "run"
         finetune(base, data, weights, settings, seed=seed, workdir=run, class_map=class_map)
+        note_finished(folder, weights)
     shutil.rmtree(workdir, ignore_errors=True)
     return weights
 

@@ -6,8 +6,9 @@ import filecmp
 from pathlib import Path
 
 from bootstrap.run_folder import RunFolder, promoted_round
+from diffugen.checksums import files_in
 from diffugen.errors import UserError
-from diffugen.files import link_file, link_tree, read_json, write_jsonl
+from diffugen.files import is_same_file, link_file, link_tree, read_json, write_jsonl
 from diffugen.outputs import check_output
 
 
@@ -41,11 +42,16 @@ def publish(run: RunFolder) -> None:
     """
     write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
     best = promoted_round(run)
-    if best is None or (run.best.is_file() and run.best.samefile(best.weights) and run.dataset.is_dir()):
+    if best is None or (is_same_file(run.best, best.weights) and _holds(run.dataset, best.dataset)):
         return
     check_published(run)
     link_tree(best.dataset, run.dataset)
     link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
+
+
+def _holds(folder: Path, other: Path) -> bool:
+    """Whether a folder has all files of another."""
+    return all(is_same_file(path, folder / path.relative_to(other)) for path in files_in(other))
 
 
 def _is_published(run: RunFolder) -> bool:

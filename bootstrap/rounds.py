@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from bootstrap.checksums import check_unfinished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
 from bootstrap.decisions import stop_reason
@@ -54,6 +55,7 @@ def run_rounds(
     for index in range(config.rounds.num_rounds):
         folder = run.round(index)
         if not folder.complete:
+            check_unfinished(folder)
             play_round(round_context(config, run, folder), pipe, shown, on_stage)
             with part(round_title(index, config.rounds.num_rounds)):
                 say("measuring")

@@ -18,6 +18,7 @@ from diffugen.config.loader import Strict, validate
 from diffugen.errors import UserError
 from diffugen.files import read_json, sha256_of, write_json
 from diffugen.lock import locked
+from diffugen.sample import Sample
 from diffugen.versions import library_versions
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ class RoundFolder:
     @property
     def masks(self) -> Path:
         return self.path / "masks"
+
+    def mask_of(self, sample: Sample) -> Path:
+        """The index map of one of the round's samples."""
+        return self.masks / sample.image_path.name
 
     @property
     def corrections(self) -> Path:
@@ -168,6 +173,11 @@ class RunFolder:
     @property
     def labelled(self) -> Path:
         return self.path / "labelled"
+
+    @property
+    def checksums(self) -> Path:
+        """Of the files that belong to no round."""
+        return self.path / "checksums.json"
 
     def round(self, index: int) -> RoundFolder:
         return RoundFolder(self.path / f"round_{index:02d}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bootstrap.checksums import note_finished
 from bootstrap.context import RoundContext
 from bootstrap.decisions import decide_by_photos, decide_promotion
 from bootstrap.disagreement import mean_agreement
@@ -36,12 +37,12 @@ from diffugen.diffusion.protocol import Pipeline
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.metrics import label_quality
 from diffugen.executor.run import discard_records
-from diffugen.files import link_file, read_json, write_json
+from diffugen.files import is_same_file, link_file, read_json, write_files, write_json
 from diffugen.generation.batches import generate_batches
 from diffugen.generation.photos import read_photos
 from diffugen.generation.plan import Plan, plan_samples
 from diffugen.generation.variations import Variation
-from diffugen.images import index_map, write_png
+from diffugen.images import index_map, png_bytes
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler
 from diffugen.sample import Sample, read_samples, write_samples
@@ -115,7 +116,7 @@ def _linked(photo: Sample, folder: RoundFolder) -> Sample:
     assert photo.heatmap_path is not None
     image, heatmaps = (folder.path / path.parent.name / path.name for path in (photo.image_path, photo.heatmap_path))
     for source, target in ((photo.image_path, image), (photo.heatmap_path, heatmaps)):
-        if not target.is_file():
+        if not is_same_file(source, target):
             link_file(source, target)
     return replace(photo, image=image, heatmap_path=heatmaps)
 
@@ -130,20 +131,31 @@ def label(context: RoundContext, generated: Generated) -> list[Sample]:
     labelers = round_labelers(config, context.run, with_detector=context.labeler == "detector")
     if folder.samples.is_file():
         samples = read_samples(folder.samples)
+        write_masks(folder, [sample for sample in samples if not folder.mask_of(sample).is_file()])
     else:
         samples = judge(context, generated, labelers)
         if folder.index == 0:
             rare_ids = [config.classes.index(name) for name in config.rare_classes]
             samples = choose_validation(samples, rare_ids, config.rounds.val_fraction, config.seed)
-        for sample in samples:
-            write_png(folder.masks / sample.image_path.name, index_map(sample.instances))
+        write_masks(folder, samples)
         write_samples(folder.samples, samples)  # last: it says that the round is labelled
+        note_finished(folder, folder.masks, folder.samples)
     discard_records(folder.shards)
     if relabels_earlier(context):
         for earlier in context.run.complete_rounds():
             relabel(context, earlier, labelers)
         discard_records(folder.shards)
     return samples
+
+
+def write_masks(folder: RoundFolder, samples: Sequence[Sample]) -> None:
+    """Write the index maps of samples."""
+    for start in range(0, len(samples), _MASKS_AT_ONCE):
+        chunk = samples[start : start + _MASKS_AT_ONCE]
+        write_files({folder.mask_of(sample): png_bytes(index_map(sample.instances)) for sample in chunk})
+
+
+_MASKS_AT_ONCE = 64
 
 
 def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, Labeler]) -> list[Sample]:
@@ -167,6 +179,7 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
     labels = label_in_round(context, samples, labelers, f"re-labelling {earlier.path.name}", known)
     judged = judge_images(samples, labels, context.config, known_classes=known_classes(labelers))
     write_samples(path, judged)
+    note_finished(context.folder, path)
 
 
 def fine_tune(context: RoundContext) -> Path:
@@ -184,6 +197,7 @@ def fine_tune(context: RoundContext) -> Path:
             workdir=workdir,
             class_map=config.detector.class_map if best is None else None,
         )
+        note_finished(folder, folder.weights)
     shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it
     return folder.weights
 
@@ -202,6 +216,7 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
     if not trains_on(samples):
         nothing = {"promoted": False, "why": "it kept no image, so there was nothing to learn"}
         write_json(folder.decision, labelled_by | nothing)
+        note_finished(folder, folder.decision)
         return
     scores, agreement = validation_scores(context, folder.weights)
     write_json(folder.validation, agreement)
@@ -211,6 +226,7 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
         by_photo = {other.index: Evidence.read(other.evidence).by_photo() for other in promoted}
         decision = decide_by_photos(decision, Evidence.read(folder.evidence).by_photo(), by_photo)
     write_json(folder.decision, {**labelled_by, **scores, **decision})
+    note_finished(folder, folder.validation, folder.decision)
 
 
 def trains_on(samples: Sequence[Sample]) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from bootstrap.context import RoundContext
-from diffugen.files import read_json
 from diffugen.progress import part
 
 STAGES = {
@@ -70,5 +69,4 @@ def duration(seconds: float) -> str:
 
 
 def _seconds_by_round(context: RoundContext) -> dict[int, dict[str, float]]:
-    folders = [context.run.round(index) for index in range(context.index + 1)]
-    return {folder.index: read_json(folder.seconds) for folder in folders if folder.seconds.is_file()}
+    return {index: context.run.round(index).seconds_by_stage() for index in range(context.index + 1)}

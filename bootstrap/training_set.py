@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from bootstrap.checksums import note_finished, trouble_of
 from bootstrap.context import RoundContext
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
 from bootstrap.run_folder import RunFolder
@@ -15,6 +18,8 @@ from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
 from diffugen.prompts.splits import assign_splits
 from diffugen.sample import Sample, read_samples
+
+logger = logging.getLogger(__name__)
 
 
 def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path:
@@ -28,6 +33,7 @@ def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path
     if not folder.dataset.is_dir():
         images = chain(validation_samples(context.run), round_images(context, samples))
         write_dataset(folder.dataset, images, config.classes)
+        note_finished(folder, folder.dataset)
     return folder.dataset
 
 
@@ -36,7 +42,7 @@ def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[S
     config, run = context.config, context.run
     given: Iterable[Sample] = ()
     if config.labelled is not None:
-        import_labelled(config.labelled, config.classes, run.labelled)
+        import_labelled(config.labelled, config.classes, run)
         given = labelled_samples(run.labelled, config.classes)
     repeats = config.pool.repeats if config.pool else 1
     return chain(kept_samples(training_samples(samples, earlier_samples(context)), repeats), given)
@@ -81,13 +87,21 @@ def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[
             yield sample if number == 0 else replace(sample, name=f"{sample.name}_again{number}")
 
 
-def import_labelled(dataset: Path, class_names: Sequence[str], target: Path) -> None:
-    """Copy a labelled dataset into the run once, its class ids those of the run; later rounds link to it."""
+def import_labelled(dataset: Path, class_names: Sequence[str], run: RunFolder) -> None:
+    """Copy a labelled dataset into the run once, its class ids those of the run; later rounds link to it.
+
+    A copy that was damaged since is replaced.
+    """
+    target = run.labelled
+    if target.is_dir() and (trouble := trouble_of(run, target)):
+        logger.warning("%s; it is imported again from %s", trouble, dataset)
+        shutil.rmtree(target)
     if not target.is_dir():
         images = read_dataset(dataset, "train", class_names)
         provenance = {"dataset": dataset.name, "labeler": "given"}
         given = (Sample.labelled(f"given_{name}", image, found, "train", provenance) for name, image, found in images)
         write_dataset(target, given, class_names)
+        note_finished(run, target)
 
 
 def labelled_samples(target: Path, class_names: Sequence[str]) -> Iterator[Sample]:

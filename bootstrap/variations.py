@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from bootstrap.config import LoopConfig, VariationsConfig
-from bootstrap.corrections import latest_samples, read_corrections
+from bootstrap.corrections import corrections_of_round, latest_samples
 from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed
 from diffugen.errors import UserError
-from diffugen.files import read_json, write_json
 from diffugen.generation.variations import Variation, plan_variations
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, class_words
@@ -32,9 +31,7 @@ def samples_to_vary(run: RunFolder, folder: RoundFolder) -> list[Sample]:
     A person's corrections are copied into the round's folder once. Corrections that arrive while the round is
     interrupted apply from the next round on; otherwise the round's variations would start from different labels.
     """
-    if not folder.corrections.is_file():
-        write_json(folder.corrections, read_corrections(run))
-    return latest_samples(run, read_json(folder.corrections))
+    return latest_samples(run, corrections_of_round(run, folder))
 
 
 def plan_round_variations(config: LoopConfig, earlier: Sequence[Sample], index: int) -> list[Variation]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import filecmp
 import hashlib
 import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,26 +25,106 @@ from diffugen.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed.
 
-    Works for a file or a whole folder that the block writes there. A folder already at `path` is renamed aside, to
+    Works for a file or a whole folder that the block writes there. It is on the disk before it is renamed (fsync), so
+    that not even a power cut leaves a part of it at `path`. A folder already at `path` is renamed aside, to
     `.<name>.old`, until the new one is in its place; what a kill in between leaves aside is put back.
 
     Raises:
         OSError: the disk is full; the error names `path`, and what was written so far is gone.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = _hidden_name(path, f"{_writer}.tmp{path.suffix}"), _hidden_name(path, ".old")
-    _remove(temporary)  # the leftover of a killed run
-    _put_back(aside, path)
+    with _atomic([Path(path)]) as (temporary,), full_disk_named(path):
+        yield temporary
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files together, each atomically, see `atomic_path`; many take hardly longer than one."""
+    with _atomic(list(contents)) as temporaries:
+        for temporary, (path, content) in zip(temporaries, contents.items(), strict=True):
+            with full_disk_named(path):
+                temporary.write_bytes(content)
+
+
+_unfinished: list[Path] = []
+"""Folders that are being written under a temporary name: what is put there is flushed and renamed with the folder."""
+
+
+@contextmanager
+def _atomic(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    parents = {path.parent for path in paths}
+    if all(any(path.is_relative_to(folder) for folder in _unfinished) for path in paths):
+        for parent in parents:
+            parent.mkdir(parents=True, exist_ok=True)
+        yield list(paths)
+        return
+    for parent in parents:
+        _make_folder(parent)
+    temporaries = [_hidden_name(path, f"{_writer}.tmp{path.suffix}") for path in paths]
+    for temporary, path in zip(temporaries, paths, strict=True):
+        _remove(temporary)  # the leftover of a killed run
+        _put_back(_aside(path), path)
     try:
-        with full_disk_named(path):
-            yield temporary
-            if temporary.is_dir() and path.is_dir() and not path.is_symlink():
-                path.rename(aside)  # a folder that has something in it cannot be replaced by rename
-            os.replace(temporary, path)
+        _unfinished.extend(temporaries)
+        try:
+            yield temporaries
+        finally:
+            _unfinished[:] = [path for path in _unfinished if path not in temporaries]
+        with full_disk_named(paths[0]):  # some file systems say so only now
+            _flush([part for temporary in temporaries for part in _tree(temporary)])
+        for temporary, path in zip(temporaries, paths, strict=True):
+            with full_disk_named(path):
+                if temporary.is_dir() and path.is_dir() and not path.is_symlink():
+                    path.rename(_aside(path))  # a folder that has something in it cannot be replaced by rename
+                os.replace(temporary, path)
+        _flush(parents)
     finally:
-        _remove(temporary)
-        _put_back(aside, path)
+        for temporary, path in zip(temporaries, paths, strict=True):
+            _remove(temporary)
+            _put_back(_aside(path), path)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush_one(folder.parent)
+
+
+def _tree(path: Path) -> list[str | Path]:
+    """A file, or a folder with all that is in it."""
+    inside = [os.path.join(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files)]
+    return [*inside, path]
+
+
+def _flush(paths: Collection[str | Path]) -> None:
+    """Wait until files and the entries of folders are on the disk."""
+    if len(paths) == 1:
+        _flush_one(*paths)
+    else:  # a disk confirms many in the time of one
+        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+            list(pool.map(_flush_one, paths))
+
+
+_FLUSH_THREADS = 16
+
+
+def _flush_one(path: str | Path) -> None:
+    if os.path.islink(path) or not (os.path.isfile(path) or os.path.isdir(path)):
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder of somebody else's, which is not ours to list
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _aside(path: Path) -> Path:
+    return _hidden_name(path, ".old")
 
 
 _writer = ""
@@ -207,6 +289,13 @@ def sha256_of(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Whether two files are there and one, by a link, or have the same content."""
+    if not (path.is_file() and other.is_file()):
+        return False
+    return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -14,7 +15,7 @@ from PIL import Image
 
 from diffugen.decoding import HEIF_REMEDY, HEIF_SUFFIXES, decode, known_suffixes
 from diffugen.errors import UserError
-from diffugen.files import atomic_path
+from diffugen.files import write_files
 from diffugen.instances import Instances
 from diffugen.naming import text_of
 
@@ -180,8 +181,14 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 RGB [H, W, 3], or uint8 or uint16 grey [H, W], atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    write_files({path: png_bytes(pixels)})
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 RGB [H, W, 3], or uint8 or uint16 grey [H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def index_map(instances: Instances) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import that reads it: no test fetches anything
 
+import network
 import pytest
 from diffusers import StableDiffusionPipeline
 from hypothesis import settings
@@ -20,7 +22,13 @@ settings.register_profile("usual", max_examples=60, deadline=None, derandomize=T
 settings.register_profile("bar", max_examples=10_000, deadline=None, derandomize=True)
 settings.load_profile("usual")
 
+os.fsync = lambda descriptor: None  # no test needs to survive a power cut, and the disk is slow
+sys.addaudithook(network.cut_off)
+
+
 if TYPE_CHECKING:
+    from loop_run import RecordedLoop
+
     from bootstrap.run_folder import RunFolder
 
 
@@ -68,11 +76,21 @@ def loop_inputs(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline_dir: Pat
 
 
 @pytest.fixture(scope="session")
-def finished_loop(loop_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that nobody disturbed; read only."""
+def recorded_loop(loop_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RecordedLoop:
+    """A run that nobody disturbed, what it flushed and renamed, and what hosts it asked; read only."""
+    from disk_events import recording
+    from loop_run import RecordedLoop
+
     import train_loop
     from bootstrap.run_folder import RunFolder
 
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(out)]) == 0
-    return RunFolder(out)
+    with recording() as events, network.asked() as hosts:
+        assert train_loop.main([str(loop_inputs / "config.json"), "--out", str(out)]) == 0
+    return RecordedLoop(RunFolder(out), events, hosts)
+
+
+@pytest.fixture(scope="session")
+def finished_loop(recorded_loop: RecordedLoop) -> RunFolder:
+    """A run that nobody disturbed; read only."""
+    return recorded_loop.run

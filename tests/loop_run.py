@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from disk_events import DiskEvent
 
 import train_loop
 from bootstrap.run_folder import RunFolder
@@ -18,6 +20,16 @@ from diffugen.files import read_jsonl, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.sample import Sample
+
+
+@dataclass(frozen=True)
+class RecordedLoop:
+    """A run, what it flushed and renamed, and the hosts that it asked for."""
+
+    run: RunFolder
+    events: list[DiskEvent]
+    hosts: list[str]
+
 
 CLASSES = ["piano", "car"]
 CONFIG: dict[str, Any] = {

@@ -20,7 +20,8 @@ MAY_KNOW = {
 
 FLOORS = (
     "errors instances batching progress naming versions",
-    "files lock registered model_files decoding devices",
+    "files",
+    "checksums lock registered model_files decoding devices",
     "config outputs masks",
     "images class_maps command_line prompts",
     "executor",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,14 @@ from textual_inversion.object_weights import object_weights
 from textual_inversion.photos import captions_of, find_photos, load_photo
 from textual_inversion.pictures import draw_loss_curve, generate_samples, sample_prompts, side_by_side
 from textual_inversion.placeholder import add_placeholder, check_tokens, merge_placeholder
-from textual_inversion.record import RECORD_FILE, check_same_concept, make_record
+from textual_inversion.record import (
+    RECORD_FILE,
+    check_same_concept,
+    damaged_files,
+    has_noted_files,
+    make_record,
+    note_files,
+)
 from textual_inversion.trainer import check_devices, checkpoint_path, fit, for_training
 
 logger = logging.getLogger(__name__)
@@ -95,7 +103,14 @@ def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *
 
 def are_learned(concepts: Sequence[ConceptConfig], out: Path) -> bool:
     """Whether `learn_concepts` has nothing left to do in `out`."""
-    return all((folder / EMBEDDING_FILE).is_file() for _, folder in _folders(concepts, out))
+    return all(_is_learned(concept, folder) for concept, folder in _folders(concepts, out))
+
+
+def _is_learned(config: ConceptConfig, out: Path) -> bool:
+    """Whether the files that images are generated with are there, and as they were written."""
+    needed = [out / EMBEDDING_FILE, *([out / LORA_FILE] if config.lora_rank else [])]
+    damaged = damaged_files(out)
+    return all(path.is_file() and path not in damaged for path in needed)
 
 
 def _folders(concepts: Sequence[ConceptConfig], out: Path) -> list[tuple[ConceptConfig, Path]]:
@@ -128,8 +143,14 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     finished = out / EMBEDDING_FILE
     record = make_record(config, model, setup.generate.attention, setup.seed)
     check_same_concept(record, out)
-    if finished.exists():
+    if _is_learned(config, out):
+        for path in damaged_files(out):
+            logger.warning("%s is missing or damaged; nothing but the report needs it", path)
+        _conclude(record, out)
         return finished
+    if finished.exists():
+        logger.warning("%s or a file with it is damaged; the concept is learned again", finished)
+        finished.unlink()
 
     check_devices(config, model)
     pipe = load_pipeline(for_training(model))
@@ -149,9 +170,16 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     with atomic_path(out / "samples.png") as temporary:
         side_by_side(config, without, with_).save(temporary)
     write_embedding(finished, config.placeholder_token, list(module.rows))
-    shutil.rmtree(checkpoint_path(out).parent, ignore_errors=True)
+    _conclude(record, out)
     logger.info("learned %s: %s", config.placeholder_token, finished)
     return finished
+
+
+def _conclude(record: dict[str, Any], out: Path) -> None:
+    """What is left to do once the embedding is written."""
+    shutil.rmtree(checkpoint_path(out).parent, ignore_errors=True)
+    if not has_noted_files(out):
+        note_files(record, out)
 
 
 def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline) -> ConceptModule:

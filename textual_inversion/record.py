@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffugen.checksums import Sums
 from diffugen.config.content import fingerprints, first_change
 from diffugen.config.settings import AttentionConfig, ModelConfig
 from diffugen.errors import UserError
-from diffugen.files import read_json
+from diffugen.files import read_json, write_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.photos import digest, find_photos
 
 RECORD_FILE = "concept.json"
+FILES = "sha256"
 
 
 def make_record(config: ConceptConfig, model: ModelConfig, attention: AttentionConfig, seed: int) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def check_same_concept(record: dict[str, Any], out: Path) -> None:
     path = out / RECORD_FILE
     if not path.exists():
         return
-    before = read_json(path)
+    before = {name: value for name, value in _read(path).items() if name != FILES}
     if before.get("photos") != record["photos"]:
         change: str | None = "the content of setting 'concept.photos' changed"
     else:
@@ -53,5 +55,32 @@ def check_same_concept(record: dict[str, Any], out: Path) -> None:
         change = first_change(before, {name: value for name, value in record.items() if name != "content"}, content)
     if change is not None:
         raise UserError(
-            f"{change} since the concept in {str(out)!r} was begun; give another folder, or remove that one"
+            f"{change} since the concept in {str(out)!r} was begun, says its {RECORD_FILE}; give another folder, or "
+            "remove that one"
         )
+
+
+def note_files(record: dict[str, Any], out: Path) -> None:
+    """Complete the record of a learned concept: the SHA-256 of all its files."""
+    files = [path for path in sorted(out.iterdir()) if path.is_file() and path.name != RECORD_FILE]
+    write_json(out / RECORD_FILE, record | {FILES: Sums().of_all(files, out)})
+
+
+def has_noted_files(out: Path) -> bool:
+    """Whether a folder's record was completed by `note_files`."""
+    path = out / RECORD_FILE
+    return path.is_file() and FILES in _read(path)
+
+
+def damaged_files(out: Path) -> list[Path]:
+    """The files of a learned concept that are missing or not as they were noted."""
+    path = out / RECORD_FILE
+    noted = _read(path).get(FILES, {}) if path.is_file() else {}
+    return [out / name for name, checksum in noted.items() if Sums().trouble(out / name, checksum)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get(FILES, {}), dict):
+        raise UserError(f"{path} is damaged; restore it from a copy or remove it")
+    return record

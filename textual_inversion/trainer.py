@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diffugen.batching import is_out_of_memory
+from diffugen.checksums import is_intact
 from diffugen.config.settings import ModelConfig
 from diffugen.devices import pick_device
 from diffugen.errors import UserError
@@ -23,6 +24,8 @@ from diffugen.files import atomic_path
 from diffugen.progress import Bar, progress_bar
 from textual_inversion.config import ConceptConfig
 from textual_inversion.module import ConceptModule
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints, from which a killed run resumes, but at most a quarter of all: a small file each."""
@@ -80,7 +83,7 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        resume_from = str(checkpoint) if checkpoint.exists() else None
+        resume_from = _intact(checkpoint)
         try:
             with _interrupts_pass():
                 trainer.fit(module, ckpt_path=resume_from, weights_only=True)
@@ -91,6 +94,17 @@ def fit(module: ConceptModule, config: ConceptConfig, model: ModelConfig, out: P
                 f"concept.batch_size {config.batch_size} is too much for the GPU's memory; lower it, and give another "
                 "folder or remove this one"
             ) from None
+
+
+def _intact(checkpoint: Path) -> str | None:
+    """The checkpoint to go on from; None where there is none, or it is damaged."""
+    if not checkpoint.exists():
+        return None
+    if is_intact(checkpoint):
+        return str(checkpoint)
+    logger.warning("%s is damaged; the concept is learned from the start", checkpoint)
+    checkpoint.unlink()
+    return None
 
 
 def _devices(config: ConceptConfig, device: torch.device) -> dict[str, Any]:

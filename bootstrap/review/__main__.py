@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootstrap.checksums import note_finished
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
 from bootstrap.review.label_studio import (
     data_uri,
@@ -131,6 +132,7 @@ def import_review(run: RunFolder, export: Path) -> int:
         )
     if found:
         write_json(run.corrections, corrected | found)
+        note_finished(run, run.corrections)
     return len(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffugen.files import atomic_path
+from diffugen.files import write_files
 from diffugen.prompts.prompt import ObjectPhrase
 from diffugen.sample import Sample
 
@@ -76,7 +77,11 @@ class ImageAttention:
             raise ValueError(f"affinity must be float16 [h, w, h, w], not {affinity.dtype} {affinity.shape}")
 
     def save(self, path: Path) -> None:
-        """Write an npz file, atomically and exactly: a run that goes on labels as one that was never killed."""
+        """Write an npz file, atomically and exactly: a resumed run labels as one that was never killed."""
+        write_files({path: self.to_bytes()})
+
+    def to_bytes(self) -> bytes:
+        """The content of the npz file."""
         values = np.stack([heatmap.values for heatmap in self.heatmaps]) if self.heatmaps else np.zeros((0, 1, 1), "f4")
         arrays: dict[str, Any] = {"values": values, "rest": self.rest, "num_tokens": self.num_tokens}
         if self.affinity is not None:
@@ -85,8 +90,9 @@ class ImageAttention:
             arrays["presence"] = self.presence
         if self.certainty is not None:
             arrays["certainty"] = self.certainty
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: Path, phrases: Sequence[str]) -> ImageAttention:

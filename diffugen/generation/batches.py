@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,17 +12,20 @@ import torch
 
 from diffugen.attention.extract import generate_with_attention
 from diffugen.batching import map_groups
+from diffugen.checksums import is_intact, read_sealed, write_sealed
 from diffugen.config.errors import first_difference
 from diffugen.config.settings import GenerateConfig
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.files import write_files
 from diffugen.generation.plan import Plan, kind_of
 from diffugen.generation.variations import Variation
-from diffugen.images import write_png
+from diffugen.images import png_bytes
 from diffugen.progress import progress_bar
 from diffugen.sample import Sample
+
+logger = logging.getLogger(__name__)
 
 
 def generate_batches(
@@ -100,11 +104,12 @@ def _generate_batch(pipe: Pipeline, batch: Sequence[Sample], plan: Plan, setting
         settings,
         **_load_inputs(variations),
     )
+    files: dict[Path, bytes] = {}
     for sample, (image, attention) in zip(batch, results, strict=True):
         assert sample.heatmap_path is not None
-        write_png(sample.image_path, image)
-        attention.save(sample.heatmap_path)
-    write_jsonl(_part_of(batch[0], plan), [sample.recipe() for sample in batch])
+        files |= {sample.image_path: png_bytes(image), sample.heatmap_path: attention.to_bytes()}
+    write_files(files)
+    write_sealed(_part_of(batch[0], plan), [sample.recipe() for sample in batch])
 
 
 def _part_of(first: Sample, plan: Plan) -> Path:
@@ -122,28 +127,38 @@ def _load_inputs(variations: Sequence[Variation]) -> dict[str, Any]:
 
 
 def _finished(plan: Plan) -> set[str]:
-    """Names of the samples that are there; parts whose files are gone are generated again as a whole."""
+    """Names of the samples that are there; a batch with a damaged or missing file is generated again as a whole."""
     by_image = {sample.recipe()["image"]: sample for sample in plan.samples}
     done: set[str] = set()
     for part in (_part_of(sample, plan) for sample in plan.samples):
         if not part.is_file():
             continue
-        recipes = read_jsonl(part)
+        try:
+            recipes = read_sealed(part)
+        except UserError as error:
+            logger.warning("%s; its images are generated again", error)
+            part.unlink()
+            continue
         if not plan.is_whole:  # batches may have had another size
             recipes = [recipe for recipe in recipes if recipe["image"] in by_image]
         for recipe in recipes:
             _check_same(recipe, by_image.get(recipe["image"]), plan.folder)
         samples = [by_image[recipe["image"]] for recipe in recipes]
-        if all(is_there(sample) for sample in samples):
-            done.update(sample.name for sample in samples)
-        else:
+        if damaged := [path for sample in samples for path in _files_of(sample) if not is_intact(path)]:
+            logger.warning("%s is missing or damaged; it is generated again with its batch", damaged[0])
             part.unlink()
+        else:
+            done.update(sample.name for sample in samples)
     return done
 
 
 def is_there(sample: Sample) -> bool:
-    """Whether the files of a generated sample are there."""
-    return sample.image_path.is_file() and sample.heatmap_path is not None and sample.heatmap_path.is_file()
+    """Whether the files of a generated sample are there and whole."""
+    return sample.heatmap_path is not None and all(is_intact(path) for path in _files_of(sample))
+
+
+def _files_of(sample: Sample) -> list[Path]:
+    return [sample.image_path, *([sample.heatmap_path] if sample.heatmap_path else [])]
 
 
 def _check_same(recipe: Mapping[str, Any], wanted: Sample | None, folder: Path) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffugen.attention.extract import read_attention
 from diffugen.attention.heatmaps import geometric_mean
+from diffugen.checksums import is_intact, read_sealed, write_sealed
 from diffugen.config.settings import AttentionConfig
 from diffugen.diffusion.denoising import at_most_native
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.errors import UserError
 from diffugen.images import list_images, read_image, write_png
 from diffugen.naming import text_of
 from diffugen.progress import progress_bar
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
+
+logger = logging.getLogger(__name__)
 
 
 def read_photos(
@@ -42,8 +46,8 @@ def read_photos(
         UserError: a photo cannot be read, or a caption does not fit the model.
     """
     part = Path(out) / "parts" / "photos.jsonl"
-    if part.is_file():
-        return [Sample.from_json({**value, "name": Path(value["image"]).stem}, Path(out)) for value in read_jsonl(part)]
+    if (done := _read_before(part, Path(out))) is not None:
+        return done
     if len(prompts) > 1:  # several words stand in for one that the model does not know: none need be right
         settings = settings.model_copy(update={"presence": False})
     photos = []
@@ -65,5 +69,21 @@ def read_photos(
         write_png(photo.image_path, image)
         geometric_mean(readings).save(heatmap_path)
         photos.append(photo)
-    write_jsonl(part, [photo.recipe() for photo in photos])
+    write_sealed(part, [photo.recipe() for photo in photos])
+    return photos
+
+
+def _read_before(part: Path, out: Path) -> list[Sample] | None:
+    """The photos that were read before; None if they were not, or a file is damaged."""
+    if not part.is_file():
+        return None
+    try:
+        photos = [Sample.from_json({**value, "name": Path(value["image"]).stem}, out) for value in read_sealed(part)]
+    except UserError as error:
+        logger.warning("%s; the photos are read again", error)
+        return None
+    files = [path for photo in photos for path in (photo.image_path, photo.heatmap_path) if path]
+    if damaged := [path for path in files if not is_intact(path)]:
+        logger.warning("%s is missing or damaged; the photos are read again", damaged[0])
+        return None
     return photos

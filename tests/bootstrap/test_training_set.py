@@ -68,7 +68,7 @@ def test_labelled_images_join_every_round_under_the_runs_class_ids(tmp_path: Pat
     write_dataset(tmp_path / "theirs", items, ["car", "harp", "piano"])
     run = RunFolder(tmp_path / "run")
     for index in range(2):
-        import_labelled(tmp_path / "theirs", CLASSES, run.labelled)
+        import_labelled(tmp_path / "theirs", CLASSES, run)
         folder = run.round(index)
         own = make_samples(folder.path, [[0]])
         write_dataset(folder.dataset, [*own, *labelled_samples(run.labelled, CLASSES)], CLASSES)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and are on the disk before they appear."""
 
 from __future__ import annotations
 

@@ -12,14 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from one_sentence import error_of
 
 from diffugen.cli.main import main
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset
-from diffugen.files import read_json, read_jsonl
-from diffugen.images import write_png
+from diffugen.files import read_json, read_jsonl, write_files
 from diffugen.lock import locked
 
 ROOT = Path(__file__).parents[3]
@@ -182,13 +180,13 @@ def test_generate_stopped_by_a_signal_names_the_command_that_goes_on(
 ) -> None:
     arguments = ["generate", str(config_path), "--out", str(tmp_path / "out"), "--set", "generate.batch_size=2"]
 
-    def stopping_write(path: Path, pixels: np.ndarray) -> None:
-        if path.name == "000002.png":
+    def stopping_write(contents: dict[Path, bytes]) -> None:
+        if any(path.name == "000002.png" for path in contents):
             os.kill(os.getpid(), number)
-        write_png(path, pixels)
+        write_files(contents)
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffugen.generation.batches.write_png", stopping_write)
+        patch.setattr("diffugen.generation.batches.write_files", stopping_write)
         assert main(arguments) == code
     message = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
     assert capsys.readouterr().err.splitlines()[-1] == message

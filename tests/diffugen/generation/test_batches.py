@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import DAMAGES, delete
 
 from diffugen.attention.heatmaps import attention_of
+from diffugen.checksums import read_sealed
 from diffugen.config.settings import AttentionConfig, GenerateConfig
 from diffugen.errors import UserError
 from diffugen.files import read_jsonl, write_jsonl
@@ -58,7 +59,7 @@ def contents(out: Path) -> dict[str, bytes]:
 def written(out: Path) -> list[Sample]:
     """The samples of all finished batches in a folder."""
     parts = sorted((out / "parts").glob("batch_*.jsonl"))
-    recipes = [recipe for part in parts for recipe in read_jsonl(part)]
+    recipes = [recipe for part in parts for recipe in read_sealed(part)]
     return [Sample.from_json({**recipe, "name": Path(recipe["image"]).stem}, out) for recipe in recipes]
 
 
@@ -129,6 +130,24 @@ def test_a_run_that_was_cut_off_ends_the_same(pipe: Any, finished: Path, tmp_pat
     assert contents(tmp_path) == whole
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["parts/batch_000000.jsonl", "images/000001.png", "heatmaps/000000.npz"])
+def test_a_damaged_file_is_named_and_its_batch_generated_again(
+    name: str,
+    damage: Callable[[Path], None],
+    pipe: Any,
+    finished: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / name)
+    run(pipe, tmp_path)
+    assert contents(tmp_path) == contents(finished)
+    if not (name.startswith("parts") and damage is delete):  # as before the batch was finished
+        assert str(tmp_path / name) in caplog.text
+
+
 def test_other_samples_in_the_folder_are_an_error(pipe: Any, finished: Path) -> None:
     before = contents(finished)
     for changes, difference in (
@@ -194,10 +213,10 @@ def test_one_image_that_does_not_fit_is_an_error(pipe: Any, tmp_path: Path, monk
 
 
 def test_a_disk_error_leaves_no_half_batch(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, pixels: np.ndarray) -> None:
+    def full(contents: dict[Path, bytes]) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(generate, "write_png", full)
+    monkeypatch.setattr(generate, "write_files", full)
     with pytest.raises(OSError, match="full"):
         run(pipe, tmp_path, PROMPTS[1:2])
     assert written(tmp_path) == []
@@ -209,14 +228,15 @@ def test_provenance_is_recorded_as_json_gives_it_back(pipe: Any, tmp_path: Path)
     for _ in range(2):  # the second time it is read back
         generate_batches(pipe, plan, SETTINGS, progress=False)
     assert plan.samples[0].provenance["model"]["embeddings"] == ["a", "b"]
-    assert json.loads((tmp_path / "parts" / "batch_000000.jsonl").read_text())["provenance"]["model"]["path"] == "m"
+    [recipe] = read_sealed(tmp_path / "parts" / "batch_000000.jsonl")
+    assert recipe["provenance"]["model"]["path"] == "m"
 
 
 def test_parts_of_the_first_version_are_resumed(pipe: Any, finished: Path, tmp_path: Path) -> None:
     """They named their samples by an id."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     for part in (tmp_path / "parts").iterdir():
-        write_jsonl(part, [{"id": Path(recipe["image"]).stem, **recipe} for recipe in read_jsonl(part)])
+        write_jsonl(part, [{"id": Path(recipe["image"]).stem, **recipe} for recipe in read_sealed(part)])
     before = contents(tmp_path)
     run(pipe, tmp_path)
     assert contents(tmp_path) == before
