@@ -27,6 +27,7 @@ from diffugen.command_line import run_command
 from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.config.settings import PromptsConfig
+from diffugen.errors import UserError
 from diffugen.outputs import check_output, claim_output, paths_in
 from diffugen.progress import rates_go_to, say
 from textual_inversion.config import WithConcepts
@@ -101,7 +102,11 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         photos = [concept.photos for concept in config.concept]
 
         def show(status: str) -> None:
-            write_report(run, config, photos=photos, status=status)
+            try:
+                write_report(run, config, photos=photos, status=status)
+            except UserError:  # a damaged file, which the stage that uses it makes again or names
+                if not status:
+                    raise
 
         pipe, config = prepare_pipeline(config, run, on_stage=show)
         tracker = Tracker(config.wandb, run)

@@ -114,7 +114,7 @@ def new_output(out: Path, command: str, inputs: Iterable[Path] = (), *, option: 
     check_output(out, command, inputs, option=option)
     with atomic_path(out) as folder:
         with _no_place(f"{option} {text_of(out)}"):
-            folder.mkdir()
+            folder.mkdir(exist_ok=folder == out)  # within an output that is being written, its own folder
         yield folder
         record_files(folder, command)
         check_output(out, command, option=option)  # hours may have passed
