@@ -82,7 +82,7 @@ def label_file(image: Path) -> Path | None:
 
     ultralytics' rule: the last folder called `images` of the path becomes `labels`; without one, beside the image.
     """
-    for path in dict.fromkeys((Path(os.path.abspath(image)), image.resolve())):
+    for path in dict.fromkeys((Path(os.path.abspath(image)), Path(os.path.realpath(image)))):
         for stem in _label_stems(path):
             for suffix in (".txt", ".TXT"):
                 if (candidate := Path(f"{stem}{suffix}")).is_file():
@@ -112,8 +112,8 @@ def _walk(folder: Path) -> list[Path]:
         seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if name[0] != ".")
         found += [Path(above, name) for name in files if name[0] != "."]
-    images = sorted(path for path in found if path.suffix.lower() in known_suffixes())
-    others = sorted(path for path in found if path.suffix.lower() not in known_suffixes() | _BESIDE_IMAGES)
+    images = sorted(path for path in found if path.suffix.lower() in known_suffixes() and path.is_file())
+    others = sorted(path for path in {*found} - {*images} if path.suffix.lower() not in _BESIDE_IMAGES)
     if others:
         logger.warning("%s: left out %d files that are no images of a known format (first: %s)",
                        folder, len(others), text_of(others[0].name))  # fmt: skip

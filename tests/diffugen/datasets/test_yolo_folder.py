@@ -1,6 +1,7 @@
 """Images and label files are found where ultralytics finds them; what has no labels is told."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,11 @@ def test_a_split_whose_images_are_missing_is_left_out(tmp_path: Path, caplog: py
     (root / "data.yaml").write_text("train: gone\nnames: [a]\n")
     with pytest.raises(UserError, match="split 'train' are not at"):
         own_splits(root)
+
+
+def test_links_to_themselves_and_pipes_are_no_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = dataset(tmp_path / "d", "train: images", images__a_png=None, labels__a_txt=SQUARE.format(1))
+    (root / "images" / "loop.png").symlink_to("loop.png")
+    os.mkfifo(root / "images" / "pipe.png")
+    assert classes(root) == {"a": [1]}
+    assert "left out 2 files" in caplog.text
