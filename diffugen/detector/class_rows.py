@@ -20,9 +20,9 @@ from diffugen.errors import UserError
 if TYPE_CHECKING:
     from ultralytics import YOLO
 
-_FOUND = 0.05  # probability from which on a place counts as an object
+_BACKGROUND = 0.01  # what a place without any object weighs
 _STEPS = 60
-_RIDGE = 1e-3
+_RIDGE = 10.0  # how much the fitted row holds on to its start; with less, few images decide too much
 
 
 def check_class_map(names: Mapping[int, str], class_map: Mapping[str, Sequence[str]], setting: str) -> None:
@@ -80,8 +80,8 @@ def joint_row(weights: torch.Tensor, biases: torch.Tensor, features: torch.Tenso
     products = weights @ weights.T
     start, first = weights.T @ (torch.linalg.pinv(products) @ products.diagonal()), biases.max()
     wanted = torch.sigmoid((features @ weights.T + biases).amax(dim=1))
-    found = (wanted > _FOUND).float()
-    share = found / found.sum().clamp(min=1) + (1 - found) / (1 - found).sum().clamp(min=1)  # most is background
+    share = wanted + _BACKGROUND  # most places show background
+    size = features.square().mean().sqrt()
     change = torch.zeros(len(start) + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
@@ -89,7 +89,7 @@ def joint_row(weights: torch.Tensor, biases: torch.Tensor, features: torch.Tenso
         optimizer.zero_grad()
         logits = features @ (start + change[:-1]) + first + change[-1]
         value = (binary_cross_entropy_with_logits(logits, wanted, reduction="none") * share).sum()
-        value = value + _RIDGE * change.square().sum()
+        value = value + _RIDGE * ((change[:-1] * size).square().sum() + change[-1] ** 2)
         value.backward()
         return value
 
