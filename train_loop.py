@@ -176,7 +176,8 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
 
 
 def _run_folder(config: RunConfig, out: Path | None) -> RunFolder:
-    return RunFolder((out or Path("runs") / config.name).resolve())
+    folder = out or Path("runs") / config.name
+    return RunFolder(folder if folder.is_symlink() else folder.resolve())  # a link is refused by its own name
 
 
 def prepare_pipeline(

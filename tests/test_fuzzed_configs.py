@@ -20,6 +20,8 @@ from diffugen.config.loader import Strict, load_config, validate
 from diffugen.errors import UserError
 
 JOINT = {
+    "executor.address",
+    "executor.kind",
     "label.outline.method",
     "label.outline.model",
     "model.lora",

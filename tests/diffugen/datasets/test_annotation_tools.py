@@ -178,7 +178,7 @@ def test_json_of_others_is_named_with_the_way_to_convert_it(tmp_path: Path, text
         ("obj.names", ".", "write a data.yaml"),
         ("data.yaml", "data.yaml", "is a file; give its folder"),
         ("dataset.yaml", ".", "call it data.yaml"),
-        ("x.zip", "x.zip", "neither a folder nor a JSON file"),
+        ("x.zip", "x.zip", "is an archive; unpack it"),
         ("x.png", ".", "has no data.yaml and is in no other known layout"),
         ("x.png", "gone", "gone does not exist"),
     ],

@@ -99,7 +99,7 @@ def test_items_that_do_not_fit_are_refused(tmp_path: Path, bad: Sample, message:
 
 
 def test_no_items_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no items"):
+    with pytest.raises(ValueError, match="has no images"):
         write_dataset(tmp_path / "d", [], NAMES)
 
 

@@ -108,5 +108,5 @@ def test_broken_folders_are_reported_in_a_sentence(folder: Path, tmp_path: Path)
         list(read_dataset(folder, "val"))
     with pytest.raises(ValueError, match="'a' comes twice in the split 'train'"):
         imagefolder.write(tmp_path / "e", [ITEMS[0], ITEMS[0]], NAMES)
-    with pytest.raises(ValueError, match="no items"):
+    with pytest.raises(ValueError, match="has no images"):
         imagefolder.write(tmp_path / "e", [], NAMES)

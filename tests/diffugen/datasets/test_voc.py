@@ -142,5 +142,5 @@ def test_missing_splits_and_items_are_named(tmp_path: Path) -> None:
     voc.write(tmp_path / "d", [item("a", "train", some_instances())], NAMES)
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         list(read_dataset(tmp_path / "d", "test"))
-    with pytest.raises(ValueError, match="no items"):
+    with pytest.raises(ValueError, match="has no images"):
         voc.write(tmp_path / "e", [], NAMES)
