@@ -21,6 +21,7 @@ from diffugen.executor.worker import refusal
 from diffugen.files import name_temporaries
 
 POLL_SECONDS = 1.0
+CONNECT_SECONDS = 20.0
 
 
 class RayWorker:
@@ -81,6 +82,7 @@ class RayPool:
         share = config.gpus_per_worker if config.gpus_per_worker is not None else float(gpus > 0)
         most = int(min(cpus, gpus / share if share else cpus) + 1e-9)
         if (config.num_workers or 1) > most:
+            self._leave()
             wanted = f"{config.num_workers or 1} worker(s) of 1 CPU and {share:g} GPU"
             raise UserError(
                 f"setting 'executor.num_workers': the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, too few for "
@@ -157,6 +159,9 @@ class RayPool:
         """Stop all actors and leave the cluster."""
         for slot in self.actors:
             self._kill(slot)
+        self._leave()
+
+    def _leave(self) -> None:
         if self.is_ours:
             self.ray.shutdown()
 
@@ -177,6 +182,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
+        _check_answers(address)
         options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "error"}
         if address is None:
             options["include_dashboard"] = False
@@ -188,6 +194,13 @@ def _connected(address: str | None) -> tuple[Any, bool]:
             f"({_first_line(error)}); start one by `ray start --head`, or give another address"
         ) from None
     return ray, True
+
+
+def _check_answers(address: str | None) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray would try again for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextmanager
