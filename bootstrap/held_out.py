@@ -36,8 +36,9 @@ from diffugen.sample import Sample
 
 NUM_FOLDS = 3
 """Of the cross-fitted photos: each detector is trained on two thirds of them."""
-FOLD_STEPS = 80
-"""Steps of a fold's fine-tuning: enough to find an object (docs/log.md), a fraction of what the round's own takes."""
+FOLD_STEPS, LATER_FOLD_STEPS = 80, 30
+"""Steps of a fold's fine-tuning, from the base weights and from an earlier round's fold: enough to find an object
+(docs/log.md), a fraction of what the round's own takes."""
 MOST_NEGATIVES = 60
 """Images without the object that are looked at."""
 
@@ -133,13 +134,14 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
         images = [image for image in round_images(context, samples) if not _is_left_out(image, without)]
         shutil.rmtree(workdir, ignore_errors=True)
         write_dataset(workdir / "dataset", images, config.classes)
+        continues = best is not None and best.fold(number).is_file()
+        base = best.fold(number) if best is not None and continues else config.detector.base_weights
         per_epoch = -(-len(images) // config.detector.batch_size)
-        epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
-        start = best.fold(number) if best is not None else None
-        base = start if start is not None and start.is_file() else config.detector.base_weights
+        steps = LATER_FOLD_STEPS if continues else FOLD_STEPS
+        epochs = min(config.detector.epochs, max(1, round(steps / per_epoch)))
         settings = config.detector.model_copy(update={"epochs": epochs})
         seed = derive_seed(config.seed, "fold", folder.index, number)
-        class_map = config.detector.class_map if base == config.detector.base_weights else None
+        class_map = None if continues else config.detector.class_map
         data, run = workdir / "dataset" / "data.yaml", workdir / "run"
         finetune(base, data, weights, settings, seed=seed, workdir=run, class_map=class_map)
         note_finished(folder, weights)

@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
     },
     "generate": {"height": 64, "width": 96, "num_inference_steps": 1, "guidance_scale": 3, "batch_size": 2},
     # A random model's attention is noise; smeared over the image, every phrase has its one component.
-    "label": {"method": "paper", "erode_fraction": 0, "dilate_fraction": 0.1, "min_area_fraction": 0.2},
+    "label": {"method": "paper", "min_area_fraction": 0.2},
     "detector": {
         "base_weights": "base.safetensors",
         "imgsz": 64,

@@ -18,7 +18,7 @@ from textual_inversion.config import ConceptRunConfig
 from train_loop import RunConfig
 
 ROOT = Path(__file__).parents[1]
-MAX_SETTINGS = 88
+MAX_SETTINGS = 85
 SCHEMAS: dict[str, type[Strict]] = {"loop": RunConfig, "concept": ConceptRunConfig, "dataset": DatasetConfig}
 
 

@@ -77,7 +77,7 @@ def loop_config(request: Request) -> dict[str, Any]:
         "where your object will be seen.",
         "prompts": _prompts(request, {rare: [token]}),
         **_generate(request),
-        **({"label": suggested["label"]} if "label" in suggested else {}),
+        **_label(request),
         "// detector": "The checkpoint that is fine-tuned. More epochs take longer and fit closer.",
         "detector": {"base_weights": request.path(request.weights), **suggested.get("detector", {"epochs": 40})},
         "// pool": "The photos are labelled and trained on as well. presence: true if some do not show the object.",
@@ -92,6 +92,17 @@ def loop_config(request: Request) -> dict[str, Any]:
         "rounds": {"num_rounds": 3, "num_images": 100, **suggested.get("rounds", {})},
         "// evaluation": 'Labelled images to measure on, if you have some: "evaluation": {"dataset": "FOLDER"}',
     }
+
+
+def _label(request: Request) -> dict[str, Any]:
+    """What the model's folder suggests; an outliner's weights are named there relative to that folder."""
+    label = request.facts.suggested.get("label")
+    if label is None:
+        return {}
+    outline = dict(label.get("outline", {}))
+    if "model" in outline:
+        outline["model"] = request.path(Path(request.model).expanduser() / outline["model"])
+    return {"label": {**label, "outline": outline} if outline else label}
 
 
 def concept_config(request: Request) -> dict[str, Any]:

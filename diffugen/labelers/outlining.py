@@ -23,7 +23,7 @@ def load_outliner(config: AttentionLabelConfig, device: str = "auto") -> Outline
         UserError: its model cannot be loaded.
     """
     if config.outline.method == "grabcut":
-        return GrabCutOutliner(config.cut_enlargement)
+        return GrabCutOutliner()
     if config.outline.method == "none":
         return NoOutliner()
     try:

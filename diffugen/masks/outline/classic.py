@@ -15,10 +15,10 @@ class GrabCutOutliner:
     """Outlines by colour (Rother et al. 2004), see `diffugen.masks.graph_cut`; at a reduced size of large images.
 
     Args:
-        enlargement: of a single view's pixels; above 1 thin parts survive.
+        enlargement: of a single view's pixels; above 1 thin parts survive (docs/labels.md, "Thin parts").
     """
 
-    def __init__(self, enlargement: int = 1) -> None:
+    def __init__(self, enlargement: int = 2) -> None:
         self.enlargement = enlargement
 
     def outline(self, image: np.ndarray, prompts: Sequence[OutlinePrompt]) -> list[Outline]:

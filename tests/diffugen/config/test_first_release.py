@@ -263,7 +263,7 @@ def test_a_dry_run_of_all_tasks_says_what_has_to_be_there_first(here: Path, caps
 
 def test_a_config_of_theirs_runs_to_its_end(here: Path, tiny_pipeline_dir: Path) -> None:
     path = write(here, "txt2img", "img2img", "inpaint", txt2img__image_count=3)
-    options = [f"model.path={tiny_pipeline_dir}", "label.erode_fraction=0", "label.dilate_fraction=0"]
+    options = [f"model.path={tiny_pipeline_dir}", "label.method=paper"]
     options += ["label.min_area_fraction=0", "model.device=cpu", "generate.guidance_scale=1"]
     arguments = ["generate", str(path), *(word for option in options for word in ("--set", option))]
     assert main(arguments) == 0

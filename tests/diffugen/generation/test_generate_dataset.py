@@ -61,7 +61,7 @@ def write_config(path: Path, model: Path, **values: Any) -> Path:
     settings = {
         "model": {"path": str(model), "device": "cpu"},
         "generate": {"height": 64, "width": 96, "num_inference_steps": 2, "batch_size": 2},
-        "label": {"method": "paper", "erode_fraction": 0.0, "dilate_fraction": 0.0, "min_area_fraction": 0.0},
+        "label": {"method": "paper", "min_area_fraction": 0.0},
         **values,
     }
     path.write_text(json.dumps(settings))

@@ -36,7 +36,7 @@ def config(tmp_path: Path, tiny_pipeline_dir: Path) -> Path:
             "attributes": {"time": ["at night", "in the rain", "by day", "at sunset"]},
         },
         "generate": {"height": 64, "width": 64, "num_inference_steps": 1, "batch_size": 2},
-        "label": {"method": "paper", "erode_fraction": 0, "dilate_fraction": 0.1, "min_area_fraction": 0.01},
+        "label": {"method": "paper", "min_area_fraction": 0.01},
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(values))

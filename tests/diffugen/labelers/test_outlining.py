@@ -117,12 +117,11 @@ def test_the_config_names_the_outliner(tmp_path: Path) -> None:
     save_network(OutlineNet((8, 8, 8, 8)), tmp_path / "w.safetensors", {})
 
     def load(**outline: object) -> object:
-        return load_outliner(validate({"outline": outline, "cut_enlargement": 3}, AttentionLabelConfig), "cpu")
+        return load_outliner(validate({"outline": outline}, AttentionLabelConfig), "cpu")
 
     default = load_outliner(AttentionLabelConfig())
-    assert isinstance(default, GrabCutOutliner) and default.enlargement == 1
-    grabcut = load(method="grabcut")
-    assert isinstance(grabcut, GrabCutOutliner) and grabcut.enlargement == 3
+    assert isinstance(default, GrabCutOutliner) and default.enlargement == 2
+    assert isinstance(load(method="grabcut"), GrabCutOutliner)
     assert isinstance(load(method="none"), NoOutliner)
     learned = load(method="learned", model=str(tmp_path / "w.safetensors"))
     assert isinstance(learned, LearnedOutliner)
