@@ -51,8 +51,8 @@ class ToyJob:
         for item in items:
             time.sleep(self.seconds)
             self._disturb(item)
+            write_text(self.folder / "pids" / str(item), str(os.getpid()))  # first, so that a file tells who made it
             write_text(self.file(item), f"{item} {self.setting}\n" * 100)
-            write_text(self.folder / "pids" / str(item), str(os.getpid()))
             records.append({"item": item, "square": item * item})
             advance(1)
         return records
