@@ -20,15 +20,14 @@ from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
 from diffugen.executor.run import run_job
 
-pytestmark = pytest.mark.slow
-
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ROOT = Path(__file__).parents[3]
+OPTIONS = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A head without CPUs and three nodes with one each; workers find what this process imports.
+    """Two nodes with a CPU each; workers find what this process imports.
 
     Where tests run in several processes, one of these has a cluster at a time.
     """
@@ -36,18 +35,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield from started()
 
 
-OPTIONS = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
-
-
 def started() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     before, handler = os.environ.get("PYTHONPATH"), signal.getsignal(signal.SIGTERM)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **OPTIONS})
-    for _ in range(3):
-        add_node(made)
+    made = Cluster(initialize_head=True, head_node_args=OPTIONS)
     try:
+        add_node(made)
         yield made
     finally:
         made.shutdown()
@@ -61,7 +56,7 @@ def add_node(cluster: Any) -> Any:
     """Ray gives a node 30 s to start, which a busy machine may not manage at once."""
     for _ in range(4):
         try:
-            return cluster.add_node(num_cpus=1, **OPTIONS)
+            return cluster.add_node(**OPTIONS)
         except Exception as error:
             if "timed out" not in str(error):
                 raise
@@ -75,9 +70,10 @@ def work(cluster: Any, job: ToyJob, num_workers: int | None = None) -> list[dict
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The hash of the files that this process makes alone."""
+    """The hash of the files that the local executor makes."""
     job = ToyJob(tmp_path_factory.mktemp("undisturbed"))
-    job._work(range(24), lambda _: None)
+    config = ExecutorConfig(num_workers=1)
+    assert list(run_job(job, shards(), job.folder / "records", config, desc="toys", device="cpu")) == squares(range(24))
     return hash_of(job.folder / "files")
 
 
@@ -125,20 +121,25 @@ def test_a_driver_that_is_killed_is_started_again(cluster: Any, tmp_path: Path, 
     assert hash_of(tmp_path / "files") == undisturbed
 
 
-def test_a_node_that_is_lost(cluster: Any, tmp_path: Path, undisturbed: str) -> None:
-    """All nodes work when one of them is killed."""
-    job, node = ToyJob(tmp_path, seconds=0.5), add_node(cluster)
+def test_a_node_that_is_lost(cluster: Any, tmp_path: Path, undisturbed: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One of three nodes is killed once its worker has begun a shard."""
+    node = add_node(cluster)
+    raylet = node.all_processes["raylet"][0].process.pid
 
     def lose() -> None:
-        wait_for(lambda: len(list((tmp_path / "files").glob("*.txt"))) >= 3)
+        wait_for(lambda: raylet in {parent_of(int(path.read_text())) for path in (tmp_path / "pids").glob("[0-9]*")})
         cluster.remove_node(node, allow_graceful=False)
 
-    thread = threading.Thread(target=lose)
+    thread = threading.Thread(target=lose, daemon=True)
     thread.start()
-    assert work(cluster, job) == squares(range(24))
-    thread.join()
+    assert work(cluster, ToyJob(tmp_path, seconds=0.3)) == squares(range(24))
+    assert not thread.is_alive() and caplog.text.count("is made again") == 1
     assert hash_of(tmp_path / "files") == undisturbed
     assert not list(tmp_path.rglob(".*"))
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
