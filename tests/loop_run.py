@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import train_loop
 from bootstrap.run_folder import RunFolder
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import new_detector, save_detector
-from diffugen.files import read_jsonl, write_jsonl
+from diffugen.files import link_file, link_tree, read_jsonl, write_jsonl
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.sample import Sample
@@ -104,6 +106,18 @@ def write_truth(folder: Path, rng: np.random.Generator, num: int = 2) -> None:
     write_dataset(folder, items, CLASSES)
     times = ({"name": str(number), "attributes": {"time": ("day", "night")[number % 2]}} for number in range(num))
     write_jsonl(folder / "captions.jsonl", times)
+
+
+def before_the_last_round(finished: RunFolder, path: Path) -> RunFolder:
+    """A copy of a run as it was when the last round's files were there, but the first round's were still published."""
+    run = RunFolder(path)
+    subprocess.run(["cp", "-a", finished.path, path], check=True)
+    run.round(1).metrics.unlink()
+    run.best.unlink()
+    shutil.rmtree(run.dataset)
+    link_file(run.round(0).weights, run.best)
+    link_tree(run.round(0).dataset, run.dataset)
+    return run
 
 
 def decisions(run: RunFolder) -> dict[str, bytes]:

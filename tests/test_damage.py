@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import subprocess
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 from damage import DAMAGES, delete, empty, flip, halve
-from loop_run import decisions, error_of, metrics_without
+from loop_run import before_the_last_round, decisions, error_of, metrics_without
 
 import train_loop
 from bootstrap.run_folder import RunFolder
-from diffugen.files import link_file, link_tree
 
 KINDS = [
     "round_01/images/*.png",
@@ -49,14 +46,7 @@ REFUSED = ["config.json", "concept/concept.json", "round_00/samples.jsonl", "rou
 @pytest.fixture
 def killed(finished_loop: RunFolder, tmp_path: Path) -> RunFolder:
     """A run that was killed when all but the last round's metrics were there, and the first round's was published."""
-    run = RunFolder(tmp_path / "run")
-    subprocess.run(["cp", "-a", finished_loop.path, run.path], check=True)
-    run.round(1).metrics.unlink()
-    run.best.unlink()
-    shutil.rmtree(run.dataset)
-    link_file(run.round(0).weights, run.best)
-    link_tree(run.round(0).dataset, run.dataset)
-    return run
+    return before_the_last_round(finished_loop, tmp_path / "run")
 
 
 def damage_all(run: RunFolder, pattern: str, damage: Callable[[Path], None]) -> list[Path]:
