@@ -18,6 +18,7 @@ from pathlib import Path
 from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.checksums import Sums, files_in
+from diffugen.contained import is_inside
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.progress import progress_bar
@@ -147,7 +148,7 @@ def _checksums_of_complete(folder: RoundFolder) -> dict[str, str]:
 def _read_checksums(folder: RoundFolder | RunFolder) -> dict[str, str]:
     try:
         sums = read_json(folder.checksums)
-        if not isinstance(sums, dict) or not all(isinstance(value, str) for value in sums.values()):
+        if not isinstance(sums, dict) or not all(isinstance(sums[name], str) and is_inside(name) for name in sums):
             raise ValueError
     except ValueError:
         raise UserError(

@@ -11,7 +11,6 @@ from bootstrap.row import MEASURES, number, read_rows
 from bootstrap.run_folder import RunFolder
 from bootstrap.verdict import judge_run
 from diffugen.errors import UserError
-from diffugen.files import read_json
 
 COMPARED = (
     "photos/num",
@@ -38,7 +37,7 @@ def comparison(first: RunFolder, second: RunFolder) -> str:
     """Two runs as a table: verdicts, the promoted rounds' measures with what they were measured on, and settings.
 
     Raises:
-        UserError: a folder is no run with a complete round.
+        UserError: a folder is no run with a complete round, is damaged, or has a link that leads out of it.
     """
     runs = [_read(run) for run in (first, second)]
     lines = [_line("", *(run.path.name for run in (first, second)))]
@@ -68,10 +67,11 @@ def comparison(first: RunFolder, second: RunFolder) -> str:
 
 
 def _read(run: RunFolder) -> tuple[list[Any], Mapping[str, Any]]:
+    run.check_contained()
     rows = read_rows(run.metrics) if run.metrics.is_file() else []
     if not rows or not run.config.is_file():
         raise UserError(f"{run.path} is no run with a complete round; give a folder that `diffugen loop` wrote")
-    return rows, read_json(run.config)["config"]
+    return rows, run.started_with()[0]
 
 
 def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:

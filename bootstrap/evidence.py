@@ -6,7 +6,7 @@ that the loop has of that photo. Of images without the object, every detection i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from diffugen.contained import file_inside
+from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from diffugen.instances import Instances
 from diffugen.masks.matching import mask_iou
@@ -25,6 +27,7 @@ MIN_OVERLAP = 0.3
 """Least IoU with a photo's best outline for a detection to be of the object. Outlines by attention are rough."""
 DEFAULT_THRESHOLD = 0.25
 """The threshold of `diffugen predict` where there is no evidence for another."""
+NO_LABELS = Instances.empty((1, 1)).to_json()
 _THRESHOLD_RANGE = 0.1, 0.9
 
 
@@ -116,12 +119,36 @@ class Evidence:
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
-        """Read it; without a file there is no evidence."""
+        """Read it; without a file there is no evidence.
+
+        Raises:
+            UserError: it is damaged, or names an image outside the run folder.
+        """
         if not path.is_file():
             return cls()
         values = read_json(path)
-        photos = tuple(PhotoFinding(**value) for value in values["photos"])
-        return cls(photos, tuple(NegativeFinding(**value) for value in values["negatives"]))
+        try:
+            photos = tuple(PhotoFinding(**value) for value in values["photos"])
+            negatives = tuple(NegativeFinding(**value) for value in values["negatives"])
+            for photo in photos:
+                file_inside(path.parent.parent, photo.image)
+                for labels in (photo.found, photo.outline):
+                    Instances.from_json(labels or NO_LABELS)
+            for finding in (*values["photos"], *values["negatives"]):
+                _check_finding(finding)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}); restore it from a copy, or remove its round") from None
+        return cls(photos, negatives)
+
+
+def _check_finding(finding: Mapping[str, Any]) -> None:
+    for name, value in finding.items():
+        if name in ("score", "false_score", "iou"):
+            is_right = isinstance(value, int | float) or (name == "iou" and value is None)
+        else:
+            is_right = isinstance(value, dict if name in ("found", "outline") else str)
+        if not is_right:
+            raise ValueError(f"{name} is {str(value)[:20]!r}")
 
 
 def judge_photo(found: Instances, outline: Instances, rare_ids: Sequence[int]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
+from bootstrap.row import read_row
 from bootstrap.run_folder import RunFolder, promoted_round
 from diffugen.checksums import files_in
 from diffugen.errors import UserError
@@ -40,7 +41,7 @@ def publish(run: RunFolder) -> None:
     Raises:
         UserError: see `check_published`.
     """
-    write_jsonl(run.metrics, (read_json(folder.metrics) for folder in run.complete_rounds()))
+    write_jsonl(run.metrics, (dict(read_row(folder.metrics)) for folder in run.complete_rounds()))
     best = promoted_round(run)
     if best is None or (is_same_file(run.best, best.weights) and _holds(run.dataset, best.dataset)):
         return

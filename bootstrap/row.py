@@ -6,11 +6,12 @@ each class as well, as `test/<class>/<metric>` and `val/<class>/<metric>`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from diffugen.errors import UserError
 from diffugen.files import read_json, read_jsonl
 
 
@@ -251,10 +252,61 @@ def scores_by_attribute(row: Mapping[str, Any] | Row) -> dict[str, dict[str, dic
 
 
 def read_row(path: Path) -> Row:
-    """Read a round's `metrics.json`."""
-    return cast(Row, read_json(path))
+    """Read a round's `metrics.json`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return _checked(read_json(path), path, ("promoted",))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a run's `metrics.jsonl`."""
-    return [cast(Row, value) for value in read_jsonl(path)]
+    """Read a run's `metrics.jsonl`.
+
+    Raises:
+        UserError: it is damaged, or lacks what every version has written.
+    """
+    return [_checked(value, path, _SHOWN) for value in read_jsonl(path)]
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("round", "num_generated", "num_variations", "num_kept", "num_rejected", "num_review"), int),
+    **dict.fromkeys(("labeler", "labels_from", "labels_why", "why"), str),
+    **dict.fromkeys(("rejected", "balance", "verdict", "seconds", "test/by_attribute"), dict),
+    "promoted": bool,
+}
+_SHOWN = (
+    *("round", "labeler", "num_generated", "num_kept", "num_rejected", "num_review"),
+    *("promoted", "why", "rejected"),
+)
+_NUMBER = (int, float, type(None))
+
+
+def _checked(row: Any, path: Path, needed: Sequence[str]) -> Row:
+    """A row whose fields are what `Row` says: a run folder may be somebody else's."""
+    fields = row if isinstance(row, dict) else {}
+    wrong = [key for key in needed if key not in fields]
+    wrong += [key for key, value in fields.items() if not isinstance(value, _KINDS.get(key, _NUMBER))]
+    seconds, verdict = fields.get("seconds", {}), fields.get("verdict", _NO_VERDICT)
+    if not wrong and not all(isinstance(value, int | float) for value in seconds.values()):
+        wrong = ["seconds"]
+    if not wrong and not _is_verdict(verdict):
+        wrong = ["verdict"]
+    if wrong:
+        raise UserError(
+            f"{path} is damaged ({min(wrong)!r} is missing or no such value); restore it from a copy, or remove its "
+            "round, which is then made again"
+        )
+    return cast(Row, row)
+
+
+_NO_VERDICT = {"level": "failed", "reasons": [""], "advice": []}
+
+
+def _is_verdict(value: Mapping[str, Any]) -> bool:
+    lists = [value.get(name) for name in ("reasons", "advice")]
+    return (
+        value.get("level") in ("good", "doubtful", "failed")
+        and bool(lists[0])
+        and all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,11 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap.config import LEFT_TO_MODEL
+from bootstrap.row import read_row
 from diffugen.config.content import fingerprints, first_change, renamed
 from diffugen.config.loader import Strict, validate
+from diffugen.contained import check_contained
 from diffugen.errors import UserError
 from diffugen.files import read_json, sha256_of, write_json
 from diffugen.lock import locked
+from diffugen.outputs import WANDB
 from diffugen.sample import Sample
 from diffugen.versions import library_versions
 
@@ -195,16 +197,7 @@ class RunFolder:
         Raises:
             UserError: one does; so nothing outside is read or written by way of it.
         """
-        root = self.path.resolve()
-        for folder, folders, files in os.walk(self.path):
-            for name in (*folders, *files):
-                path = Path(folder, name)
-                if path.is_symlink() and not path.resolve().is_relative_to(root):
-                    raise UserError(
-                        f"{path} is a symbolic link that leads out of the run folder; put a copy of what it leads to "
-                        "in its place, or remove it"
-                    )
-            folders[:] = [name for name in folders if name != "wandb"]  # W&B's own, which nothing here reads
+        check_contained(self.path, "run folder", passed_over=WANDB)
 
     def class_names(self) -> list[str]:
         """The classes of the run, as its config.json has them.
@@ -238,7 +231,7 @@ class RunFolder:
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return config
-        started_with, content = self._started_with()
+        started_with, content = self.started_with()
         now = config.model_dump(mode="json")
         for path in LEFT_TO_MODEL:
             _fill(now, started_with, path.split("."))
@@ -254,7 +247,7 @@ class RunFolder:
         """Record the resolved config, and what else the results depend on."""
         values = config.model_dump(mode="json")
         if self.config.is_file():
-            started_with, content = self._started_with()
+            started_with, content = self.started_with()
             if first_change(_what_decides(started_with), _what_decides(values), content) is None:
                 values = renamed(values, started_with, content)
                 if started_with != values:  # prolonged; the versions stay those that the run was started with
@@ -273,11 +266,15 @@ class RunFolder:
         """The model as samples record it: by its path when the run was started, wherever it lies now."""
         if not self.config.is_file():
             return path
-        started_with, content = self._started_with()
+        started_with, content = self.started_with()
         return renamed(path, started_with.get("model", {}).get("path"), content, "model.path")
 
-    def _started_with(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The config that the run was started with, and the fingerprints of its paths."""
+    def started_with(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The config that the run was started with, and the fingerprints of its paths.
+
+        Raises:
+            UserError: its config.json is damaged.
+        """
         try:
             record = read_json(self.config)
             values, content = record["config"], record.get("content", {})  # version 0.1 recorded none
@@ -321,7 +318,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 def promoted_rounds(run: RunFolder) -> list[RoundFolder]:
     """The complete rounds whose checkpoints were promoted, the one that stands last."""
-    return [folder for folder in run.complete_rounds() if read_json(folder.metrics)["promoted"]]
+    return [folder for folder in run.complete_rounds() if read_row(folder.metrics)["promoted"]]
 
 
 def promoted_round(run: RunFolder) -> RoundFolder | None:

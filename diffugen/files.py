@@ -249,6 +249,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is damaged, as after a power cut; the message names it.
         OSError: it is not there or cannot be read.
     """
+    _check_regular(path)
     data = Path(path).read_bytes()
     try:
         return json.loads(data)
@@ -267,6 +268,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Like `read_jsonl`, one object at a time."""
+    _check_regular(path)
     with Path(path).open("rb") as file:
         # not text: that also splits at line separators inside a value
         for number, line in enumerate((line.removesuffix(b"\n") for line in file), start=1):
@@ -279,6 +281,11 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 ) from None
             if line:
                 yield record
+
+
+def _check_regular(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):  # a FIFO would be waited for
+        raise UserError(f"{path} is no regular file; remove it")
 
 
 def _trouble(data: bytes, error: Exception) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffugen.contained import check_contained
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, is_full_disk, read_json, write_json
 from diffugen.naming import text_of
@@ -26,6 +27,9 @@ MARKER = ".diffugen.json"
 
 NOBODYS = (MARKER, ".lock", ".DS_Store", "Thumbs.db", "desktop.ini")
 """Names that do not make a folder somebody's."""
+
+WANDB = "wandb"
+"""Weights & Biases' own folder in a run's, which has links; nothing here reads it."""
 
 
 def check_output(
@@ -48,28 +52,29 @@ def check_output(
         is_earlier: whether a folder without a marker is what an earlier version of the command wrote.
 
     Raises:
-        UserError: it may not.
+        UserError: it may not; or the command would go on in a folder that leads elsewhere.
     """
     name = f"{option} {text_of(out)}"
     with _no_place(name):
         _check_place(out, name, option)
         _check_inputs(out, inputs, name)
         _check_writable(out.parent if replaced else out, name)
-        if not out.is_dir() or not (held := [entry for entry in sorted(os.listdir(out)) if entry not in NOBODYS]):
+        if not out.is_dir():
             return
+        held = [entry for entry in sorted(os.listdir(out)) if entry not in NOBODYS]
         marker = read_marker(out)
-        if marker is None:
-            if is_earlier(out):
-                return
+        if held and marker is None and not is_earlier(out):
             raise UserError(
                 f"{name} has files that diffugen did not write (such as {text_of(held[0])}); move them elsewhere, or "
                 "give a new folder"
             )
-        if marker["command"] != command:
+        if held and marker is not None and marker["command"] != command:
             raise UserError(
                 f"{name} holds what `diffugen {marker['command']}` wrote, says its {MARKER}; give a new folder"
             )
-        if replaced and (changed := _changed(out, marker.get("files"))):
+        if not replaced:
+            check_contained(out, "folder", passed_over=WANDB)
+        elif held and marker is not None and (changed := _changed(out, marker.get("files"))):
             raise UserError(
                 f"{name} would be replaced, but {changed} was added or changed since `diffugen {command}` wrote it; "
                 "move it elsewhere, or give a new folder"
@@ -158,6 +163,27 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return marker if isinstance(marker, dict) and isinstance(marker.get("command"), str) else None
+
+
+def check_own_dataset(path: Path) -> Path | None:
+    """Check that a dataset in an output of diffugen's, which may be a stranger's, lies in it with all that it has.
+
+    Returns:
+        The resolved folder that nothing of the dataset may lie outside of: the outermost output that `path` lies in.
+        None for a dataset that diffugen did not write, whose links are followed.
+
+    Raises:
+        UserError: a link in it leads out of the output, or it is one itself.
+    """
+    path = Path(os.path.abspath(path))
+    outputs = [folder for folder in (path, *path.parents) if (folder / MARKER).is_file()]
+    if not outputs:
+        return None
+    root = Path(os.path.realpath(outputs[-1]))
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise UserError(f"{text_of(path)} leads out of the folder that diffugen wrote, {text_of(root)}; give its place")
+    check_contained(path, "folder that diffugen wrote", within=root)
+    return root
 
 
 def paths_in(values: Any) -> Iterator[Path]:

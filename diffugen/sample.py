@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from diffugen.contained import file_inside
 from diffugen.errors import UserError
 from diffugen.files import iter_jsonl, write_jsonl
 from diffugen.images import read_image
@@ -205,7 +206,7 @@ class Sample:
             decision = Decision(value["outcome"] == "review", value["agreement"], value["labels"])
         return cls(
             name=_plain_name(value["name"] if "name" in value else value["id"]),
-            image=_inside(folder, value["image"]),
+            image=file_inside(folder, value["image"]),
             prompt=Prompt.from_json(value["prompt"]),
             seed=value["seed"],
             task=value["task"],
@@ -214,7 +215,7 @@ class Sample:
             labeler=value.get("labeler", ""),
             reason=value.get("reason", ""),
             provenance=value["provenance"],
-            heatmap_path=_inside(folder, value["heatmaps"]) if value["heatmaps"] else None,
+            heatmap_path=file_inside(folder, value["heatmaps"]) if value["heatmaps"] else None,
             decision=decision,
         )
 
@@ -265,16 +266,3 @@ def _plain_name(name: Any) -> str:
     if not isinstance(name, str) or not name or name in (".", "..") or set(name) & set("/\\\0"):
         raise ValueError(f"{name!r} is no name of a sample")
     return name
-
-
-def _inside(folder: Path, name: Any) -> Path:
-    """A file of a sample: a run may be somebody else's, and only what lies in its own folder is read."""
-    if (
-        not isinstance(name, str)
-        or not name
-        or "\0" in name
-        or PurePath(name).is_absolute()
-        or ".." in Path(name).parts
-    ):
-        raise ValueError(f"{name!r} is no file in {folder}")
-    return folder / name

@@ -21,7 +21,7 @@ MAY_KNOW = {
 FLOORS = (
     "errors instances batching progress naming versions",
     "files",
-    "checksums lock registered model_files decoding devices",
+    "checksums contained lock registered model_files decoding devices",
     "config outputs masks",
     "images class_maps command_line prompts",
     "executor",

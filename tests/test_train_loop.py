@@ -17,6 +17,7 @@ from bootstrap.tracking import Tracker
 from diffugen.attention.heatmaps import attention_of
 from diffugen.detector.model import load_detector, threshold_of
 from diffugen.files import link_tree, read_json, read_jsonl
+from diffugen.outputs import claim_output
 from diffugen.sample import read_samples
 
 
@@ -273,3 +274,15 @@ def test_a_dry_run_of_a_run_that_is_there_says_what_is_left(
     assert "(resumes after round 2 of 3)" in said and "rounds: 1, each of 8" in said and "round 3/3" in said
     assert files_of(finished_loop.path) == before
     assert "'label.min_area_fraction' changed" in error_of([*arguments, "--set", "label.min_area_fraction=0.1"], capsys)
+
+
+def test_a_run_folder_that_leads_elsewhere_is_refused(
+    loop_inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim_output(tmp_path / "run", "loop")
+    (tmp_path / "run" / "concept").symlink_to(tmp_path)
+    before = files_of(tmp_path)
+    for more in ([], ["--dry-run"]):
+        message = error_of([str(loop_inputs / "config.json"), "--out", str(tmp_path / "run"), *more], capsys)
+        assert "concept is a symbolic link that leads out" in message
+    assert files_of(tmp_path) == before

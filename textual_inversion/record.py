@@ -8,6 +8,7 @@ from typing import Any
 from diffugen.checksums import Sums
 from diffugen.config.content import fingerprints, first_change
 from diffugen.config.settings import AttentionConfig, ModelConfig
+from diffugen.contained import is_inside
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
 from textual_inversion.config import ConceptConfig
@@ -81,6 +82,7 @@ def damaged_files(out: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get(FILES, {}), dict):
+    noted = record.get(FILES, {}) if isinstance(record, dict) else None
+    if not isinstance(noted, dict) or not all(isinstance(noted[name], str) and is_inside(name) for name in noted):
         raise UserError(f"{path} is damaged; restore it from a copy or remove it")
     return record

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bootstrap.evidence import Evidence, PhotoFinding, f1_curve
+from bootstrap.evidence import NO_LABELS, Evidence, PhotoFinding, f1_curve
 from bootstrap.report.charts import Curve
 from bootstrap.report.pictures import jpeg_uri
 from bootstrap.run_folder import RunFolder
@@ -56,7 +56,7 @@ def threshold_curve(evidence: Evidence) -> Curve | None:
 
 def _card(run: RunFolder, photo: PhotoFinding, threshold: float) -> PhotoCard:
     is_found = photo.score >= threshold
-    found = Instances.from_json(photo.found)
+    found = Instances.from_json(photo.found or NO_LABELS)
     image = read_image(run.path / photo.image)
     drawn = draw_instances(image, found.subset(np.flatnonzero(found.scores >= threshold)))
     agreement = "" if photo.iou is None else f", IoU {photo.iou:.2f} with the best outline"

@@ -76,7 +76,7 @@ def write_report(
         rows=rows,
         problems=problems,
         best=next((row for row in reversed(rows) if row["promoted"]), None),
-        minutes=sum(sum(row["seconds"].values()) for row in rows) / 60,
+        minutes=sum(sum(row.get("seconds", {}).values()) for row in rows) / 60,
         scores=_present(SCORES, rows),
         label_measures=_present(LABEL_MEASURES, rows),
         image_measures=_present(IMAGE_MEASURES, rows),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from diffugen.files import link_file
 from diffugen.images import read_image
 from diffugen.instances import Instances
 from diffugen.naming import unique_names
-from diffugen.outputs import new_output
+from diffugen.outputs import check_own_dataset, new_output
 from diffugen.sample import Sample
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
         wanted: the classes that the caller asks for; VIA files may leave the name of their only class to it.
     """
     root = Path(root)
+    check_own_dataset(root)
     if not root.is_dir() and root.suffix == ".json":
         kind, document = read_annotations(root)
         names = _FILES[kind].names_of(document, root, wanted)
@@ -213,6 +215,14 @@ def entries_of(
 ) -> Iterator[Labelled]:
     """The images of a split before any pixel is read; arguments and errors as for `read_dataset`."""
     root = Path(root)
+    within = check_own_dataset(root)
+    for entry in _entries(root, split, class_names, images):
+        if within and not images and not Path(os.path.realpath(entry.path)).is_relative_to(within):
+            raise UserError(f"dataset {root}: image {entry.path} lies outside {within}; copy it into the dataset")
+        yield entry
+
+
+def _entries(root: Path, split: str, class_names: Sequence[str] | None, images: Path | None) -> Iterator[Labelled]:
     if not root.is_dir() and root.suffix == ".json":
         kind, document = read_annotations(root)
         yield from _FILES[kind].read_document(document, root, Path(images or root.parent), class_names)

@@ -156,3 +156,16 @@ def test_completing_a_round_keeps_what_was_noted(unfinished: RoundFolder, tmp_pa
     complete_round(unfinished, {"round": 1})
     with pytest.raises(UserError, match=r"round_01/folds/0\.pt is corrupt"):
         check_rounds(RunFolder(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["masks/../../../outside.txt", "/outside.txt", "../outside.txt", ""])
+def test_names_that_lead_out_of_a_round_are_refused(run: RunFolder, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("the user's")
+    folder = run.round(1)
+    write_json(folder.checksums, {name: "0" * 64})
+    with pytest.raises(UserError, match=r"checksums\.json is corrupt"):
+        check_rounds(run)
+    folder.metrics.unlink()
+    check_unfinished(folder)
+    assert outside.read_text() == "the user's"

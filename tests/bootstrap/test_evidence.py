@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from bootstrap.evidence import (
     judge_photo,
     suggest_threshold,
 )
+from diffugen.errors import UserError
+from diffugen.files import read_json, write_json
 from diffugen.instances import Instances
 
 
@@ -84,3 +87,23 @@ def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
     evidence.write(tmp_path / "evidence.json")
     assert Evidence.read(tmp_path / "evidence.json") == evidence
     assert Evidence.read(tmp_path / "none.json").measures() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "trouble"),
+    [
+        ({"image": "../../secret.png"}, "no file in"),
+        ({"image": "/secret.png"}, "no file in"),
+        ({"score": "high"}, "score is 'high'"),
+        ({"found": {"size_hw": [4, 4]}}, "masks"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_evidence_that_is_damaged_or_a_strangers_is_named(tmp_path: Path, change: dict[str, Any], trouble: str) -> None:
+    path = tmp_path / "round_00" / "evidence.json"
+    Evidence((PhotoFinding("a.png", "piano", 0.5, None, 0.0, "checkpoint", "photos/a.png"),), ()).write(path)
+    values = read_json(path)
+    values["photos"][0] |= change
+    write_json(path, values)
+    with pytest.raises(UserError, match=rf"evidence\.json is damaged \(.*{trouble}"):
+        Evidence.read(path)

@@ -220,3 +220,25 @@ def test_changed_libraries_are_one_warning_that_names_both_versions(
         claim_output(tmp_path / "run", "loop")
         [record] = caplog.records
         assert f"torch {torch} -> 99.0 of torch" in record.getMessage() and "python" not in record.getMessage()
+
+
+def test_a_folder_that_leads_elsewhere_is_not_gone_on_in(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    claim_output(out, "loop")
+    (out / "round_00").symlink_to(tmp_path)
+    for check in (claim_output, lambda *place: check_output(*place, replaced=False)):
+        with pytest.raises(UserError, match="round_00 is a symbolic link that leads out of the folder"):
+            check(out, "loop")
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="lock is a symbolic link"):
+        claim_output(fresh, "loop")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_marker_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MARKER)
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match="did not write"):
+        check_output(tmp_path, "label")

@@ -17,9 +17,11 @@ import textual_inversion.learn
 from diffugen.config.settings import ModelConfig
 from diffugen.diffusion.embeddings import read_embedding
 from diffugen.errors import UserError
+from diffugen.files import write_json
 from textual_inversion.config import ConceptConfig
 from textual_inversion.learn import Setup, check_concept, learn_concept
 from textual_inversion.module import ConceptModule
+from textual_inversion.record import damaged_files
 
 
 def test_the_loss_falls_and_only_the_placeholder_changes(
@@ -148,6 +150,7 @@ from diffugen.config.loader import load_config
 from diffugen.config.settings import GenerateConfig
 from textual_inversion import data, pictures
 from textual_inversion.config import ConceptRunConfig
+from textual_inversion.record import damaged_files
 from textual_inversion.module import ConceptModule
 from textual_inversion.learn import Setup, learn_concept
 data.VIEWS_PER_PHOTO, pictures.NUM_SAMPLES = 3, 1
@@ -258,3 +261,10 @@ def test_what_diverged_is_not_written(
     with pytest.raises(UserError, match=r"lower concept\.learning_rate"):
         learn_concept(make_concept(), Setup(tiny_model), tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "learned_embeds.safetensors").exists()
+
+
+@pytest.mark.parametrize("noted", [{"../../secret": "0"}, {"/etc/passwd": "0"}, {"a": 1}, []])
+def test_a_record_that_is_damaged_or_leads_elsewhere_is_named(tmp_path: Path, noted: object) -> None:
+    write_json(tmp_path / "concept.json", {"sha256": noted})
+    with pytest.raises(UserError, match=r"concept\.json is damaged"):
+        damaged_files(tmp_path)

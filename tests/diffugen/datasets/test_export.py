@@ -13,6 +13,7 @@ from diffugen.datasets.export import export_dataset
 from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.errors import UserError
 from diffugen.instances import Instances
+from diffugen.outputs import MARKER, claim_output
 from diffugen.sample import Sample
 
 SIZE_HW = (37, 53)
@@ -151,3 +152,29 @@ def test_class_names_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}')
     with pytest.raises(UserError, match=r"the class '\\ud800' is no text that can be written"):
         export_dataset(tmp_path / "a.json", tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["images/train/hole.png", "labels", "data.yaml", "coco/train.json", ""])
+def test_a_dataset_in_an_output_leads_nowhere_else(source: Path, tmp_path: Path, place: str) -> None:
+    """A run folder may be a stranger's; a dataset that diffugen did not write may have links."""
+    run = tmp_path / "run"
+    claim_output(run, "loop")
+    shutil.copytree(source, run / "dataset")
+    (run / "dataset" / place).rename(tmp_path / "outside")
+    (run / "dataset" / place).symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="leads out of the folder that diffugen wrote"):
+        export_dataset(run / "dataset", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (run / MARKER).unlink()
+    (run / "dataset" / MARKER).unlink()
+    export_dataset(run / "dataset", tmp_path / "out")
+
+
+def test_the_data_yaml_of_an_output_leads_nowhere_else(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "dataset")
+    shutil.rmtree(tmp_path / "dataset" / "coco")
+    (tmp_path / "dataset" / "data.yaml").write_text("names: [grand-piano, car]\ntrain: ../source/images/train\n")
+    with pytest.raises(UserError, match="lies outside .*dataset; copy it into the dataset"):
+        export_dataset(tmp_path / "dataset", tmp_path / "out")
+    (tmp_path / "dataset" / MARKER).unlink()
+    export_dataset(tmp_path / "dataset", tmp_path / "out")
