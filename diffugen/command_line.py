@@ -7,12 +7,14 @@ import io
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from diffugen.errors import UserError, UserErrors
@@ -100,8 +102,16 @@ def _fail(program: str, message: str, *, keep_lines: bool = False) -> int:
 
 
 def _stopped(program: str, number: signal.Signals) -> int:
-    print(f"{program}: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}", file=sys.stderr)
+    print(f"{program}: stopped by {number.name}; to resume, run: {shlex.join(_command_line())}", file=sys.stderr)
     return EXIT_SIGNAL + number
+
+
+def _command_line() -> list[str]:
+    """The running command, as the user typed it: an installed script's file is named as the shell finds it."""
+    words = list(sys.orig_argv)
+    if len(words) > 1 and shutil.which(Path(words[1]).name) == words[1]:
+        return [Path(words[1]).name, *words[2:]]
+    return words
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def test_a_run_killed_and_stopped_ends_like_one_that_was_not(
         assert code == -signal.SIGKILL, errors
     command, code, errors = disturb(run, loop_inputs, "SIGTERM", 5, "round_01/images/*")
     assert code == 143, errors
-    message, _, named = errors.splitlines()[-1].partition("; to go on, run: ")
+    message, _, named = errors.splitlines()[-1].partition("; to resume, run: ")
     assert message == "train_loop: stopped by SIGTERM"
     assert shlex.split(named) == command
     finish(run, loop_inputs, finished_loop)

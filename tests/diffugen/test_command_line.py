@@ -82,10 +82,29 @@ def test_a_signal_stops_cleanly_and_the_command_that_goes_on_is_named(
 
     assert run_command(command, "train_loop") == code
     assert cleaned == [True]
-    message, _, named = capsys.readouterr().err.partition("; to go on, run: ")
+    message, _, named = capsys.readouterr().err.partition("; to resume, run: ")
     assert message == f"train_loop: stopped by {number.name}"
     assert shlex.split(named) == command_line
     assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_command_that_resumes_is_named_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell finds an installed command by its name, so its file and its interpreter are left out."""
+    installed = tmp_path / "diffugen"
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def command() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+
+    for script, words in ((str(installed), ["diffugen"]), ("/elsewhere/diffugen", ["python", "/elsewhere/diffugen"])):
+        monkeypatch.setattr(sys, "orig_argv", ["python", script, "loop", "demo.json"])
+        assert run_command(command) == 130
+        assert capsys.readouterr().err.endswith(f"; to resume, run: {shlex.join([*words, 'loop', 'demo.json'])}\n")
 
 
 def test_our_warnings_reach_the_user_and_those_of_libraries_do_not() -> None:

@@ -60,7 +60,7 @@ def test_a_signal_in_the_training_stops_it_and_names_the_command_that_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(ConceptModule, "training_step", stopping_step)
         assert main(arguments) == code
-    message = f"textual_inversion: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
+    message = f"textual_inversion: stopped by {number.name}; to resume, run: {shlex.join(sys.orig_argv)}"
     assert capsys.readouterr().err.splitlines()[-1] == message
     assert main(arguments) == 0
 

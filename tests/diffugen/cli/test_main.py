@@ -188,7 +188,7 @@ def test_generate_stopped_by_a_signal_names_the_command_that_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("diffugen.generation.batches.write_files", stopping_write)
         assert main(arguments) == code
-    message = f"diffugen: stopped by {number.name}; to go on, run: {shlex.join(sys.orig_argv)}"
+    message = f"diffugen: stopped by {number.name}; to resume, run: {shlex.join(sys.orig_argv)}"
     assert capsys.readouterr().err.splitlines()[-1] == message
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
     assert main(arguments) == 0
