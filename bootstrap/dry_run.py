@@ -39,7 +39,7 @@ def describe_run(config: LoopConfig, run: RunFolder, pipe: Pipeline | None, know
         f"{about} of round {num_done + 1}/{num_rounds}:",
         *(f"  {line}" if line else "" for line in plan.describe(config.generate, NUM_PROMPTS_SHOWN)),
         "",
-        "estimates for generating all images; learning, labelling and fine-tuning come on top:",
+        f"generating all {num_left * config.rounds.num_images} images (not learning, labelling and fine-tuning) takes:",
     ]
     if pipe is None:
         return [*lines, f"  unknown, as model.path {config.model.path!r} is not on this machine"]

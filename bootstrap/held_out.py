@@ -30,7 +30,7 @@ from diffugen.generation.photos import read_photos
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput, label_input
-from diffugen.progress import say
+from diffugen.progress import subpart
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
 
@@ -93,8 +93,8 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     judged: list[PhotoFinding] = []
     negatives: list[NegativeFinding] = []
     for number, (own, without) in enumerate(folds):
-        say(f"judging photos {number + 1}/{len(folds)}")
-        weights = _fold_weights(context, samples, number, own | without)
+        with subpart(f"judging photos {number + 1}/{len(folds)}"):
+            weights = _fold_weights(context, samples, number, own | without)
         judge = detector_labeler(weights, context.config, MIN_SCORE)
         shown = [photo for photo in photos if _digest(photo) in own]
         judged += _findings(context, judge, shown, outlines, f"fold {number}")

@@ -43,6 +43,13 @@ def part(title: str) -> Iterator[None]:
         _part.reset(token)
 
 
+@contextmanager
+def subpart(title: str) -> Iterator[None]:
+    """Like `part`, within one: "round 2/3: judging photos 1/3"."""
+    with part(_titled(title)):
+        yield
+
+
 RatesListener = Callable[[str, Mapping[str, float]], None]
 _listener: ContextVar[RatesListener | None] = ContextVar("listener", default=None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError
+from diffugen.progress import say
 
 PACKAGE = Path(__file__).parents[1]
 TRUTH = re.compile(r"runs/(.+)-truth")
@@ -65,6 +66,7 @@ def _render_truth(values: dict[str, Any], folder: Path) -> None:
     if not (match := TRUTH.fullmatch(dataset)) or (folder / dataset / "data.yaml").is_file():
         return
     classes = ",".join(values["classes"])
+    say("rendering 300 labelled scenes to measure on")
     options = ["--num", "300", "--seed", "770000", "--classes", classes, "--rare", match[1]]
     command = [sys.executable, "-m", "diffugen.toyworld.scenes_dataset", "--out", str(folder / dataset), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

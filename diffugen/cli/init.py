@@ -184,7 +184,10 @@ def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
         if (count := len(list_images(request.photos, captions=True))) < 4:
             notes.append(f"few photos ({count}); with 6 outlines were best (docs/concepts.md)")
         if arguments.word is None:
-            notes.append("see concept.initializer_word: it should name something similar to the object")
+            notes.append(
+                f"the concept starts from the word {request.start_word!r}; "
+                "if you know one for something more similar to the object, give it with --word"
+            )
     if request.facts.kind is None:
         notes.append(f"{request.model} is not on this machine; it is fetched when the config is used")
     return notes

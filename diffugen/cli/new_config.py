@@ -53,6 +53,20 @@ class Request:
     def token(self) -> str:
         return f"<{self.classes[0].replace(' ', '-')}>"
 
+    @property
+    def start_word(self) -> str:
+        """The word that the concept starts from: the given one, the class's last one, else what the model suggests.
+
+        Raises:
+            UserError: none is given, and the model knows none.
+        """
+        last = words_of(self.classes[0], {}).split()[-1]
+        suggested = self.facts.suggested.get("concept", {}).get("initializer_word")
+        word = self.word or (last if self.facts.knows(last) else suggested)
+        if word is None:
+            raise UserError(f"the model does not know the word {last!r}; give one for something similar with --word")
+        return str(word)
+
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""
         relative = os.path.relpath(path.resolve(), self.folder.resolve())
@@ -160,12 +174,8 @@ def _model(request: Request) -> dict[str, Any]:
 def _concept(request: Request) -> dict[str, Any]:
     assert request.photos is not None
     suggested = dict(request.facts.suggested.get("concept", {"steps": 1000}))
-    last = words_of(request.classes[0], {}).split()[-1]
-    word = request.word or (last if request.facts.knows(last) else suggested.get("initializer_word"))
-    if word is None:
-        raise UserError(f"the model does not know the word {last!r}; give one for something similar with --word")
     photos = {"photos": request.path(request.photos), "placeholder_token": request.token}
-    return {**photos, **suggested, "initializer_word": word}
+    return {**photos, **suggested, "initializer_word": request.start_word}
 
 
 def _prompts(request: Request, rare: dict[str, list[str]]) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def measure(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig, plan:
     seconds = trial.total_seconds(times * len(prompts), num_steps)
     lines = [
         *_disk(settings, prompts, times),
-        f"time: about {_duration(seconds)} on {trial.device} for generating (measured: {trial.step_seconds:.2g} s for "
-        f"a step of {trial.batch_size}, {trial.other_seconds:.2g} s for the rest)",
+        f"time: about {_duration(seconds)} on {trial.device} (measured: {trial.step_seconds:.2g} s per denoising step "
+        f"of {trial.batch_size} image{'s' * (trial.batch_size > 1)}, {trial.other_seconds:.2g} s for the rest)",
     ]
     if trial.peak_bytes is not None:
         return [*lines, f"GPU memory: {_size(trial.peak_bytes)} at {trial.batch_size} images at a time (measured)"]
@@ -111,7 +111,7 @@ def measure(pipe: Pipeline, config: ModelConfig, settings: GenerateConfig, plan:
     return [
         *lines,
         f"GPU memory: about {_size(weights + activations)} at {settings.batch_size} images at a time (there is no GPU "
-        f"here: {_size(weights)} of weights, {_size(activations)} of activations reckoned from the layers' widths)",
+        f"here: {_size(weights)} of weights, {_size(activations)} of activations, estimated by the layers' widths)",
     ]
 
 
@@ -119,7 +119,7 @@ def _disk(settings: GenerateConfig, prompts: Sequence[Prompt], times: int = 1) -
     if settings.height is None or settings.width is None:
         return ["disk: unknown, as the size is the model's own"]
     size = _size(times * disk_bytes(settings, prompts))
-    return [f"disk: about {size} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, attention)"]
+    return [f"disk: about {size} (PNG at {PNG_BYTES_PER_PIXEL} bytes per pixel, and attention maps)"]
 
 
 def disk_bytes(settings: GenerateConfig, prompts: Sequence[Prompt]) -> float:

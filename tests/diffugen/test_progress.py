@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffugen.progress import part, progress_bar, say
+from diffugen.progress import part, progress_bar, say, subpart
 
 
 def test_bars_and_lines_name_their_part(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,3 +15,12 @@ def test_bars_and_lines_name_their_part(capsys: pytest.CaptureFixture[str]) -> N
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line]
     assert lines[0] == "round 2/3: loading the detector" and lines[-1] == "done"
     assert all(line.startswith("round 2/3: labelling: ") for line in lines[1:-1]) and "2/2" in lines[-2]
+
+
+def test_a_part_of_a_part_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with part("round 2/3"):
+        with subpart("judging photos 1/3"):
+            say("fine-tuning")
+        say("comparing")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["round 2/3: judging photos 1/3: fine-tuning", "round 2/3: comparing"]

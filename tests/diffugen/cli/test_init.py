@@ -64,6 +64,13 @@ def test_a_loop_needs_photos_and_a_model_only(photos: Path, capsys: pytest.Captu
     assert not Path(json.loads(Path("grand-piano.json").read_text())["concept"]["photos"]).is_absolute()
 
 
+def test_the_chosen_start_word_is_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(photos, "--model", "toy", "--name", "chosen")
+    assert "starts from the word 'bench'" in capsys.readouterr().out
+    init(photos, "--model", "toy", "--name", "given", "--word", "boat")
+    assert "starts from" not in capsys.readouterr().out
+
+
 def test_comments_say_what_was_found(photos: Path) -> None:
     init(photos, "--model", "toy", "--class", "grand-piano,car", "--name", "mine")
     values = json.loads(Path("mine.json").read_text())
