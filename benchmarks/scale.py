@@ -32,7 +32,7 @@ from diffugen.files import link_file, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
-from diffugen.sample import Decision, Sample, iter_samples, read_samples, write_samples
+from diffugen.sample import Decision, Sample, iter_samples, write_samples
 
 CLASSES = ["car", "tent"]
 NUM_IMAGES = 50
@@ -135,7 +135,7 @@ def balance(folder: Path, size: int) -> None:
     """Kept rates by attribute."""
     from bootstrap.measures.balance import balance as measure
 
-    measure(read_samples(folder / "samples.jsonl"))
+    measure(iter_samples(folder / "samples.jsonl"))
 
 
 def near_duplicates(folder: Path, size: int) -> None:

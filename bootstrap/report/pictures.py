@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import functools
 import logging
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from diffugen.attention.heatmaps import attention_of
 from diffugen.drawing import draw_instances, heat_overlay
 from diffugen.errors import UserError
 from diffugen.images import list_images, read_image
-from diffugen.sample import Sample, read_samples
+from diffugen.sample import Sample, iter_samples
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +85,12 @@ def gallery(folders: Sequence[RoundFolder]) -> list[Card]:
 @functools.cache
 def cards(folder: RoundFolder) -> list[Card]:
     """The samples of a labelled round that are shown: of each outcome those first on which labelers agree least."""
-    samples = sorted(read_samples(folder.samples), key=_certainty)
-    chosen = [
-        sample
-        for outcome, number in NUM_OF_OUTCOME.items()
-        for sample in [sample for sample in samples if sample.outcome == outcome][:number]
-    ]
-    return [_card(sample, folder.index) for sample in chosen]
+    chosen: dict[str, list[Sample]] = {outcome: [] for outcome in NUM_OF_OUTCOME}
+    for sample in iter_samples(folder.samples):
+        best = chosen[sample.outcome]
+        bisect.insort(best, sample, key=_certainty)
+        del best[NUM_OF_OUTCOME[sample.outcome] :]
+    return [_card(sample, folder.index) for best in chosen.values() for sample in best]
 
 
 def _certainty(sample: Sample) -> float:

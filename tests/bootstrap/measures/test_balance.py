@@ -59,12 +59,37 @@ def test_an_image_counts_for_each_of_its_phrases_once(tmp_path: Path, make_sampl
     assert {name: (row["generated"], row["keep"]) for name, row in rows.items()} == {"piano": (2, 1), "car": (2, 2)}
 
 
+def test_images_without_a_slot_are_of_the_chance(dark_rejected: list[Sample]) -> None:
+    """The night's images are kept less than those of templates that know no time."""
+    without = [replace(sample, prompt=replace(sample.prompt, attributes={})) for sample in dark_rejected[10:]]
+    times = at_times(dark_rejected[:10], ["at night"] * 5 + ["at midnight"] * 5)
+    table = balance([*times, *without])["time"]
+    assert {name: row["generated"] for name, row in table["values"].items()} == {"at night": 5, "at midnight": 5}
+    assert table["p_value"] < 0.01
+
+
 def test_the_permutation_test_is_uniform_under_chance() -> None:
-    rng = np.random.default_rng(7)
-    groups = [list(range(12)), list(range(12, 20)), list(range(20, 40))]
-    p_values = [difference_p_value(groups, rng.random(40) < 0.6) for _ in range(100)]
+    rng, sizes = np.random.default_rng(7), np.array([12, 8, 20])
+    kept = rng.multivariate_hypergeometric(sizes, 24, 100)
+    p_values = [difference_p_value(np.eye(3, dtype=bool), sizes, row) for row in kept]
     assert 0 <= np.mean(np.array(p_values) < 0.05) < 0.13
     assert 0.35 < np.mean(p_values) < 0.75
+
+
+def test_groups_may_share_images() -> None:
+    """Against permutations of the images one by one."""
+    members = np.array([[True, True, False], [False, True, True]])
+    sizes, kept = np.array([20, 5, 20]), np.array([17, 3, 10])
+    rng, cell_of = np.random.default_rng(1), np.repeat(np.arange(3), sizes)
+
+    def statistic(counts: np.ndarray) -> float:
+        num = members @ sizes
+        return float(((members @ counts - num * 30 / 45) ** 2 / num).sum())
+
+    drawn = [np.bincount(rng.permutation(cell_of)[:30], minlength=3) for _ in range(4000)]
+    share = np.mean([statistic(counts) >= statistic(kept) - 1e-9 for counts in drawn])
+    assert difference_p_value(members, sizes, kept) == pytest.approx(share, abs=0.03)
+    assert 0.02 < share < 0.2
 
 
 @pytest.mark.parametrize(
