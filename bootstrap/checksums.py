@@ -121,14 +121,11 @@ def check_rounds(run: RunFolder) -> None:
     Raises:
         UserError: the first file that is missing or has another content than when its round was completed.
     """
-    wanted = {
-        folder.path / name: checksum
-        for folder in run.complete_rounds()
-        for name, checksum in _checksums_of_complete(folder).items()
-    }
-    sums = Sums()
+    known = {folder: _checksums_of_complete(folder) for folder in run.complete_rounds()}
+    wanted = ((folder.path / name, checksum) for folder, sums in known.items() for name, checksum in sums.items())
+    sums, total = Sums(), sum(map(len, known.values()))
     for path, checksum in progress_bar(
-        wanted.items(), desc="checking finished rounds", unit="file", leave=False, delay=2
+        wanted, total=total, desc="checking finished rounds", unit="file", leave=False, delay=2
     ):
         if trouble := sums.trouble(path, checksum):
             first = path.relative_to(run.path).parts[0]

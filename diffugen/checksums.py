@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +28,9 @@ class Sums:
 
     def of(self, path: Path) -> str:
         """A file's SHA-256, in hexadecimal."""
-        status = path.stat()
+        return self._of(path, os.stat(path))
+
+    def _of(self, path: Path, status: os.stat_result) -> str:
         inode = status.st_dev, status.st_ino
         if inode not in self._seen:
             self._seen[inode] = sha256_of(path)
@@ -38,7 +42,13 @@ class Sums:
 
     def trouble(self, path: Path, checksum: str) -> str:
         """Why a file is not the one with this checksum: it "is missing" or "is corrupt"; empty if it is."""
-        return "is missing" if not path.is_file() else "is corrupt" if self.of(path) != checksum else ""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is missing"
+        if not stat.S_ISREG(status.st_mode):
+            return "is missing"
+        return "is corrupt" if self._of(path, status) != checksum else ""
 
     def first_trouble(self, root: Path, checksums: Mapping[str, str]) -> str:
         """The first file that differs from its checksum and how, such as "run/a.png is missing"; empty if none does."""
@@ -52,9 +62,18 @@ def files_in(path: Path) -> Iterator[Path]:
     """A file, or all files of a folder but ultralytics' caches, which it writes whenever it reads a dataset."""
     if path.is_file():
         yield path
-    for file in sorted(path.rglob("*")) if path.is_dir() else ():
-        if file.is_file() and file.suffix != ".cache":
-            yield file
+    elif path.is_dir():
+        yield from _files_below(path)
+
+
+def _files_below(folder: str | Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(entry.path)
+        elif entry.is_file() and os.path.splitext(entry.name)[1] != ".cache":
+            yield Path(entry.path)
 
 
 def is_intact(path: Path) -> bool:

@@ -12,9 +12,11 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def _atomic(paths: Sequence[Path]) -> Iterator[list[Path]]:
         finally:
             _unfinished[:] = [path for path in _unfinished if path not in temporaries]
         with full_disk_named(paths[0]):  # some file systems say so only now
-            _flush([part for temporary in temporaries for part in _tree(temporary)])
+            _flush(part for temporary in temporaries for part in _tree(temporary))
         for temporary, path in zip(temporaries, paths, strict=True):
             with full_disk_named(path):
                 if temporary.is_dir() and path.is_dir() and not path.is_symlink():
@@ -89,22 +91,27 @@ def _make_folder(folder: Path) -> None:
         _flush_one(folder.parent)
 
 
-def _tree(path: Path) -> list[str | Path]:
-    """A file, or a folder with all that is in it."""
-    inside = [os.path.join(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files)]
-    return [*inside, path]
+def _tree(path: Path) -> Iterator[str | Path]:
+    """All that is in a folder, then itself; or a file."""
+    for folder, folders, files in os.walk(path):
+        yield from (os.path.join(folder, name) for name in (*folders, *files))
+    yield path
 
 
-def _flush(paths: Collection[str | Path]) -> None:
+def _flush(paths: Iterable[str | Path]) -> None:
     """Wait until files and the entries of folders are on the disk."""
-    if len(paths) == 1:
-        _flush_one(*paths)
-    else:  # a disk confirms many in the time of one
-        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
-            list(pool.map(_flush_one, paths))
+    paths = iter(paths)
+    while some := list(islice(paths, _FLUSHED_AT_ONCE)):
+        if len(some) == 1:
+            _flush_one(*some)
+        else:  # a disk confirms many in the time of one
+            with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+                list(pool.map(_flush_one, some))
 
 
 _FLUSH_THREADS = 16
+_FLUSHED_AT_ONCE = 1024
+"""Files; each takes memory while it waits for its thread."""
 
 
 def _flush_one(path: str | Path) -> None:
@@ -294,15 +301,22 @@ def _trouble(data: bytes, error: Exception) -> str:
 
 def sha256_of(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    hashed = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:  # most are small, and a buffer costs as much as their hash
+        while block := file.read(2**20):
+            hashed.update(block)
+    return hashed.hexdigest()
 
 
 def is_same_file(path: Path, other: Path) -> bool:
     """Whether two files are there and one, by a link, or have the same content."""
-    if not (path.is_file() and other.is_file()):
+    try:
+        states = os.stat(path), os.stat(other)
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+    if not all(stat.S_ISREG(state.st_mode) for state in states):
+        return False
+    return os.path.samestat(*states) or filecmp.cmp(path, other, shallow=False)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
