@@ -173,6 +173,9 @@ def _connected(address: str | None) -> tuple[Any, bool]:
         UserError: it is not installed, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # of a cluster that is started here; by default other work goes first
     try:
         import ray
     except ModuleNotFoundError:

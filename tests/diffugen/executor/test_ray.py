@@ -20,7 +20,7 @@ from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
 from diffugen.executor.run import run_job
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ROOT = Path(__file__).parents[3]
 OPTIONS = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
