@@ -17,6 +17,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,13 +28,15 @@ from typing import Any
 
 import numpy as np
 
+from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
-from diffugen.files import link_file, write_json
+from diffugen.files import link_file, link_tree, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from diffugen.sample import Decision, Sample, iter_samples, write_samples
 
+CONFIG = Path(__file__).parents[1] / "configs/generate.json"
 CLASSES = ["car", "tent"]
 NUM_IMAGES = 50
 SIDE = 48
@@ -177,7 +180,6 @@ def evaluation(folder: Path, size: int) -> None:
 def report(folder: Path, size: int) -> None:
     """Choose and draw the gallery."""
     from bootstrap.report.pictures import cards
-    from bootstrap.run_folder import RoundFolder
 
     round_folder = folder / "round_00"
     round_folder.mkdir(exist_ok=True)
@@ -187,8 +189,50 @@ def report(folder: Path, size: int) -> None:
     assert cards(RoundFolder(round_folder))
 
 
+def plan(folder: Path, size: int) -> None:
+    """Plan the images of a config, in shards."""
+    from diffugen.config.dataset import DatasetConfig
+    from diffugen.config.loader import load_config
+    from diffugen.executor.base import shards_of
+    from diffugen.generation.generate_dataset import make_plan
+
+    config = load_config(CONFIG, DatasetConfig, [f"num_images={size}"])
+    assert shards_of(make_plan(config, folder / "plan").batches(8), 64)
+
+
+def finish(folder: Path, size: int) -> None:
+    """Complete a round that has three files of its own for each sample, and publish its dataset."""
+    from bootstrap.checksums import complete_round
+    from bootstrap.published import publish
+
+    run = RunFolder(folder / "run")
+    for name in ("images", "heatmaps", "masks", "weights"):
+        (run.round(0).path / name).mkdir(parents=True)
+    for sample in iter_samples(folder / "samples.jsonl"):
+        assert sample.heatmap_path is not None
+        for name, source in (("images", sample.image), ("masks", sample.image), ("heatmaps", sample.heatmap_path)):
+            shutil.copyfile(source, run.round(0).path / name / f"{sample.name}{source.suffix}")
+    run.round(0).weights.write_bytes(b"weights")
+    link_file(folder / "samples.jsonl", run.round(0).samples)
+    link_tree(folder / "dataset", run.round(0).dataset)
+    complete_round(run.round(0), {"round": 0, "promoted": True})
+    publish(run)
+
+
+def resume(folder: Path, size: int) -> None:
+    """Check this run as a loop does that starts again."""
+    from bootstrap.checksums import check_rounds
+    from bootstrap.published import check_published, publish
+
+    run = RunFolder(folder / "run")
+    check_published(run)
+    check_rounds(run)
+    publish(run)
+
+
 OPERATIONS: dict[str, Callable[[Path, int], None]] = {
-    one.__name__: one for one in (write, read, balance, near_duplicates, dataset, export, evaluation, report)
+    one.__name__: one
+    for one in (write, read, plan, balance, near_duplicates, dataset, export, evaluation, report, finish, resume)
 }
 
 
@@ -211,7 +255,7 @@ def _rate(number: int, num_images: int) -> float:
 
     seen: dict[str, float] = {}
     settings = [f"num_images={num_images * number}", f"executor.num_workers={number}", "executor.shard_size=8"]
-    config = load_config(Path(__file__).parents[1] / "configs/generate.json", DatasetConfig, settings)
+    config = load_config(CONFIG, DatasetConfig, settings)
     with tempfile.TemporaryDirectory() as folder, rates_go_to(lambda _, rates: seen.update(rates)):
         generate_dataset(config, Path(folder) / "out")
     return sum(seen.values())
