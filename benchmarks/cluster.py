@@ -25,7 +25,7 @@ import psutil
 from diffugen.files import write_json
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+OPTIONS: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
 def main() -> None:

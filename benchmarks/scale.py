@@ -24,10 +24,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from bootstrap.row import Row
 from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
 from diffugen.files import link_file, link_tree, write_json
@@ -210,12 +211,16 @@ def finish(folder: Path, size: int) -> None:
         (run.round(0).path / name).mkdir(parents=True)
     for sample in iter_samples(folder / "samples.jsonl"):
         assert sample.heatmap_path is not None
-        for name, source in (("images", sample.image), ("masks", sample.image), ("heatmaps", sample.heatmap_path)):
+        for name, source in (
+            ("images", sample.image_path),
+            ("masks", sample.image_path),
+            ("heatmaps", sample.heatmap_path),
+        ):
             shutil.copyfile(source, run.round(0).path / name / f"{sample.name}{source.suffix}")
     run.round(0).weights.write_bytes(b"weights")
     link_file(folder / "samples.jsonl", run.round(0).samples)
     link_tree(folder / "dataset", run.round(0).dataset)
-    complete_round(run.round(0), {"round": 0, "promoted": True})
+    complete_round(run.round(0), cast(Row, {"round": 0, "promoted": True}))
     publish(run)
 
 
