@@ -19,7 +19,7 @@ from bootstrap.input_files import check_files
 from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
-from bootstrap.verdict import judge_run
+from bootstrap.verdict import RunVerdict, judge_run
 from diffugen.cli.loop import add_loop_arguments
 from diffugen.cli.options import CONFIG_HINTS
 from diffugen.cli.parser import CommandParser
@@ -92,6 +92,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     from bootstrap.report.page import write_report
     from bootstrap.rounds import run_rounds
     from bootstrap.tracking import Tracker
+    from textual_inversion.learn import fidelities
 
     run = _run_folder(config, out)
     claim_output(run.path, "loop", paths_in(config.model_dump()), is_earlier=is_run)
@@ -101,14 +102,19 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         check_rounds(run)
         photos = [concept.photos for concept in config.concept]
 
-        def show(status: str) -> None:
+        def show(status: str, problems: Sequence[str] = (), verdict: RunVerdict | None = None) -> None:
             try:
-                write_report(run, config, photos=photos, status=status)
+                drawn = [fidelity.sentence(concept) for concept, fidelity in fidelities(config.concept, run.concept)]
+                found = {"problems": problems, "drawn": drawn, "verdict": verdict}
+                write_report(run, config, photos=photos, status=status, **found)
             except UserError:  # a damaged file, which the stage that uses it makes again or names
                 if not status:
                     raise
 
         pipe, config = prepare_pipeline(config, run, on_stage=show)
+        if (failure := failed_concept(config, run)) is not None:
+            show("", verdict=failure)
+            raise UserError(" ".join((*failure.reasons, *failure.advice)))
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
@@ -120,7 +126,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         show("")
         tracker.finish(rows)
         if tracker.problems:
-            write_report(run, config, photos=photos, problems=tracker.problems)
+            show("", tracker.problems)
     print(summary(rows, run, tracker.problems))
     return run
 
@@ -142,6 +148,20 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
             prompts = (Prompt(f"a photo of a {text}", (ObjectPhrase(text, names[0]),)) for text in (token, word))
             found.append(ObjectPhotos(concept.photos, tuple(prompts)))
     return found
+
+
+def failed_concept(config: RunConfig, run: RunFolder) -> RunVerdict | None:
+    """The verdict on a run that ends here, as a concept draws nothing of its photos; None where it goes on."""
+    from textual_inversion.fidelity import REMEDY
+    from textual_inversion.learn import fidelities
+
+    for concept, fidelity in fidelities(config.concept, run.concept):
+        sentence = fidelity.sentence(concept)
+        if fidelity.is_failed and concept.on_failure == "stop":
+            resume = f'Or go on in {run.path} all the same with concept.on_failure "continue".'
+            return RunVerdict("failed", (sentence, "Nothing was generated."), (REMEDY, resume))
+        say(sentence)
+    return None
 
 
 def dry_run(config: RunConfig, out: Path | None = None) -> None:
@@ -204,7 +224,8 @@ def prepare_pipeline(
         return pipe, config
     del pipe  # a GPU may not have room for it and the one that learns
     on_stage("learning the concept")
-    setup = Setup(model, config.generate, derive_seed(config.seed, "concept", 0))
+    seed = derive_seed(config.seed, "concept", 0)
+    setup = Setup(model, config.generate, seed, config.detector.base_weights)
     learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")
     return load_pipeline(learned), config

@@ -222,8 +222,8 @@ class RunFolder:
         """The config, with what it left to the model as it was when the run was started.
 
         A folder that holds results resumes only with the config that it was started with. Paths count by their content,
-        so the run and its inputs may be moved. How long the loop goes on may change (`LENGTH_SETTINGS`), and who does
-        the work (`EXECUTOR`).
+        so the run and its inputs may be moved. How long the loop goes on may change (`LENGTH_SETTINGS`,
+        `ON_FAILURE`), and who does the work (`EXECUTOR`).
 
         Raises:
             UserError: a setting differs, or the content of a path; the message names it. Or the run's config.json is
@@ -294,6 +294,9 @@ LENGTH_SETTINGS = ("num_rounds", "patience")
 EXECUTOR = "executor"
 """The setting of who does the work, on which no file depends."""
 
+ON_FAILURE = "on_failure"
+"""The setting of a concept that decides whether the loop goes on, and nothing else."""
+
 
 def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
     """Take a value that is null from the record."""
@@ -306,8 +309,12 @@ def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
 
 def _what_decides(config: dict[str, Any]) -> dict[str, Any]:
     rounds = config.get("rounds", {})
-    kept = {key: value for key, value in config.items() if key != EXECUTOR}
-    return {**kept, "rounds": {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}}
+    kept = {key: value for key, value in config.items() if key not in (EXECUTOR, "concept")}
+    concepts = [
+        {key: value for key, value in concept.items() if key != ON_FAILURE} for concept in config.get("concept", ())
+    ]
+    rounds = {key: value for key, value in rounds.items() if key not in LENGTH_SETTINGS}
+    return {**kept, "concept": concepts, "rounds": rounds}
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

@@ -45,6 +45,7 @@ CONFIG: dict[str, Any] = {
         "photos": "photos",
         "steps": 4,
         "batch_size": 1,
+        "on_failure": "continue",
     },
     "prompts": {
         "templates": [

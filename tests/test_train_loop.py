@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bootstrap.run_folder import RunFolder
 from bootstrap.tracking import Tracker
 from diffugen.attention.heatmaps import attention_of
 from diffugen.detector.model import load_detector, threshold_of
-from diffugen.files import link_tree, read_json, read_jsonl
+from diffugen.files import link_tree, read_json, read_jsonl, write_json
 from diffugen.outputs import claim_output
 from diffugen.sample import read_samples
 
@@ -286,3 +287,23 @@ def test_a_run_folder_that_leads_elsewhere_is_refused(
         message = error_of([str(loop_inputs / "config.json"), "--out", str(tmp_path / "run"), *more], capsys)
         assert "concept is a symbolic link that leads out" in message
     assert files_of(tmp_path) == before
+
+
+def test_a_run_whose_concept_draws_nothing_stops_before_it_generates(
+    finished_loop: RunFolder, loop_inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    for name in ("concept", "config.json"):
+        subprocess.run(["cp", "-a", finished_loop.path / name, run.path], check=True)
+    write_json(run.concept / "fidelity.json", {"score": 0.03, "by_step": {"4": 0.03}})  # a random model's is anything
+    arguments = [str(loop_inputs / "config.json"), "--out", str(run.path)]
+    said = error_of([*arguments, "--set", "concept.on_failure=stop"], capsys)
+    assert "error: The concept failed: images of <piano> have come 3% of the way from 'tent'" in said
+    assert "initializer_word" in said and 'on_failure "continue"' in said
+    assert not run.round(0).path.exists()
+    page = run.report.read_text()
+    assert "Nothing was generated." in page and "reloads itself" not in page
+    config = train_loop.load_run_config(loop_inputs / "config.json")
+    assert train_loop.failed_concept(config, run) is None, "the config says to continue"
+    assert "fidelity.json" in read_json(finished_loop.concept / "concept.json")["sha256"]

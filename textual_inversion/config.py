@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -49,7 +49,8 @@ class ConceptConfig(Strict):
         "learns": "was removed: for a style give 'templates' such as \"a painting in the style of {}\" and set "
         "'object_emphasis' to 0",
         "lora": "is now 'lora_rank', a number; its learning rate is 1e-4",
-        "early_stop": "is now 'num_held_out_photos', a number; they are looked at every 25 steps",
+        "early_stop": "was removed: a loop keeps the step whose images are most like the photos",
+        "num_held_out_photos": "was removed: a loop keeps the step whose images are most like the photos",
         "seed": "was removed: the config's own 'seed' decides",
     }
 
@@ -87,12 +88,9 @@ class ConceptConfig(Strict):
         description="also learn a cross-attention LoRA of this rank, for objects that the token alone cannot draw "
         "(null: none)",
     )
-    num_held_out_photos: int = Field(
-        default=0,
-        ge=0,
-        le=1000,
-        description="photos held out, the last by name: training stops once they get no better, and the best token is "
-        "kept",
+    on_failure: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="what a loop does where the learned word draws nothing of the photos",
     )
 
     @field_validator("templates")

@@ -18,10 +18,10 @@ from diffugen.diffusion.embeddings import text_parts, write_embedding
 from diffugen.diffusion.native import native_size_hw
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError
 from diffugen.files import atomic_path, write_json, write_text
 from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, augmented_views, encode_views
+from textual_inversion.fidelity import Fidelity, FidelityJudge
 from textual_inversion.lora import add_lora, save_lora
 from textual_inversion.module import ConceptModule, check_prediction_type, diverged
 from textual_inversion.object_weights import object_weights
@@ -60,11 +60,6 @@ def check_concept(config: ConceptConfig, pipe: Pipeline | None = None) -> None:
     for path in photos:
         load_photo(path)
     captions = captions_of(photos, config.templates, config.placeholder_token)
-    if config.num_held_out_photos >= len(photos):
-        raise UserError(
-            f"concept.num_held_out_photos is {config.num_held_out_photos} of {len(photos)} photos, which leaves none "
-            "to learn from; lower it"
-        )
     if pipe is None:
         return
     check_prediction_type(pipe)
@@ -80,11 +75,14 @@ class Setup:
         generate: how images will be generated: `samples.png` is made like that, and what of the model's attention
             counts tells where in the photos the object is.
         seed: of everything random.
+        detector: weights of a detector whose backbone judges how much of the photos is drawn: the best step is kept,
+            and `fidelity.json` written. None: the last step is kept.
     """
 
     model: ModelConfig
     generate: GenerateConfig = GenerateConfig()  # noqa: RUF009 (immutable)
     seed: int = 0
+    detector: Path | None = None
 
 
 def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *, progress: bool = True) -> ModelConfig:
@@ -99,6 +97,12 @@ def learn_concepts(concepts: Sequence[ConceptConfig], setup: Setup, out: Path, *
     return model.model_copy(
         update={"embeddings": (*model.embeddings, *learned), "lora": loras[0] if loras else model.lora}
     )
+
+
+def fidelities(concepts: Sequence[ConceptConfig], out: Path) -> list[tuple[ConceptConfig, Fidelity]]:
+    """How much of their photos learned concepts draw, where it was measured."""
+    found = ((concept, Fidelity.read(folder)) for concept, folder in _folders(concepts, out))
+    return [(concept, fidelity) for concept, fidelity in found if fidelity is not None]
 
 
 def are_learned(concepts: Sequence[ConceptConfig], out: Path) -> bool:
@@ -129,8 +133,8 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
         config: the concept.
         setup: the model and the seed.
         out: folder for the embedding (diffusers' format), `lora.safetensors` if asked for, `loss.csv`,
-            `loss.png`, `samples.png` (the same prompts and seeds without and with the concept) and
-            `concept.json` (what it was learned from).
+            `loss.png`, `samples.png` (the same prompts and seeds without and with the concept), `fidelity.json`
+            if it is judged, and `concept.json` (what it was learned from).
         progress: show a progress bar.
 
     Returns:
@@ -157,7 +161,8 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     check_concept(config, pipe)
     write_json(out / RECORD_FILE, record)
     without = generate_samples(pipe, sample_prompts(config, config.initializer_word), setup.generate, setup.seed)
-    module = _build_module(config, setup, pipe)
+    judge = setup.detector and FidelityJudge(setup.detector, config, pipe, setup.generate, setup.seed)
+    module = _build_module(config, setup, pipe, judge)
     _train(module, pipe, config, model, out, progress)
 
     if not all(torch.isfinite(learned).all() for learned in (*module.rows, *module.lora)):
@@ -169,6 +174,9 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     with_ = generate_samples(pipe, sample_prompts(config, config.placeholder_token), setup.generate, setup.seed)
     with atomic_path(out / "samples.png") as temporary:
         side_by_side(config, without, with_).save(temporary)
+    if judge:
+        by_step = module.score_by_step()
+        Fidelity(None if judge.start_is_near else max(by_step.values()), by_step).write(out)
     write_embedding(finished, config.placeholder_token, list(module.rows))
     _conclude(record, out)
     logger.info("learned %s: %s", config.placeholder_token, finished)
@@ -182,20 +190,17 @@ def _conclude(record: dict[str, Any], out: Path) -> None:
         note_files(record, out)
 
 
-def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline) -> ConceptModule:
+def _build_module(config: ConceptConfig, setup: Setup, pipe: Pipeline, judge: FidelityJudge | None) -> ConceptModule:
     """The pipeline frozen but for the placeholder (and the LoRA), and the photos as latents."""
     if pipe.get_list_adapters():  # a LoRA of the model's own: part of the frozen weights from here on
         pipe.fuse_lora()
         pipe.unload_lora_weights()
     for network in (pipe.vae, pipe.unet, *(encoder for _, _, encoder in text_parts(pipe))):
         network.requires_grad_(False)
-    photos = find_photos(config.photos)
-    num_learned = len(photos) - config.num_held_out_photos
-    draws = _draws(config, setup, pipe, photos[:num_learned])
-    held_out = _draws(config, setup, pipe, photos[num_learned:]) if config.num_held_out_photos else None
+    draws = _draws(config, setup, pipe, find_photos(config.photos))
     placeholder = add_placeholder(pipe, config)
     lora = add_lora(pipe.unet, config.lora_rank, setup.seed) if config.lora_rank else []
-    return ConceptModule(pipe, placeholder, draws, config, lora, held_out)
+    return ConceptModule(pipe, placeholder, draws, config, lora, judge)
 
 
 def _draws(config: ConceptConfig, setup: Setup, pipe: Pipeline, photos: Sequence[Path]) -> ConceptDraws:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -18,11 +18,10 @@ from textual_inversion.config import ConceptConfig
 from textual_inversion.data import ConceptDraws, Draw
 from textual_inversion.placeholder import Placeholder, limit_norm
 
-_NUM_HELD_OUT_DRAWS = 4
 _LOOK_EVERY = 50  # steps; to look at a loss makes a GPU wait
 
-LOOK_EVERY, PATIENCE = 25, 4
-"""Steps between looks at the held-out photos, and the looks without a better loss after which training stops."""
+JUDGED_AT = (0.5, 0.75, 1.0)
+"""Shares of the steps after which a judge scores the concept: each takes some images, and earlier the rate is high."""
 
 LORA_LEARNING_RATE = 1e-4
 """Peak rate of the LoRA's weights: a fiftieth of the token's, as they change the whole model."""
@@ -40,11 +39,11 @@ class ConceptModule(L.LightningModule):
         draws: what the steps see.
         config: the concept's settings.
         lora: the UNet's LoRA parameters; empty without one.
-        held_out: draws of the photos that are held out, where there are any.
+        judge: scores what the pipeline draws; the step with the highest score is kept. Without one it is the last.
     """
 
     losses: Tensor
-    held_out_losses: Tensor
+    scores: Tensor
 
     def __init__(
         self,
@@ -53,20 +52,20 @@ class ConceptModule(L.LightningModule):
         draws: ConceptDraws,
         config: ConceptConfig,
         lora: Sequence[nn.Parameter] = (),
-        held_out: ConceptDraws | None = None,
+        judge: Callable[[Pipeline], float] | None = None,
     ) -> None:
         super().__init__()
         self.rows = nn.ParameterList(placeholder.rows)
         self.lora = nn.ParameterList(lora)
         self.best = nn.ParameterList()
-        self._pipe, self._draws, self._held_out, self._config = pipe, draws, held_out, config
+        self._pipe, self._draws, self._judge, self._config = pipe, draws, judge, config
         # Buffers, so that they are in every checkpoint and come back from other processes; nan where not reached.
         self.register_buffer("losses", torch.full((config.steps,), torch.nan))
-        if held_out is not None:
+        self._judged_at = sorted({max(1, round(share * config.steps)) for share in JUDGED_AT}) if judge else []
+        self.register_buffer("scores", torch.full((len(self._judged_at),), torch.nan))
+        if judge:
             learned = [*self.rows, *self.lora]
             self.best.extend(nn.Parameter(value.detach().clone(), requires_grad=False) for value in learned)
-            num_looks = 1 + math.ceil(config.steps / LOOK_EVERY)
-            self.register_buffer("held_out_losses", torch.full((num_looks,), torch.nan))
         self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
         self._noise_schedule = noise_schedule(pipe)
         check_prediction_type(pipe)
@@ -79,12 +78,9 @@ class ConceptModule(L.LightningModule):
         """The stream of draws, from the step at which training starts or goes on."""
         return DataLoader(self._draws.starting(self.global_step, self.global_rank), batch_size=None)
 
-    def on_train_batch_start(self, draw: Draw, index: int) -> int | None:
-        """Look at the held-out photos where it is time to; -1 ends the training."""
-        if self.best and self._look_and_stop():
-            self.trainer.should_stop = True
-            return -1
-        return None
+    def on_train_batch_start(self, draw: Draw, index: int) -> None:
+        """Have the concept judged where it is time to."""
+        self._have_judged()
 
     def training_step(self, draw: Draw, index: int) -> Tensor:
         """The loss of one draw."""
@@ -95,29 +91,27 @@ class ConceptModule(L.LightningModule):
         return loss
 
     def on_train_end(self) -> None:
-        """The token is what was best on the held-out photos, where there are any."""
-        if self.best:
-            self._look_and_stop()
-            with torch.no_grad():
+        """The concept is what was judged best, where it was judged."""
+        self._have_judged()
+        for learned, best in zip([*self.rows, *self.lora] if self.best else [], self.best, strict=True):
+            learned.data.copy_(best)
+
+    def score_by_step(self) -> dict[int, float]:
+        """The judge's scores by the number of steps before them."""
+        scores = zip(self._judged_at, self.scores.tolist(), strict=True)
+        return {step: score for step, score in scores if not math.isnan(score)}
+
+    @torch.no_grad()
+    def _have_judged(self) -> None:
+        """Score the concept if it is time to, and keep it if it is the best so far."""
+        if self._judge is None or self.global_step not in self._judged_at:
+            return
+        look = self._judged_at.index(self.global_step)
+        if self.scores[look].isnan():
+            self.scores[look] = self._judge(self._pipe)
+            if int(self.scores.nan_to_num(-torch.inf).argmax()) == look:
                 for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
-                    learned.copy_(best)
-
-    def _look_and_stop(self) -> bool:
-        """Measure the held-out photos' loss if it is time to, keep what is best; whether there is no more hope."""
-        assert self._held_out is not None
-        look, rest = divmod(self.global_step, LOOK_EVERY)
-        if rest == 0 and self.held_out_losses[look].isnan():
-            draws = (self._held_out.draw(number) for number in range(_NUM_HELD_OUT_DRAWS))
-            with torch.no_grad():
-                self.held_out_losses[look] = torch.stack([self.denoising_loss(draw) for draw in draws]).mean()
-            if self._best_look() == look:
-                with torch.no_grad():
-                    for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
-                        best.copy_(learned)
-        return look - self._best_look() >= PATIENCE
-
-    def _best_look(self) -> int:
-        return int(self.held_out_losses.nan_to_num(torch.inf).argmin())
+                    best.copy_(learned)
 
     def denoising_loss(self, draw: Draw) -> Tensor:
         """Weighted mean squared error of the UNet's prediction, in the parametrisation that it was trained with."""

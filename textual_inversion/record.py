@@ -22,7 +22,7 @@ def make_record(config: ConceptConfig, model: ModelConfig, attention: AttentionC
     """Everything that decides the result. Photos and models count by their content: what was moved is the same."""
     settings = {"model": model.model_dump(mode="json", exclude={"device", "low_memory"})}
     return {
-        "concept": config.model_dump(mode="json", exclude={"photos"}),
+        "concept": config.model_dump(mode="json", exclude={"photos", "on_failure"}),
         "photos": digest(find_photos(config.photos)),
         "attention": attention.model_dump(mode="json", include={"blocks", "factors"}),
         "seed": seed,

@@ -27,7 +27,7 @@ from bootstrap.row import (
     scores_by_attribute,
 )
 from bootstrap.run_folder import RunFolder, promoted_round
-from bootstrap.verdict import judge_run
+from bootstrap.verdict import RunVerdict, judge_run
 from diffugen.drawing import class_colour
 from diffugen.files import read_json, write_text
 
@@ -37,7 +37,9 @@ def write_report(
     config: LoopConfig,
     *,
     photos: Sequence[Path] = (),
+    drawn: Sequence[str] = (),
     problems: Sequence[str] = (),
+    verdict: RunVerdict | None = None,
     status: str = "",
 ) -> Path:
     """Write the run's `report.html` from the files in its folder.
@@ -46,7 +48,9 @@ def write_report(
         run: the run folder.
         config: the run's settings.
         photos: folders of the concepts' photos, if there are any.
+        drawn: how much of their photos the concepts draw, a sentence each.
         problems: what went wrong without stopping the run, a sentence each.
+        verdict: on a run that ended before its first round; otherwise it follows from the rounds.
         status: what the run is doing; the page then reloads itself. Empty where it has ended.
     """
     rows = read_rows(run.metrics) if run.metrics.is_file() else []
@@ -65,7 +69,8 @@ def write_report(
         rare_classes=config.rare_classes,
         legend=[(name, "rgb({},{},{})".format(*class_colour(index))) for index, name in enumerate(config.classes)],
         status=status,
-        verdict=judge_run(rows) if rows else None,
+        verdict=verdict or (judge_run(rows) if rows else None),
+        drawn=drawn,
         best_pt=run.best,
         run_path=run.path,
         photo_cards=photo_cards(run, evidence),

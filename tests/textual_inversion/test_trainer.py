@@ -2,8 +2,6 @@
 
 import copy
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from concept_training import learned_rows
 
 import textual_inversion.learn
 from diffugen.config.loader import validate
 from diffugen.config.settings import ModelConfig
-from diffugen.diffusion.embeddings import load_embedding, read_embedding
+from diffugen.diffusion.embeddings import load_embedding
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptRunConfig, Concepts
 from textual_inversion.data import ConceptDraws, Draw
@@ -24,29 +23,9 @@ from textual_inversion.module import ConceptModule
 from textual_inversion.trainer import for_training, precision
 
 
-def learned_rows(path: Path, token: str = "<grand-piano>") -> torch.Tensor:
-    (rows,) = read_embedding(path)[token]
-    return rows
-
-
 def losses(folder: Path) -> list[float]:
     with (folder / "loss.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
-
-
-@contextmanager
-def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[None]:
-    """Training inside the block is cut off at this step."""
-    train = ConceptModule.training_step
-
-    def stop(self, draw, index):
-        if self.global_step == step:
-            raise RuntimeError("stopped")
-        return train(self, draw, index)
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(ConceptModule, "training_step", stop)
-        yield
 
 
 @pytest.fixture
@@ -99,52 +78,6 @@ def test_more_devices_than_there_are(make_concept, setup: Setup, tmp_path: Path,
     monkeypatch.setattr("textual_inversion.trainer.pick_device", lambda _: torch.device("mps"))
     with pytest.raises(UserError, match=r"concept\.num_devices is 3, but there are 1 of 'mps'"):
         learn_concept(make_concept(num_devices=3), setup, tmp_path / "out", progress=False)
-
-
-def patch_looks(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-    """Look at the photos that are held out every few steps, and stop after two looks without a better loss."""
-    monkeypatch.setattr("textual_inversion.module.LOOK_EVERY", every)
-    monkeypatch.setattr("textual_inversion.module.PATIENCE", 2)
-
-
-def test_training_stops_when_the_held_out_photo_gets_no_better(
-    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks, rows_at = iter([5.0, 3.0, 4.0, 3.5]), {}
-    loss = ConceptModule.denoising_loss
-
-    def denoising_loss(self, draw):
-        if torch.is_grad_enabled():
-            return loss(self, draw)
-        rows_at.setdefault(self.global_step, self.rows[0].detach().clone())  # a look at the photo that is held out
-        assert len(self._held_out.pool.mean) == 3 and len(self._draws.pool.mean) == 2 * 3  # photos x views
-        loss(self, draw)
-        return torch.tensor(next(looks))
-
-    monkeypatch.setattr(ConceptModule, "denoising_loss", denoising_loss)
-    monkeypatch.setattr("textual_inversion.module._NUM_HELD_OUT_DRAWS", 1)
-    patch_looks(monkeypatch, every=2)
-    config = make_concept(steps=40, num_held_out_photos=1)
-    path = learn_concept(config, setup, tmp_path / "out", progress=False)
-    assert list(rows_at) == [0, 2, 4, 6] and len(losses(tmp_path / "out")) == 6  # two looks after the best one
-    assert torch.equal(learned_rows(path), rows_at[2]) and not torch.equal(rows_at[2], rows_at[6])
-
-
-def test_early_stop_survives_an_interrupt(
-    tmp_path: Path, make_concept, setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    patch_looks(monkeypatch, every=4)
-    config = make_concept(steps=12, num_held_out_photos=1)
-    whole = learn_concept(config, setup, tmp_path / "whole", progress=False)
-    with stopped_at(monkeypatch, 6):
-        learn_concept(config, setup, tmp_path / "cut", progress=False)
-    resumed = learn_concept(config, setup, tmp_path / "cut", progress=False)
-    assert resumed.read_bytes() == whole.read_bytes()
-
-
-def test_a_photo_must_be_left_to_learn_from(make_concept) -> None:
-    with pytest.raises(UserError, match=r"num_held_out_photos is 3 of 3 photos"):
-        check_concept(make_concept(num_held_out_photos=3))
 
 
 def test_captions_of_photos_are_trained_on(
