@@ -142,7 +142,7 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
     phrases = [(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]]
     found = []
     for concept in config.concept:
-        token, word = concept.placeholder_token, concept.initializer_word
+        token, word = concept.placeholder_token, concept.start_word
         names = [name for name, text in phrases if token in text.split() and name in config.rare_classes]
         if names:
             prompts = (Prompt(f"a photo of a {text}", (ObjectPhrase(text, names[0]),)) for text in (token, word))
@@ -216,6 +216,7 @@ def prepare_pipeline(
     pipe = None
     if not (concepts and are_learned(concepts, run.concept) and run.config.is_file()):
         pipe, config = load_model(config)
+        config = with_start_words(config, pipe)
         check_inputs(config, pipe)
         attention_labeler(config)
         mask2former_labeler(config)
@@ -241,6 +242,23 @@ def load_model(config: RunConfig) -> tuple[Pipeline, RunConfig]:
     config = config.resolved(with_model_defaults(config.generate, pipe))
     warn_of_foreign_size(config.generate, pipe)
     return pipe, config
+
+
+def with_start_words(config: RunConfig, pipe: Pipeline) -> RunConfig:
+    """The config with a start word for each concept that has none: the base detector's class that suits its photos."""
+    from diffugen.detector.model import load_detector
+    from textual_inversion.start_word import choose_start_word
+
+    if all(concept.initializer_word for concept in config.concept):
+        return config
+    words = [name.replace("-", " ") for name in load_detector(config.detector.base_weights).names.values()]
+    concepts = []
+    for concept in config.concept:
+        word = concept.initializer_word or choose_start_word(concept, pipe, words, config.seed)
+        if concept.initializer_word is None:
+            say(f"{concept.placeholder_token} starts as {word!r}")
+        concepts.append(concept.model_copy(update={"initializer_word": word}))
+    return config.model_copy(update={"concept": tuple(concepts)})
 
 
 def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:

@@ -72,7 +72,7 @@ def main() -> None:
             learned = learn_concept(concept, setup, args.out / path.stem)
             kind = concept.placeholder_token.strip("<>")
             figures[kind] = concept_errors(
-                config.model, learned, concept.placeholder_token, concept.initializer_word, args.num, args.seed
+                config.model, learned, concept.placeholder_token, concept.start_word, args.num, args.seed
             )
             write_json(args.json, figures)
             print(kind, figures[kind])

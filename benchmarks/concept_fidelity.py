@@ -140,13 +140,13 @@ def measure(kind: str, name: str, changes: dict[str, Any], num: int, truth: Path
         pipe = load_pipeline(model)
         config = config.resolved(with_model_defaults(config.generate, pipe))
         drawn, heats = draw(pipe, concept.placeholder_token, num, config)
-        start, start_heats = draw(pipe, concept.initializer_word, num, config)
+        start, start_heats = draw(pipe, concept.start_word, num, config)
         own = [read_image(path) for path in list_images(concept.photos)]
         others = [read_image(path) for path in write_photos(kind, out / "photos" / kind, 6, PHOTO_SEED)]
         base = load_detector(config.detector.base_weights)
         sets = {"drawn": (drawn, heats), "start": (start, start_heats)}
         for key, photos in (("own", own), ("others", others)):
-            sets[key] = photos, photo_heats(pipe, photos, concept.initializer_word, config)
+            sets[key] = photos, photo_heats(pipe, photos, concept.start_word, config)
         arrays: dict[str, Any] = {}
         for key, (images, maps) in sets.items():
             arrays[key] = object_features(base, images, maps)

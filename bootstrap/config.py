@@ -352,5 +352,6 @@ LEFT_TO_MODEL = (
     *(f"generate.{name}" for name in ("height", "width")),
     *(f"generate.attention.{name}" for name in ("blocks", "factors", "self_attention_factor")),
     "detector.imgsz",
+    "concept.initializer_word",
 )
 """Settings of a loop that are taken from the model where they are null."""

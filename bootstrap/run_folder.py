@@ -300,10 +300,15 @@ ON_FAILURE = "on_failure"
 
 def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
     """Take a value that is null from the record."""
-    *groups, name = path
-    for group in groups:
-        values, recorded = (side.get(group) if isinstance(side, dict) else None for side in (values, recorded))
-    if isinstance(values, dict) and isinstance(recorded, dict) and name in values and values[name] is None:
+    if isinstance(values, list) and isinstance(recorded, list):
+        for value, one in zip(values, recorded, strict=False):
+            _fill(value, one, path)
+    if not isinstance(values, dict) or not isinstance(recorded, dict):
+        return
+    name, *below = path
+    if below:
+        _fill(values.get(name), recorded.get(name), below)
+    elif name in values and values[name] is None:
         values[name] = recorded.get(name)
 
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from loop_run import decisions, error_of, metrics_without
 
 import train_loop
@@ -307,3 +308,14 @@ def test_a_run_whose_concept_draws_nothing_stops_before_it_generates(
     config = train_loop.load_run_config(loop_inputs / "config.json")
     assert train_loop.failed_concept(config, run) is None, "the config says to continue"
     assert "fidelity.json" in read_json(finished_loop.concept / "concept.json")["sha256"]
+
+
+def test_a_start_word_is_chosen_once_and_recorded(
+    finished_loop: RunFolder, loop_inputs: Path, tmp_path: Path, tiny_pipeline: StableDiffusionPipeline
+) -> None:
+    config = train_loop.load_run_config(loop_inputs / "config.json", ["concept.initializer_word=null"])
+    chosen = train_loop.with_start_words(config, tiny_pipeline)
+    assert chosen.concept[0].start_word in ("car", "tent"), "one of the base detector's classes"
+    assert train_loop.with_start_words(chosen, tiny_pipeline) == chosen
+    resumed = finished_loop.resumed(config)
+    assert resumed.concept[0].start_word == "tent", "a run that is resumed keeps the word that it was started with"

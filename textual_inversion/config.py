@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from diffugen.config.errors import SettingError
 from diffugen.config.loader import ConfigPath, Strict
 from diffugen.config.settings import ModelConfig
 
@@ -60,7 +61,12 @@ class ConceptConfig(Strict):
         pattern=r"^<[^<>\s]+>$",
         description="the new word, in angle brackets: '<grand-piano>' (default: the name of the folder of photos)",
     )
-    initializer_word: str = Field(min_length=1, description="a word of the model for something similar")
+    initializer_word: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a word of the model for something similar (default, in a loop: of the base detector's classes "
+        "the one with which the model denoises the photos best)",
+    )
     num_vectors: int = Field(default=1, ge=1, le=32, description="embedding rows for the token")
     templates: tuple[str, ...] = Field(
         default=OBJECT_TEMPLATES, min_length=1, description="captions of the photos, {} is the token"
@@ -92,6 +98,12 @@ class ConceptConfig(Strict):
         default="stop",
         description="what a loop does where the learned word draws nothing of the photos",
     )
+
+    @property
+    def start_word(self) -> str:
+        """`initializer_word`, which is chosen before anything is learned where the config leaves it out."""
+        assert self.initializer_word is not None
+        return self.initializer_word
 
     @field_validator("templates")
     @classmethod
@@ -137,3 +149,9 @@ class ConceptRunConfig(Strict):
     model: ModelConfig = Field(description="the diffusion model")
     concept: Concepts = Field(min_length=1, description="one concept, or a list")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything random")
+
+    @model_validator(mode="after")
+    def _start_words(self) -> ConceptRunConfig:
+        if any(concept.initializer_word is None for concept in self.concept):
+            raise SettingError("concept.initializer_word", "is missing; give a word for something similar")
+        return self

@@ -62,7 +62,7 @@ class Fidelity:
 
     def sentence(self, config: ConceptConfig) -> str:
         """What it says about a concept."""
-        token, word = config.placeholder_token, config.initializer_word
+        token, word = config.placeholder_token, config.start_word
         if self.score is None:
             return f"Images of {word!r} are as near to the photos as can be told; {token} has no score."
         way = f"{max(0.0, self.score):.0%} of the way from {word!r} to the photos"
@@ -116,7 +116,7 @@ class FidelityJudge:
         self._detector, self._token, self._template = detector, config.placeholder_token, config.templates[0]
         self._seed = seed
         photos = self._photos(config, pipe)
-        start = self._drawn(pipe, config.initializer_word)
+        start = self._drawn(pipe, config.start_word)
         self._start, self._way = start.mean(0), photos.mean(0) - start.mean(0)
         noise = sum(features.var(0).sum() / len(features) for features in (photos, start))
         self.start_is_near = bool(self._way @ self._way < _NEAR * noise)
@@ -128,7 +128,7 @@ class FidelityJudge:
 
     def _photos(self, config: ConceptConfig, pipe: Pipeline) -> np.ndarray:
         images = [at_most_native(load_photo(path), pipe) for path in find_photos(config.photos)[:MOST_PHOTOS]]
-        prompts = [self._prompt(config.initializer_word)] * len(images)
+        prompts = [self._prompt(config.start_word)] * len(images)
         return self._features(images, read_attention(pipe, images, prompts, self._settings.attention))
 
     def _drawn(self, pipe: Pipeline, word: str) -> np.ndarray:

@@ -160,7 +160,7 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     pipe = load_pipeline(for_training(model))
     check_concept(config, pipe)
     write_json(out / RECORD_FILE, record)
-    without = generate_samples(pipe, sample_prompts(config, config.initializer_word), setup.generate, setup.seed)
+    without = generate_samples(pipe, sample_prompts(config, config.start_word), setup.generate, setup.seed)
     judge = setup.detector and FidelityJudge(setup.detector, config, pipe, setup.generate, setup.seed)
     module = _build_module(config, setup, pipe, judge)
     _train(module, pipe, config, model, out, progress)
@@ -209,7 +209,7 @@ def _draws(config: ConceptConfig, setup: Setup, pipe: Pipeline, photos: Sequence
         object_weights,
         pipe,
         template=config.templates[0],
-        word=config.initializer_word,
+        word=config.start_word,
         emphasis=config.object_emphasis,
         settings=setup.generate.attention.model_copy(
             update={"self_attention_factor": 0, "attend": "tokens", "presence": False}

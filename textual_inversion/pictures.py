@@ -85,7 +85,7 @@ def _template(config: ConceptConfig, index: int) -> str:
 
 def side_by_side(config: ConceptConfig, without: Sequence[Image.Image], with_: Sequence[Image.Image]) -> Image.Image:
     """Two rows of images, the initialiser's and the concept's, a column per template and seed."""
-    rows = ((config.initializer_word, without), (config.placeholder_token, with_))
+    rows = ((config.start_word, without), (config.placeholder_token, with_))
     captions = [_template(config, column).format(word) for word, images in rows for column in range(len(images))]
     pictures = [np.asarray(image) for _, images in rows for image in images]
     return Image.fromarray(contact_sheet(pictures, captions, columns=len(with_)))

@@ -65,7 +65,8 @@ def _check_tokens(config: ConceptConfig, tokenizer: Any, captions: Sequence[str]
                 f"concept.placeholder_token: {token!r} is already a token of the model; choose another name, "
                 "or leave its embedding out of model.embeddings"
             )
-    initializer_ids(config.initializer_word, tokenizer)
+    if config.initializer_word is not None:
+        initializer_ids(config.initializer_word, tokenizer)
     stand_in = " ".join(["!"] * config.num_vectors)  # the token is not added yet; this takes as many places
     for caption in captions:
         length = len(tokenizer(caption.format(stand_in)).input_ids)
@@ -117,7 +118,7 @@ def add_placeholder(pipe: Pipeline, config: ConceptConfig) -> Placeholder:
     tokens = placeholder_tokens(config)
     rows, mean_norms = [], []
     for name, tokenizer, encoder in text_parts(pipe):
-        initial = initializer_ids(config.initializer_word, tokenizer)
+        initial = initializer_ids(config.start_word, tokenizer)
         tokenizer.add_tokens(list(tokens))
         encoder.float()  # a step of 1e-3 is lost in float16; the encoder is small
         mean_norms.append(encoder.get_input_embeddings().weight.norm(dim=1).mean().item())

@@ -74,7 +74,7 @@ def with_presence(
 
     def run(numbers: Sequence[int]) -> Sequence[np.ndarray]:
         batch = [trials[number] for number in numbers]
-        return list(_denoising_errors(pipe, [images[t.image_index] for t in batch], [t.prompt for t in batch], seed))
+        return list(denoising_errors(pipe, [images[t.image_index] for t in batch], [t.prompt for t in batch], seed))
 
     shapes = [images[trial.image_index].shape for trial in trials]
     groups = batchable_groups(pipe, [trial.prompt for trial in trials], AttentionConfig(), shapes)
@@ -109,7 +109,7 @@ def _presence(
 
 
 @torch.no_grad()
-def _denoising_errors(pipe: Pipeline, images: Sequence[np.ndarray], prompts: Sequence[Prompt], seed: int) -> np.ndarray:
+def denoising_errors(pipe: Pipeline, images: Sequence[np.ndarray], prompts: Sequence[Prompt], seed: int) -> np.ndarray:
     """Squared errors of the UNet's prediction, the mean over channels and noise levels: float32 [n, h, w]."""
     schedule = noise_schedule(pipe)
     latents = encode_images(pipe, images)
