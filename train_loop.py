@@ -105,8 +105,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         def show(status: str, problems: Sequence[str] = (), verdict: RunVerdict | None = None) -> None:
             try:
                 drawn = [fidelity.sentence(concept) for concept, fidelity in fidelities(config.concept, run.concept)]
-                found = {"problems": problems, "drawn": drawn, "verdict": verdict}
-                write_report(run, config, photos=photos, status=status, **found)
+                write_report(run, config, photos=photos, drawn=drawn, problems=problems, verdict=verdict, status=status)
             except UserError:  # a damaged file, which the stage that uses it makes again or names
                 if not status:
                     raise

@@ -161,7 +161,9 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     check_concept(config, pipe)
     write_json(out / RECORD_FILE, record)
     without = generate_samples(pipe, sample_prompts(config, config.start_word), setup.generate, setup.seed)
-    judge = setup.detector and FidelityJudge(setup.detector, config, pipe, setup.generate, setup.seed)
+    judge = None
+    if setup.detector is not None:
+        judge = FidelityJudge(setup.detector, config, pipe, setup.generate, setup.seed)
     module = _build_module(config, setup, pipe, judge)
     _train(module, pipe, config, model, out, progress)
 
