@@ -20,7 +20,7 @@ from bootstrap.run_folder import RoundFolder, RunFolder
 from diffugen.checksums import Sums, files_in
 from diffugen.contained import is_inside
 from diffugen.errors import UserError
-from diffugen.files import read_json, write_json
+from diffugen.files import read_json, utf8_of, write_json
 from diffugen.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def complete_round(folder: RoundFolder, row: Row) -> None:
         for file in _files(folder)
         for name in [str(file.relative_to(folder.path))]
     }
-    write_json(folder.checksums, {**found, folder.metrics.name: hashlib.sha256(content.encode()).hexdigest()})
+    write_json(folder.checksums, {**found, folder.metrics.name: hashlib.sha256(utf8_of(content)).hexdigest()})
     write_json(folder.metrics, row)
 
 

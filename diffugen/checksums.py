@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError
-from diffugen.files import read_jsonl, sha256_of, write_text
+from diffugen.files import read_jsonl, sha256_of, utf8_of, write_text
 
 _SEAL = "sha256_of_lines"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -105,7 +105,7 @@ def _is_intact_png(data: bytes) -> bool:
 def write_sealed(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line, then a line with the SHA-256 of all others; atomically."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_text(path, text + json.dumps({_SEAL: hashlib.sha256(text.encode()).hexdigest()}) + "\n")
+    write_text(path, text + json.dumps({_SEAL: hashlib.sha256(utf8_of(text)).hexdigest()}) + "\n")
 
 
 def read_sealed(path: Path) -> list[dict[str, Any]]:

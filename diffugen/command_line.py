@@ -65,9 +65,19 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
             return 0
         if message := full_disk_message(error):
             return _fail(program, message)
-        if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
-            return _fail(program, f"the GPU's memory is too small for this ({error}); take smaller images or batches")
+        if message := _memory_message(error):
+            return _fail(program, message)
         raise
+
+
+def _memory_message(error: BaseException) -> str:
+    """Too little memory in one sentence; empty for other errors."""
+    if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
+        return f"the GPU's memory is too small for this ({error}); take smaller images or batches"
+    signs = ("can't allocate memory", "Insufficient memory")  # torch's and OpenCV's; numpy raises a MemoryError
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+        return f"this machine's memory is too small for this ({error}); take smaller images or batches"
+    return ""
 
 
 def only_our_warnings(program: str) -> None:

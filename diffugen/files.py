@@ -209,10 +209,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def utf8_of(text: str) -> bytes:
+    """Text as UTF-8. Bytes of a file's name that are none are escaped, in a way that JSON reads back as they were."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically, as `utf8_of` has it."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(utf8_of(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -222,8 +227,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line, atomically; records are taken one at a time."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(utf8_of(json.dumps(record, ensure_ascii=False) + "\n") for record in records)
 
 
 def read_text(path: Path) -> str:

@@ -53,6 +53,11 @@ def text_of(path: PurePath | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def is_class_name(name: str) -> bool:
+    """Whether a class can be called so: a line of text that can be written, as files have a class per line."""
+    return bool(name.strip()) and name.splitlines() == [name] and not any(0xD800 <= ord(c) < 0xE000 for c in name)
+
+
 def name_key(name: str) -> str:
     """What two names have in common that some file system takes for the same: case and composition do not count."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -14,7 +14,6 @@ from diffugen.cli.options import (
     add_command,
     add_detector_options,
     dataset_path,
-    names,
 )
 from diffugen.errors import UserError
 
@@ -58,7 +57,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     options = {
         "split": arguments.split,
         "images": arguments.images,
-        "class_names": names(arguments.classes),
+        "class_names": arguments.classes,
     }
     if arguments.score_threshold is not None:
         options["score_threshold"] = arguments.score_threshold

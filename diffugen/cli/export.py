@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffugen.cli.options import DATASET, OUT_HINTS, add_command, dataset_path, fraction, image_size, names
+from diffugen.cli.options import DATASET, OUT_HINTS, add_command, dataset_path, fraction, image_size, names, split_name
 
 
 def add_export(commands: Any) -> None:
@@ -37,8 +37,10 @@ def add_export(commands: Any) -> None:
         help="of the written folder (default: yolo, which has COCO's files too); webdataset: tar shards",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
-    parser.add_argument("--split", default="train", metavar="NAME", help="split of a COCO file (default: train)")
-    parser.add_argument("--classes", metavar="A,B", help="only these classes, in this order (default: all)")
+    parser.add_argument(
+        "--split", type=split_name, default="train", metavar="NAME", help="split of a COCO file (default: train)"
+    )
+    parser.add_argument("--classes", type=names, metavar="A,B", help="only these classes, in this order (default: all)")
     parser.add_argument(
         "--masks", choices=("rle", "polygon"), default="rle", help="masks in the COCO file: run lengths are exact"
     )
@@ -62,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> None:
         arguments.out,
         images=arguments.images,
         split=arguments.split,
-        class_names=names(arguments.classes),
+        class_names=arguments.classes,
         layout="yolo" if arguments.format == "coco" else arguments.format,  # one folder has both
         masks=arguments.masks,
         drop_duplicates=arguments.drop_duplicates,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffugen.cli.options import add_command, names
+from diffugen.cli.options import add_command, split_names
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     kind, photos = arguments.kind, arguments.photos
     if photos is None and kind != "dataset":
         raise UserError("give the folder of photos of the object: diffugen init PHOTOS ...")
-    classes = [name for given in arguments.classes for name in names(given) or []]
+    classes = [name for given in arguments.classes for name in split_names(given)]
     if not classes and photos is not None:
         classes = [photos.resolve().name.replace("_", "-")]
     if not classes:

@@ -18,7 +18,7 @@ from diffugen.cli.options import (
     add_executor,
     add_overlays,
     dataset_path,
-    names,
+    split_name,
 )
 from diffugen.errors import UserError
 
@@ -51,7 +51,9 @@ def add_label(commands: Any) -> None:
     add_overlays(parser)
     add_executor(parser)
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
-    parser.add_argument("--split", default="train", metavar="NAME", help="split of a folder of photos (default: train)")
+    parser.add_argument(
+        "--split", type=split_name, default="train", metavar="NAME", help="split of a folder of photos (default: train)"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
     parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
     parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
@@ -164,7 +166,7 @@ def _plain_labeler(arguments: argparse.Namespace) -> tuple[Labeler, list[str]]:
     options: dict[str, Any] = {"class_map": parse_class_map(arguments.map), "device": arguments.device}
     if arguments.score_threshold is not None:
         options["score_threshold"] = arguments.score_threshold
-    wanted = names(arguments.classes)
+    wanted = arguments.classes
     if wanted is not None:  # a map may lead to classes that are not wanted
         options["class_map"] = {old: new for old, new in options["class_map"].items() if new in wanted}
     return _network_labeler(arguments, wanted, options)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 DETECTOR = "detector (.pt, .safetensors, .onnx)"
 
+MAX_IMGSZ = 8192
+"""Largest size that a detector may be asked to look at, pixels."""
+
 DATASET = "dataset folder (YOLO-seg, VOC, imagefolder)"
 
 OUT_HINTS = dict.fromkeys(("project", "name", "save-dir", "output"), "give the output folder by --out DIR")
@@ -73,9 +76,16 @@ def add_command(
 def image_size(text: str) -> int:
     """A size that a detector looks at, pixels."""
     value = int(text)
-    if value < 32 or value % 32:
-        raise argparse.ArgumentTypeError(f"{text} must be a multiple of 32")
+    if not 32 <= value <= MAX_IMGSZ or value % 32:
+        raise argparse.ArgumentTypeError(f"{text} must be a multiple of 32, at most {MAX_IMGSZ}")
     return value
+
+
+def split_name(text: str) -> str:
+    """A split's name, which folders are called after."""
+    if not text or Path(text).name != text or text in (".", "..") or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no plain name, such as train")
+    return text
 
 
 def fraction(text: str) -> float:
@@ -97,9 +107,17 @@ def device(text: str) -> str:
     return f"cuda:{text}" if text.isdecimal() else text
 
 
-def names(text: str | None) -> list[str] | None:
-    """Names between commas."""
-    return [name.strip() for name in text.split(",") if name.strip()] if text is not None else None
+def split_names(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def names(text: str) -> list[str]:
+    """Names between commas, each once."""
+    found = split_names(text)
+    if not found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of names, each once, with commas between them")
+    return found
 
 
 def add_set(parser: argparse.ArgumentParser, example: str) -> None:
@@ -150,7 +168,7 @@ def add_detector_options(parser: argparse.ArgumentParser, score_threshold: str) 
         "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or 1, mps (default: auto)"
     )
     group = parser.add_argument_group("options of the detector")
-    group.add_argument("--classes", metavar="A,B", help="only these, in this order (default: all it knows)")
+    group.add_argument("--classes", type=names, metavar="A,B", help="only these, in this order (default: all it knows)")
     group.add_argument(
         "--conf",
         "--score-threshold",

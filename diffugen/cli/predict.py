@@ -13,7 +13,6 @@ from diffugen.cli.options import (
     add_detector_options,
     add_executor,
     add_overlays,
-    names,
 )
 from diffugen.cli.parser import CommandParser
 from diffugen.errors import UserError
@@ -66,7 +65,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         sources,
         arguments.out,
         arguments.weights,
-        class_names=names(arguments.classes),
+        class_names=arguments.classes,
         score_threshold=arguments.score_threshold,
         imgsz=arguments.imgsz,
         device=arguments.device,

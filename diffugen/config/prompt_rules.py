@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from diffugen.config.errors import SettingError
+from diffugen.naming import is_class_name
 
 SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 """A slot of a template, such as `{place}`."""
@@ -74,6 +75,8 @@ def class_mistakes(classes: Sequence[str], objects: Objects, *, all_drawn: bool 
     for number, name in enumerate(classes):
         if not name.strip():
             yield SettingError(f"classes.{number}", "is empty; name the class")
+        elif not is_class_name(name):
+            yield SettingError(f"classes.{number}", f"is {name[:60]!a}, which is no line of text; rename it")
         if all_drawn and name not in with_phrases:
             yield SettingError(
                 f"classes.{number}",

@@ -23,13 +23,13 @@ import numpy as np
 from diffugen.datasets import coco, coco_file, data_yaml, imagefolder, labelme, via, voc, yolo, yolo_folder
 from diffugen.datasets.json_file import read_annotations
 from diffugen.datasets.labelled import Labelled
-from diffugen.datasets.store import check_sample, store_image
+from diffugen.datasets.store import check_class_names, check_sample, store_image
 from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
 from diffugen.files import link_file
 from diffugen.images import read_image
 from diffugen.instances import Instances
-from diffugen.naming import unique_names
+from diffugen.naming import is_class_name, unique_names
 from diffugen.outputs import check_own_dataset, new_output
 from diffugen.sample import Sample
 
@@ -89,6 +89,7 @@ def write_dataset(
         UserError: the folder is not empty and not what the command wrote.
         ValueError: if a name comes twice in a split or is no plain file name, or a class id has no name.
     """
+    check_class_names(class_names)
     with new_output(out, command) as folder:
         documents: dict[str, coco.StreamedDocument] = {}
         for sample in samples:
@@ -126,8 +127,8 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
     else:
         names = _layout(root).class_names_of(root, wanted)
     for name in names:
-        if any(0xD800 <= ord(character) < 0xE000 for character in name):  # JSON may say it, no file can hold it
-            raise UserError(f"{root}: the class {name[:60]!a} is no text that can be written; rename it")
+        if not is_class_name(name):
+            raise UserError(f"{root}: the class {name[:60]!a} is no line of text that can be written; rename it")
     return names
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from diffugen.datasets.data_yaml import check_distinct
 from diffugen.datasets.labelled import Labelled, inside, stacked
-from diffugen.datasets.store import check_sample, store_image
+from diffugen.datasets.store import check_class_names, check_sample, store_image
 from diffugen.decoding import max_pixels
 from diffugen.errors import UserError
 from diffugen.files import read_text
@@ -104,6 +104,7 @@ def write(
         UserError: the folder is not empty and not what the command wrote.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
+    check_class_names(class_names)
     with new_output(out, command) as folder:
         for sample in samples:
             check_sample(sample, class_names)

@@ -6,11 +6,24 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffugen.errors import UserError
 from diffugen.files import link_or_copy
 from diffugen.images import write_image
+from diffugen.naming import is_class_name
 from diffugen.sample import Sample
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Refuse names of classes that a file with a class per line would split.
+
+    Raises:
+        UserError: one is no line of text.
+    """
+    for name in class_names:
+        if not is_class_name(name):
+            raise UserError(f"the class {name[:60]!a} is no line of text that can be written; rename it")
 
 
 def check_sample(sample: Sample, class_names: Sequence[str]) -> None:
@@ -19,7 +32,7 @@ def check_sample(sample: Sample, class_names: Sequence[str]) -> None:
     Raises:
         ValueError: its name or split is no plain file name, or a class id has no name.
     """
-    if not sample.name or Path(sample.name).name != sample.name or Path(sample.split).name != sample.split:
+    if not sample.name or any(Path(n).name != n or n == ".." for n in (sample.name, sample.split)):
         raise ValueError(f"name={sample.name!r}, split={sample.split!r}: both must be plain file names")
     num_classes = len(class_names)
     if any(not 0 <= class_id < num_classes for class_id in sample.class_ids):

@@ -28,7 +28,7 @@ from PIL import Image
 from diffugen.class_maps import renumbered
 from diffugen.datasets.data_yaml import check_distinct
 from diffugen.datasets.labelled import Labelled, inside
-from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample, store_image
+from diffugen.datasets.store import IMAGE_SUFFIXES, check_class_names, check_sample, store_image
 from diffugen.decoding import known_suffixes, max_pixels
 from diffugen.errors import UserError
 from diffugen.files import read_text
@@ -124,6 +124,7 @@ def write(
     """
     splits: dict[str, list[str]] = {}
     taken: dict[str, tuple[str, str]] = {}
+    check_class_names(class_names)
     with new_output(out, command) as folder:
         for sample in samples:
             check_sample(sample, class_names)

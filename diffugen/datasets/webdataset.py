@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from diffugen.datasets.imagefolder import CLASSES, from_row, to_row
-from diffugen.datasets.store import IMAGE_SUFFIXES, check_sample
+from diffugen.datasets.store import IMAGE_SUFFIXES, check_class_names, check_sample
 from diffugen.decoding import stores_as_it_is
 from diffugen.errors import UserError
 from diffugen.files import read_text
@@ -55,6 +55,7 @@ def write(
         ValueError: as `check_sample`.
     """
     library = _library()
+    check_class_names(class_names)
     with new_output(out, command) as folder, ExitStack() as stack:
         shards: dict[str, Any] = {}
         for number, sample in enumerate(samples):

@@ -22,7 +22,12 @@ from safetensors.torch import save
 
 from diffugen.batching import map_batches
 from diffugen.class_maps import class_index
-from diffugen.detector.runtime import device_name, prepare_environment, use_compiled_nms
+from diffugen.detector.runtime import (
+    device_name,
+    prepare_environment,
+    suppress_without_time_limit,
+    use_compiled_nms,
+)
 from diffugen.detector.safety import (
     check_architecture,
     check_finite,
@@ -68,6 +73,7 @@ def import_ultralytics() -> Any:
     wanted = dict.fromkeys(("sync", "vscode_msg", "openvino_msg", *trackers), False)
     if any(SETTINGS.get(key) for key in wanted):
         SETTINGS.update({key: value for key, value in wanted.items() if key in SETTINGS})
+    suppress_without_time_limit()
     check_refuses_pickles(ultralytics)
     return ultralytics
 

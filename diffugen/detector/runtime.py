@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -59,11 +60,25 @@ def _place_fonts(folder: Path) -> None:
                 temporary.write_bytes(font.read_bytes())
 
 
-def device_name(name: str) -> str | None:
-    """ultralytics' name of a device; "auto" is the first GPU, else the CPU."""
+def device_name(name: str) -> str:
+    """ultralytics' name of a device; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        UserError: there is no such device here; a list of GPUs is not looked at.
+    """
     if name == "auto":
         name = pick_device().type
+    elif "," not in name:
+        pick_device(f"cuda:{name}" if name.isdecimal() else name, "the detector's device")
     return name.removeprefix("cuda:") if name.startswith("cuda:") else name.replace("cuda", "0")
+
+
+def suppress_without_time_limit() -> None:
+    """Let ultralytics suppress the boxes of all images: after two seconds it would drop those of a batch's other images
+    in silence, and what is found would depend on how busy the machine is."""
+    from ultralytics.utils import nms
+
+    nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
 
 
 @functools.cache

@@ -66,7 +66,8 @@ def gpus(config: DetectorConfig) -> list[int]:
     Raises:
         UserError: one is not there, or named twice, or they cannot share the batch evenly.
     """
-    name, there = device_name(config.device) or "cpu", torch.cuda.device_count()
+    name = device_name("auto") if config.device == "auto" else config.device.removeprefix("cuda:")
+    name, there = name.replace("cuda", "0"), torch.cuda.device_count()
     given = [] if name in ("cpu", "mps") else name.split(",")
     numbers = [int(number) for number in given if number.isdecimal()]
     if len(set(numbers)) < len(given) or any(number >= there for number in numbers):

@@ -48,6 +48,19 @@ def test_too_little_gpu_memory_is_one_sentence(capsys: pytest.CaptureFixture[str
     assert "the GPU's memory is too small for this (CUDA out of memory); take" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 90. TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes"),
+        ValueError("(-4:Insufficient memory) Failed to allocate 3000000000000 bytes"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(error)) == 2
+    assert "this machine's memory is too small for this" in capsys.readouterr().err
+
+
 def test_our_own_mistakes_stay_visible() -> None:
     with pytest.raises(ZeroDivisionError, match="ours"):
         run_command(failing(ZeroDivisionError("ours")))

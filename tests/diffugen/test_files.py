@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,10 @@ def test_errors_that_hide_a_full_disk_are_seen_through() -> None:
     hidden.__context__ = OSError(errno.EDQUOT, "over quota")
     assert is_full_disk(hidden)
     assert not is_full_disk(OSError(errno.EIO, "broken"))
+
+
+def test_names_that_are_not_utf8_survive_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9/\xff")
+    write_json(tmp_path / "a.json", {"photos": name})
+    write_jsonl(tmp_path / "a.jsonl", [{"photos": name}])
+    assert read_json(tmp_path / "a.json") == {"photos": name} == read_jsonl(tmp_path / "a.jsonl")[0]

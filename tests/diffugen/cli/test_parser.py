@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from diffugen.cli.main import build_parser
 from diffugen.cli.options import add_set, dataset_path, device
 from diffugen.cli.parser import CommandParser
 
@@ -38,3 +39,22 @@ def test_a_data_yaml_stands_for_its_folder(tmp_path) -> None:
 @pytest.mark.parametrize(("given", "name"), [("0", "cuda:0"), ("cpu", "cpu"), ("cuda:1", "cuda:1"), ("auto", "auto")])
 def test_a_number_is_a_gpu(given: str, name: str) -> None:
     assert device(given) == name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--split", "../x"], ["--split", ".."], ["--split", ""], ["--split", "a\nb"],
+        ["--classes", "car,car"], ["--classes", ","],
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_meant_are_named(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["export", "instances.json", "--out", "out", *options])
+    assert f"argument {options[0]}: {options[1]!r} is no" in capsys.readouterr().err
+
+
+def test_sizes_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["predict", "a.png", "--weights", "w.pt", "--out", "out", "--imgsz", "1000000"])
+    assert "must be a multiple of 32, at most 8192" in capsys.readouterr().err

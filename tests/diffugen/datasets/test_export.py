@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffugen.datasets import imagefolder, voc, webdataset
 from diffugen.datasets.export import export_dataset
 from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.errors import UserError
@@ -17,6 +18,7 @@ from diffugen.outputs import MARKER, claim_output
 from diffugen.sample import Sample
 
 SIZE_HW = (37, 53)
+WRITERS = {"yolo": write_dataset, "voc": voc.write, "imagefolder": imagefolder.write, "webdataset": webdataset.write}
 NAMES = ["grand-piano", "car"]
 
 
@@ -150,7 +152,7 @@ def test_a_dataset_without_images_is_refused(tmp_path: Path, layout: str) -> Non
 
 def test_class_names_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}')
-    with pytest.raises(UserError, match=r"the class '\\ud800' is no text that can be written"):
+    with pytest.raises(UserError, match=r"the class '\\ud800' is no line of text that can be written"):
         export_dataset(tmp_path / "a.json", tmp_path / "out")
 
 
@@ -178,3 +180,19 @@ def test_the_data_yaml_of_an_output_leads_nowhere_else(source: Path, tmp_path: P
         export_dataset(tmp_path / "dataset", tmp_path / "out")
     (tmp_path / "dataset" / MARKER).unlink()
     export_dataset(tmp_path / "dataset", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x85b", "a\u2028b", " ", "\udcff"])
+@pytest.mark.parametrize("layout", ["yolo", "voc", "imagefolder", "webdataset"])
+def test_names_that_a_file_of_classes_would_split_are_refused(tmp_path: Path, name: str, layout: str) -> None:
+    """A class per line: the second half would be a class of its own, and the labels be lost."""
+    with pytest.raises(UserError, match="is no line of text that can be written; rename it"):
+        WRITERS[layout](tmp_path / "out", iter([]), ["car", name])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["..", "a/b"])
+def test_splits_stay_in_the_dataset(tmp_path: Path, split: str) -> None:
+    sample = Sample.labelled("a", picture(0), CASES["empty"], split)
+    with pytest.raises(ValueError, match="both must be plain file names"):
+        write_dataset(tmp_path / "out", [sample], NAMES)
