@@ -46,7 +46,7 @@ SIDE = 48
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
-    parser.add_argument("--sizes", default="2000,20000,200000", help="numbers of samples")
+    parser.add_argument("--sizes", default="2000,20000,200000", help="numbers of samples; empty: none")
     parser.add_argument("--images", type=int, default=64, help="images that each number of workers generates; 0: none")
     parser.add_argument("--run", nargs=3, metavar=("OPERATION", "FOLDER", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
         name, folder, size = options.run
         print(json.dumps(measured(OPERATIONS[name], Path(folder), int(size))))
         return
-    sizes = [int(size) for size in options.sizes.split(",")]
+    sizes = [int(size) for size in options.sizes.split(",") if size]
     found: dict[str, Any] = {"num_cpus": os.cpu_count(), "load": os.getloadavg()[0], "growth": growth(sizes)}
     if options.images:
         found |= {"workers": workers(options.images), "waiting": waiting()}
@@ -242,28 +242,44 @@ OPERATIONS: dict[str, Callable[[Path, int], None]] = {
 
 
 def workers(num_images: int) -> dict[str, float]:
-    """Images per second of one and of two workers of one thread each, by the toy pipeline."""
-    rates = {}
-    for number in (1, 2):
-        rates[str(number)] = _rate(number, num_images)
-        print(f"{number} worker(s) of one thread: {rates[str(number)]:.2f} images/s")
-    print(f"two workers make {rates['2'] / rates['1']:.2f} times as much")
-    return {"images_per_second_1": rates["1"], "images_per_second_2": rates["2"], "gain": rates["2"] / rates["1"]}
+    """Images per second of one and of two workers of one thread each, by the toy pipeline; and CPU seconds per image,
+    which tell what two would gain on free cores where other work takes them."""
+    (rate, cost), (rate_2, cost_2) = (_worked(number, num_images) for number in (1, 2))
+    found = {
+        "images_per_second_1": rate,
+        "images_per_second_2": rate_2,
+        "gain": rate_2 / rate,
+        "cpu_seconds_per_image_1": cost,
+        "cpu_seconds_per_image_2": cost_2,
+        "gain_on_free_cores": 2 * cost / cost_2,
+        "load": os.getloadavg()[0],
+    }
+    print(f"two workers make {found['gain']:.2f} times as much, on free cores {found['gain_on_free_cores']:.2f}")
+    return found
 
 
-def _rate(number: int, num_images: int) -> float:
-    """What the workers report once all of them are at work."""
+def _worked(number: int, num_images: int) -> tuple[float, float]:
+    """What the workers report once all of them are at work, and their CPU seconds per image, with loading."""
     from diffugen.config.dataset import DatasetConfig
     from diffugen.config.loader import load_config
     from diffugen.generation.generate_dataset import generate_dataset
     from diffugen.progress import rates_go_to
 
     seen: dict[str, float] = {}
-    settings = [f"num_images={num_images * number}", f"executor.num_workers={number}", "executor.shard_size=8"]
+    num_images *= number
+    settings = [f"num_images={num_images}", f"executor.num_workers={number}", "executor.shard_size=8"]
     config = load_config(CONFIG, DatasetConfig, settings)
+    before = _seconds_of_children()
     with tempfile.TemporaryDirectory() as folder, rates_go_to(lambda _, rates: seen.update(rates)):
         generate_dataset(config, Path(folder) / "out")
-    return sum(seen.values())
+    rate, cost = sum(seen.values()), (_seconds_of_children() - before) / num_images
+    print(f"{number} worker(s) of one thread: {rate:.2f} images/s, {cost:.2f} CPU seconds per image")
+    return rate, cost
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 _STEPS = """

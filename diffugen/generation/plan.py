@@ -37,7 +37,9 @@ class Plan:
     def made_with(self, settings: GenerateConfig) -> Plan:
         """The plan with settings that are filled in from the model: its size, and the provenance."""
         origin = settings.model_dump(exclude={"batch_size"})
-        samples = [replace(item, provenance=_as_read_back(item.provenance | origin)) for item in self.samples]
+        shared = {id(item.provenance): item.provenance for item in self.samples}
+        made = {key: _as_read_back(provenance | origin) for key, provenance in shared.items()}
+        samples = [replace(item, provenance=made[id(item.provenance)]) for item in self.samples]
         variations = {
             name: item if item.task == "inpaint" else replace(item, size_hw=settings.size_hw)
             for name, item in self.variations.items()
@@ -120,6 +122,7 @@ def plan_samples(
         raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
     parents = [None] * len(prompts) if variations is None else variations
     origin = {"model": model} | settings.model_dump(exclude={"batch_size"})
+    from_noise = _as_read_back(origin)  # one for all: of a million samples it would fill the memory
     samples = tuple(
         Sample(
             name=f"{prefix}{number:06d}",
@@ -128,7 +131,7 @@ def plan_samples(
             seed=int(seed),
             task="txt2img" if variation is None else variation.task,
             split="" if splits is None else splits[number],
-            provenance=_as_read_back(origin | ({} if variation is None else variation.provenance)),
+            provenance=from_noise if variation is None else _as_read_back(origin | variation.provenance),
             heatmap_path=folder / "heatmaps" / f"{number:06d}.npz",
         )
         for number, (prompt, seed, variation) in enumerate(zip(prompts, seeds, parents, strict=True))
