@@ -3,14 +3,14 @@
 #   ray_cluster.sh "HEAD WORKER1 WORKER2" diffugen generate CONFIG --out SHARED/DIR --set executor.kind=ray executor.address=auto
 # The machines have diffugen[ray] in the same place, and share the output folder. "localhost" is this machine.
 set -euo pipefail
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 read -r -a machines <<<"$1"
 shift
 port=${RAY_PORT:-6379}
 on() { # on MACHINE COMMAND...
     local machine=$1
     shift
-    if [ "$machine" = localhost ]; then "$@"; else ssh "$machine" RAY_USAGE_STATS_ENABLED=0 "PATH=$PATH" "$@"; fi
+    if [ "$machine" = localhost ]; then "$@"; else ssh "$machine" RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0 "PATH=$PATH" "$@"; fi
 }
 head=${machines[0]}
 address=$head

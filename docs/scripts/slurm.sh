@@ -11,7 +11,7 @@
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 set -euo pipefail
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 nodes=${SLURM_JOB_NUM_NODES:-1}
 port=$((20000 + ${SLURM_JOB_ID:-$$} % 20000))
 if [ -n "${SLURM_JOB_NODELIST:-}" ]; then
