@@ -104,18 +104,25 @@ DRIVER = """
 import sys
 from pathlib import Path
 from executor_job import ToyJob, shards
+from diffugen.command_line import run_command
 from diffugen.config.executor import ExecutorConfig
 from diffugen.executor.run import run_job
 job, config = ToyJob(Path(sys.argv[1]), seconds=0.3), ExecutorConfig(kind="ray", address=sys.argv[2], num_workers=2)
-list(run_job(job, shards(), job.folder / "records", config, desc="x", device="cpu"))
+work = lambda: len(list(run_job(job, shards(), job.folder / "records", config, desc="x", device="cpu"))) * 0
+sys.exit(run_command(work))
 """
 
 
-def test_a_driver_that_is_killed_is_started_again(cluster: Any, tmp_path: Path, undisturbed: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_a_driver_that_ends_is_started_again(
+    cluster: Any, tmp_path: Path, undisturbed: str, number: signal.Signals
+) -> None:
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), cluster.address])
     wait_for(lambda: (tmp_path / "files" / "0001.txt").is_file(), driver)
-    driver.kill()
-    driver.wait()
+    worker = Path("/proc") / (tmp_path / "pids" / "1").read_text()
+    driver.send_signal(number)
+    assert driver.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    wait_for(lambda: not worker.exists())
     assert len(list((tmp_path / "files").iterdir())) < 24
     assert work(cluster, ToyJob(tmp_path)) == squares(range(24))
     assert hash_of(tmp_path / "files") == undisturbed
