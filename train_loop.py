@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from bootstrap.config import LoopConfig, default_prompts
 from bootstrap.input_files import check_files
+from bootstrap.photo_rules import model_missing
 from bootstrap.published import check_published, is_run
 from bootstrap.row import Row, number
 from bootstrap.run_folder import RunFolder, derive_seed
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from diffugen.diffusion.protocol import Pipeline
 
 
-def _words_of_classes(data: dict[str, Any]) -> PromptsConfig:
-    """Prompts with the concepts' tokens for the rare classes, in their order."""
+def _words_of_classes(data: dict[str, Any]) -> PromptsConfig | None:
+    """Prompts with the concepts' tokens for the rare classes, in their order; none without a model."""
+    if not data.get("model"):
+        return None
     tokens = (concept.placeholder_token for concept in data.get("concept", ()))
     return default_prompts(data.get("classes", ()), dict(zip(data.get("rare_classes", ()), tokens, strict=False)))
 
@@ -46,14 +49,16 @@ def _words_of_classes(data: dict[str, Any]) -> PromptsConfig:
 class RunConfig(LoopConfig, WithConcepts):
     """A run: the concepts, and the loop around them."""
 
-    prompts: PromptsConfig = Field(
+    prompts: PromptsConfig | None = Field(
         default_factory=_words_of_classes,
         description="what is generated (default: the rare classes by the concepts' tokens, else by their names)",
     )
 
     @model_validator(mode="after")
-    def _one_lora(self) -> RunConfig:
-        if self.model.lora is not None and any(concept.lora_rank for concept in self.concept):
+    def _concepts_fit(self) -> RunConfig:
+        if self.model is None and self.concept:
+            raise model_missing("concept")
+        if self.model and self.model.lora is not None and any(concept.lora_rank for concept in self.concept):
             raise SettingError("concept.lora_rank", "and model.lora are both set; a model takes one, leave one out")
         return self
 
@@ -138,7 +143,8 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
     from bootstrap.held_out import ObjectPhotos
     from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
-    phrases = [(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]]
+    objects = config.prompts.objects if config.prompts else {}
+    phrases = [(name, text) for slot in objects.values() for name in slot for text in slot[name]]
     found = []
     for concept in config.concept:
         token, word = concept.placeholder_token, concept.start_word
@@ -171,7 +177,7 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     say("loading libraries")
     from bootstrap.checksums import check_rounds
     from bootstrap.dry_run import describe_run
-    from bootstrap.labelers import attention_labeler, mask2former_labeler
+    from bootstrap.labelers import check_labelers
     from diffugen.detector.model import load_detector
     from diffugen.generation.estimate import is_here
 
@@ -181,13 +187,12 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     config = run.resumed(config)
     check_rounds(run)
     pipe = None
-    if is_here(config.model.path, config.model.revision):
+    if config.model is None or is_here(config.model.path, config.model.revision):
         pipe, config = load_model(config)
     check_inputs(config, pipe)
     networks = (config.label.outline.model, checker.model if (checker := config.rounds.filter.mask2former) else None)
     if all(path is None or is_here(path, file="config.json") for path in networks):
-        attention_labeler(config)
-        mask2former_labeler(config)
+        check_labelers(config)
     for concept in config.concept:
         print(f"concept: {concept.placeholder_token} from {concept.photos}, {concept.steps} steps")
     known = load_detector(config.detector.base_weights).names.values()
@@ -201,13 +206,14 @@ def _run_folder(config: RunConfig, out: Path | None) -> RunFolder:
 
 def prepare_pipeline(
     config: RunConfig, run: RunFolder, on_stage: Callable[[str], None] = lambda status: None
-) -> tuple[Pipeline, RunConfig]:
+) -> tuple[Pipeline | None, RunConfig]:
     """Check the rest of the config against the model and learn the concepts.
 
     Returns:
-        The pipeline that knows them, and the config with what it left to the model, as `run` records it.
+        The pipeline that knows them, None without a model, and the config with what it left to the model, as `run`
+        records it.
     """
-    from bootstrap.labelers import attention_labeler, mask2former_labeler
+    from bootstrap.labelers import check_labelers
     from diffugen.diffusion.pipelines import load_pipeline
     from textual_inversion.learn import Setup, are_learned, learn_concepts
 
@@ -217,10 +223,9 @@ def prepare_pipeline(
         pipe, config = load_model(config)
         config = with_start_words(config, pipe)
         check_inputs(config, pipe)
-        attention_labeler(config)
-        mask2former_labeler(config)
+        check_labelers(config)
     run.write_config(config, weights=config.detector.base_weights)
-    if pipe is not None and not concepts:
+    if model is None or (pipe is not None and not concepts):
         return pipe, config
     del pipe  # a GPU may not have room for it and the one that learns
     on_stage("learning the concept")
@@ -231,11 +236,13 @@ def prepare_pipeline(
     return load_pipeline(learned), config
 
 
-def load_model(config: RunConfig) -> tuple[Pipeline, RunConfig]:
-    """The pipeline without the concepts, and the config with what it left to the model."""
+def load_model(config: RunConfig) -> tuple[Pipeline | None, RunConfig]:
+    """The pipeline without the concepts, None without a model, and the config with what it left to the model."""
     from diffugen.attention.model_defaults import warn_of_foreign_size, with_model_defaults
     from diffugen.diffusion.pipelines import load_pipeline
 
+    if config.model is None:
+        return None, config.resolved(config.generate)
     say(f"loading {config.model.path}")
     pipe = load_pipeline(config.model)
     config = config.resolved(with_model_defaults(config.generate, pipe))
@@ -289,9 +296,10 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
 def describe(row: Row, config: LoopConfig) -> str:
     """One round in a line or two."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
+    kept = f"{row['num_kept']} of {row['num_generated']} images kept, labels by {row['labeler']}"
+    done = "trained on labelled photos alone" if row["labels_from"] == "given" else kept
     lines = [
-        f"round {row['round'] + 1}/{config.rounds.num_rounds} (round_{row['round']:02d}): {row['num_kept']} of "
-        f"{row['num_generated']} images kept, labels by {row['labeler']}"
+        f"round {row['round'] + 1}/{config.rounds.num_rounds} (round_{row['round']:02d}): {done}"
         + (f" (rejected: {reasons})" if reasons else ""),
         f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
     ]

@@ -57,6 +57,7 @@ def seeded_configs(args: argparse.Namespace, *overrides: str) -> Iterator[RunCon
         config = load_run_config(args.config, [*args.set, *overrides, f"seed={seed}"])
         if config.evaluation is None:
             raise UserError(f"{args.config} has no evaluation; give a labelled dataset with evaluation.dataset")
+        assert config.model is not None
         yield config.resolved(with_model_defaults(config.generate, load_pipeline(config.model)))
 
 

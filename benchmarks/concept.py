@@ -65,6 +65,7 @@ def main() -> None:
     figures: dict[str, Any] = {"num": args.num, "seed": args.seed, "timesteps": TIMESTEPS}
     for path in args.config:
         config = load_run_config(path, args.set)
+        assert config.model is not None, "a concept needs a model"
         if "native" not in figures:
             figures |= native_errors(load_pipeline(config.model), args.num, args.seed)
         setup = Setup(config.model, config.generate, config.seed)

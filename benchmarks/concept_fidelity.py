@@ -131,6 +131,7 @@ def measure(kind: str, name: str, changes: dict[str, Any], num: int, truth: Path
     """Learn one concept, draw it, and judge the images."""
     folder = out / kind / name.replace(", ", "_").replace(" ", "_")
     config = demo_of(kind)
+    assert config.model is not None
     (concept,) = config.concept
     concept = concept.model_copy(update={"batch_size": 4, **changes})
     features = folder / "features.npz"

@@ -69,6 +69,7 @@ def measure_seed(config: RunConfig, run: RunFolder) -> list[dict[str, Any]]:
     with run.locked():
         config = run.resumed(config)
         pipe, config = prepare_pipeline(config, run)
+        assert config.prompts is not None
         num_images = config.rounds.num_images
         truth_trained(config, run.path / "judge", num_images, steps_of(num_images, config))
         rounds = {}

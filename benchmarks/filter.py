@@ -94,6 +94,7 @@ def read_scenes(config: RunConfig, run: RunFolder, out: Path, num: int) -> tuple
     """
     (pipe, _), data, rare = prepare_pipeline(config, run), out / "scenes", config.rare_classes[0]
     write_scenes(data, num, FIRST_SEED + config.seed, config.classes, rare=rare, rare_fraction=RARE_FRACTION)
+    assert config.prompts is not None
     words = class_words(config.prompts)
     scenes, truths = [], {}
     for (name, image, truth), row in zip(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from bootstrap.photo_rules import model_mistakes
+from bootstrap.pool_config import PoolConfig
 from diffugen.config.dataset import Img2ImgTask, InpaintTask, strength_mistakes, task_mistakes
 from diffugen.config.errors import SettingError, require, within
 from diffugen.config.executor import ExecutorConfig
 from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.prompt_rules import class_mistakes, prompt_mistakes, unused_slots
 from diffugen.config.settings import (
+    DEFAULT_IMGSZ,
     AttentionLabelConfig,
     ClassMap,
     DetectorConfig,
@@ -26,7 +28,7 @@ from diffugen.config.settings import (
     default_templates,
 )
 from diffugen.datasets.folder import splits_of
-from diffugen.prompts.prompt import ObjectPhrase, Prompt, words_of
+from diffugen.prompts.prompt import words_of
 
 
 class Mask2FormerConfig(Strict):
@@ -144,55 +146,6 @@ class RoundsConfig(Strict):
     )
 
 
-class PoolConfig(Strict):
-    """The user's own unlabelled photos as further training images: labelled and filtered again in every round."""
-
-    folder: ConfigPath = Field(description="folder of photos")
-    captions: tuple[str, ...] = Field(
-        min_length=1,
-        description="what they show: 'a photo of a <grand-piano>'; several, with words for similar things, where the "
-        "model knows no word for the object: what they agree on counts",
-    )
-    objects: ClassMap = Field(min_length=1, description="class -> phrases of the captions")
-    presence: bool = Field(
-        default=True,
-        description="with one caption: leave out what a photo does not show, as far as the model can tell; false where "
-        "all of them show everything",
-    )
-    repeats: int = Field(default=1, ge=1, le=1000, description="how often each photo counts among the training images")
-
-    @model_validator(mode="after")
-    def _captions_agree(self) -> PoolConfig:
-        require(self._mistakes())
-        return self
-
-    def _mistakes(self) -> Iterator[SettingError]:
-        shown = [[phrase.class_name for phrase in prompt.objects] for prompt in self.prompts]
-        for number, classes in enumerate(shown):
-            if not classes or classes != shown[0]:
-                yield SettingError(
-                    f"captions.{number}",
-                    f"names {classes or 'no class'}, but captions must name the same classes in one order, the first "
-                    f"{shown[0] or 'at least one'}; write a phrase of pool.objects for each into it",
-                )
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        """A prompt per caption, its objects in the order of its words."""
-        return [Prompt(text, self._objects_in(text), template=text) for text in self.captions]
-
-    def _objects_in(self, text: str) -> tuple[ObjectPhrase, ...]:
-        """The phrases that stand in a caption; the words of "red car" are no further "car"."""
-        classes = {phrase: name for name, phrases in self.objects.items() for phrase in phrases}
-        found = {}
-        for phrase in sorted(classes, key=len, reverse=True):
-            place = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
-            if place:
-                found[place.start()] = ObjectPhrase(phrase, classes[phrase])
-                text = text[: place.start()] + "\0" * len(phrase) + text[place.end() :]
-        return tuple(found[start] for start in sorted(found))
-
-
 def _only_a_folder(value: Any) -> Any:
     if isinstance(value, Mapping):
         raise ValueError("it is now the dataset's folder itself, not a group of settings; its split 'train' is used")
@@ -271,9 +224,11 @@ class LoopConfig(Strict):
         min_length=1,
         description="the classes that the run is for (default: the first)",
     )
-    model: ModelConfig = Field(description="the diffusion model")
-    prompts: PromptsConfig = Field(
-        default_factory=lambda data: default_prompts(data.get("classes", ()), {}),
+    model: ModelConfig | None = Field(
+        default=None, description="the diffusion model (null: the images are the photos of 'pool')"
+    )
+    prompts: PromptsConfig | None = Field(
+        default_factory=lambda data: default_prompts(data.get("classes", ()), {}) if data.get("model") else None,
         description="what is generated (default: the classes by their names, the first as {rare}, others as {common})",
     )
     generate: GenerateConfig = Field(default=GenerateConfig(), description="how images are generated")
@@ -300,9 +255,9 @@ class LoopConfig(Strict):
         return self
 
     def _mistakes(self) -> Iterator[SettingError]:
-        yield from class_mistakes(self.classes, self.prompts.objects)
-        slots = self.prompts.objects, self.prompts.attributes
-        yield from within("prompts", prompt_mistakes(self.prompts.texts, *slots))  # default ones are not checked yet
+        yield from model_mistakes(self)
+        objects = self.prompts.objects if self.prompts else {}
+        yield from class_mistakes(self.classes, objects, all_drawn=self.prompts is not None)
         for number, name in enumerate(self.rare_classes):
             if name not in self.classes:
                 yield SettingError(f"rare_classes.{number}", f"is {name!r}, which is not in classes; add it there")
@@ -313,7 +268,8 @@ class LoopConfig(Strict):
         yield from self._class_map_mistakes("detector.class_map", self.detector.class_map)
         if (checker := self.rounds.filter.mask2former) is not None:
             yield from self._class_map_mistakes("rounds.filter.mask2former.class_map", checker.class_map)
-        yield from self._template_mistakes()
+        if self.prompts is not None:
+            yield from self._template_mistakes(self.prompts)
 
     def _class_map_mistakes(self, key: str, class_map: ClassMap) -> Iterator[SettingError]:
         unknown = [name for name in class_map if name not in self.classes]
@@ -327,8 +283,10 @@ class LoopConfig(Strict):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield SettingError(key, f"has {name!r} for two classes; keep one of them")
 
-    def _template_mistakes(self) -> Iterator[SettingError]:
-        prompts, texts = self.prompts, self.prompts.texts
+    def _template_mistakes(self, prompts: PromptsConfig) -> Iterator[SettingError]:
+        texts = prompts.texts
+        given = prompts.objects, prompts.attributes
+        yield from within("prompts", prompt_mistakes(texts, *given))  # default ones are not checked yet
         for number, entry in enumerate(self.rounds.variations):
             key, filled = f"rounds.variations.{number}", entry.prompts(prompts)
             texts = [*texts, *filled.texts]
@@ -341,9 +299,17 @@ class LoopConfig(Strict):
                     yield SettingError(f"{key}.only", f"names {name!r}, which is not in classes; add it there")
         yield from within("prompts", unused_slots(texts, prompts.objects, prompts.attributes))
 
+    @property
+    def device(self) -> str:
+        """Where networks other than the detector run."""
+        return self.model.device if self.model else self.detector.first_device
+
     def resolved(self, generate: GenerateConfig) -> Self:
-        """The config with what it left to the model: how images are generated, and the detector's size by theirs."""
-        side = -(-max(generate.size_hw) // 32) * 32
+        """The config with what it left to the model: how images are generated, and the detector's size by theirs.
+
+        Photographs alone have many sizes: the detector then sees them at its usual one.
+        """
+        side = -(-max(generate.size_hw) // 32) * 32 if self.model else DEFAULT_IMGSZ
         detector = self.detector.model_copy(update={"imgsz": self.detector.imgsz or side})
         return self.model_copy(update={"generate": generate, "detector": detector})
 

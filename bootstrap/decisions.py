@@ -38,8 +38,22 @@ def choose_labeler(best: Row | None, rules: RoundsConfig, *, has_photos: bool) -
     return "attention", f"{found}, less than {min_agreement:g}"
 
 
+def choose_labeler_of_photos(best: int | None, *, has_given: bool) -> tuple[str, str]:
+    """Who labels a round where the images are photographs alone: "detector" or "given", and why.
+
+    Args:
+        best: the promoted round; None before there is one.
+        has_given: whether photos came with labels.
+    """
+    if best is not None:
+        return "detector", f"round {best}'s detector labels the photos"
+    if has_given:
+        return "given", "the first detector learns from the labels that came with photos"
+    return "detector", "no round has a detector yet, so the base detector or Mask2Former labels the photos"
+
+
 def decide_promotion(
-    agreement: Mapping[str, float], promoted: Mapping[int, Mapping[str, float]]
+    agreement: Mapping[str, float], promoted: Mapping[int, Mapping[str, float]], *, allow_chance: bool = True
 ) -> dict[str, bool | str]:
     """Promote a checkpoint unless it is worse than the best promoted one by more than the standard error.
 
@@ -52,13 +66,15 @@ def decide_promotion(
     Args:
         agreement: by validation image, the mean IoU of the candidate's labels with attention's.
         promoted: the same of the promoted rounds' checkpoints, by round.
+        allow_chance: whether a loss within the standard error may be chance. Where the detector's own labels are all
+            that is new, later rounds seldom make it good, and no loss is taken.
     """
     if not promoted:
         return {"promoted": True, "why": "the first checkpoint"}
     best = max(promoted, key=lambda index: (np.mean(list(promoted[index].values())), index))
     gains = np.array([agreement[name] - promoted[best][name] for name in sorted(agreement)])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
-    kept = bool(gains.mean() >= -error)
+    kept = bool(gains.mean() >= (-error if allow_chance else 0.0))
     relation = ("better than" if gains.mean() > 0 else "no worse than") if kept else "worse than"
     why = (
         f"on {len(gains)} validation images its labels are {relation} round {best}'s "

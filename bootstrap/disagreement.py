@@ -19,6 +19,9 @@ from diffugen.masks.matching import match_instances
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Outcome
 
+NOTHING_FOUND = "nothing_found"
+"""Why a photo is rejected on which the detector finds nothing, where nobody says what it shows."""
+
 MIN_PAIRS = 10
 """Pairs of a class that must have been seen before its threshold adapts."""
 
@@ -38,8 +41,8 @@ class Judgement:
         outcome: "keep", "reject", or "review" (a person should look).
         reason: empty for a kept image, else `<what>:<class>`, such as "too_few:tent" or "low_iou:piano".
         instances: the labels to train with, if it is kept.
-        agreement: mean IoU between attention's and the detector's instances (one that only one of them found
-            counts as 0); None where attention alone labelled, or there is nothing to compare.
+        agreement: mean IoU between the detector's instances and those of `reference_of` (one that only one of them
+            found counts as 0); None where attention alone labelled, or there is nothing to compare.
     """
 
     outcome: Outcome
@@ -92,9 +95,12 @@ def judge_by_agreement(
     A labeler that knows only some classes votes on these. It abstains if the image neither should have such objects nor
     does.
 
+    Nobody knows what a photo without a prompt shows. There the detector says it, and the others must find the same. A
+    photo on which it finds nothing is rejected: it may have missed what is there.
+
     Args:
         prompt: the image's prompt.
-        labels: by labeler: "detector", whose labels are judged, "attention", and further ones.
+        labels: by labeler: "detector", whose labels are judged, that of `reference_of`, and further ones.
         class_names: names of the class ids.
         config: `min_score` applies to attention, `MIN_DETECTOR_SCORE` to all others.
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
@@ -102,7 +108,10 @@ def judge_by_agreement(
     """
     counted = above_threshold(labels, config)
     detector = counted["detector"]
-    expected = expected_counts(prompt, class_names)
+    if not prompt.is_known and not len(detector):
+        return Judgement("reject", NOTHING_FOUND, detector)
+    seen = _count(detector, class_names)
+    expected = expected_counts(prompt, class_names) if prompt.is_known else {name: seen[name] for name in class_names}
     dissents, num_votes = {}, 0
     for name in sorted(counted, key=lambda name: name != "detector"):
         known = (known_classes or {}).get(name, class_names)
@@ -119,9 +128,14 @@ def judge_by_agreement(
             if misplaced:
                 dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
     outcome: Outcome = "reject" if 2 * len(dissents) >= num_votes else "review" if dissents else "keep"
-    seen = len(counted["attention"]) + len(detector) > 0
-    agreement = mean_agreement(detector, counted["attention"]) if seen else None
+    other = counted[reference_of(counted)]
+    agreement = mean_agreement(detector, other) if len(other) + len(detector) else None
     return Judgement(outcome, next(iter(dissents.values()), ""), detector, agreement)
+
+
+def reference_of(labels: Collection[str]) -> str:
+    """The labeler that the detector is compared with first: attention, or the mirrored view where no model attends."""
+    return "attention" if "attention" in labels else "flipped"
 
 
 def above_threshold(labels: Mapping[str, Instances], config: FilterConfig) -> dict[str, Instances]:

@@ -29,7 +29,9 @@ def describe_run(config: LoopConfig, run: RunFolder, pipe: Pipeline | None, know
     lines = [f"run folder: {run.path} ({state})", *_training(config, known)]
     if not num_left:
         return [*lines, "nothing is left to do: all rounds are complete"]
-    plan = _plan(config, run, num_done)
+    if config.model is None:
+        return [*lines, *_rounds(config, num_left)]
+    plan = _plan(config, run, num_done, config.model.path)
     about = (
         f"{NUM_PROMPTS_SHOWN} of {len(plan.samples)} prompts" if len(plan.samples) > NUM_PROMPTS_SHOWN else "prompts"
     )
@@ -46,11 +48,11 @@ def describe_run(config: LoopConfig, run: RunFolder, pipe: Pipeline | None, know
     return [*lines, *(f"  {line}" for line in measure(pipe, config.model, config.generate, plan, times=num_left))]
 
 
-def _plan(config: LoopConfig, run: RunFolder, index: int) -> Plan:
+def _plan(config: LoopConfig, run: RunFolder, index: int, model: str) -> Plan:
     """The images of a round that start from noise."""
     prompts = round_prompts(config, index)
     seeds = range(len(prompts))
-    return plan_samples(run.path, config.classes, prompts, seeds, config.generate, model=config.model.path)
+    return plan_samples(run.path, config.classes, prompts, seeds, config.generate, model=model)
 
 
 def _training(config: LoopConfig, known: Sequence[str]) -> list[str]:
@@ -64,7 +66,8 @@ def _training(config: LoopConfig, known: Sequence[str]) -> list[str]:
 
 def _rounds(config: LoopConfig, num_left: int) -> list[str]:
     rounds = config.rounds
-    lines = [f"rounds: {num_left}, each of {rounds.num_images} generated images"]
+    images = "the photos" if config.model is None else f"{rounds.num_images} generated images"
+    lines = [f"rounds: {num_left}, each of {images}"]
     if (varied := sum(entry.num_images for entry in rounds.variations)) > 0:
         lines.append(f"variations: up to {varied} per round from the second on (not in the estimates)")
     if config.pool is not None:

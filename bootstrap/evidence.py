@@ -1,7 +1,8 @@
 """What a detector finds on the user's own photos that it was not trained on, and on images without the object.
 
-The photos have no labels, but each shows the object: a detection counts as found where it overlaps the best outline
-that the loop has of that photo. Of images without the object, every detection is wrong.
+Most photos have no labels, but each shows the object: a detection counts as found where it overlaps the best outline
+that the loop has of that photo. Of images without the object, every detection is wrong. Photos that came with labels
+are judged by their largest object, and by all objects together.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class PhotoFinding:
         judge: which detector judged it: "checkpoint", or "fold 0" and so on for one trained without this photo.
         image: its file, relative to the run folder.
         found, outline: the detections, and the best outline, in the JSON form of `Instances`.
+        agreement: of a photo that came with labels, mean IoU of the detections with them over all objects, one that
+            only one of them has counting 0; None of others.
     """
 
     name: str
@@ -55,6 +58,7 @@ class PhotoFinding:
     image: str
     found: EncodedInstances = field(default_factory=dict)
     outline: EncodedInstances = field(default_factory=dict)
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,10 @@ class Evidence:
         """How well each photo's object is found, 0 to 1: the confidence of its detection."""
         return {photo.name: photo.score for photo in self.photos}
 
+    def agreement_by_photo(self) -> dict[str, float]:
+        """The agreement on each photo that came with labels."""
+        return {photo.name: photo.agreement for photo in self.photos if photo.agreement is not None}
+
     def write(self, path: Path) -> None:
         """Write a round's `evidence.json`, atomically."""
         write_json(path, asdict(self))
@@ -170,6 +178,19 @@ def judge_photo(found: Instances, outline: Instances, rare_ids: Sequence[int]) -
         return {"score": 0.0, "iou": None, "false_score": elsewhere}
     best = int(np.argmax(np.where(at_place, rare.scores, -1)))
     return {"score": float(rare.scores[best]), "iou": float(overlaps[best]), "false_score": elsewhere}
+
+
+def without_others(found: Instances, given: Instances, outline: Instances) -> Instances:
+    """The detections without those of a photo's other objects.
+
+    Args:
+        found: the detections.
+        given: all labels of the photo.
+        outline: one of them, which is judged.
+    """
+    overlaps = mask_iou(found.masks, given.masks).max(axis=1, initial=0)
+    here = mask_iou(found.masks, outline.masks).max(axis=1, initial=0)
+    return found.subset((overlaps < MIN_OVERLAP) | (here == overlaps))
 
 
 def f1_score(positives: Sequence[float], negatives: Sequence[float], threshold: float) -> float:

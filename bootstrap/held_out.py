@@ -2,7 +2,8 @@
 
 Photos that only a concept was learned from are judged by the round's own checkpoint. Photos of the pool, which train
 it, are cross-fitted: they are dealt into folds, and each fold is judged by a further detector that was fine-tuned
-without it, briefly. Generated images without the object are dealt into the same folds. The concept has seen all photos.
+without it, briefly. So are photos that came with labels, where there is no diffusion model. Generated images without
+the object are dealt into the same folds. The concept has seen all photos.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 from bootstrap.checksums import note_finished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
-from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo
+from bootstrap.disagreement import MIN_DETECTOR_SCORE, mean_agreement
+from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo, without_others
+from bootstrap.given import given_photos, largest_rare
 from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
 from bootstrap.training_set import round_images, validation_samples
@@ -56,8 +59,12 @@ class ObjectPhotos:
     prompts: tuple[Prompt, ...]
 
 
-def evidence_photos(config: LoopConfig, run: RunFolder, pipe: Pipeline, photos: Sequence[ObjectPhotos]) -> list[Sample]:
+def evidence_photos(
+    config: LoopConfig, run: RunFolder, pipe: Pipeline | None, photos: Sequence[ObjectPhotos]
+) -> list[Sample]:
     """The photos that each show a rare object, with their attention; read once per run.
+
+    Without a model these are the photos that came with labels, if any.
 
     Args:
         config: of the run; without any photos of concepts, the pool counts if all of its photos show everything.
@@ -65,6 +72,8 @@ def evidence_photos(config: LoopConfig, run: RunFolder, pipe: Pipeline, photos: 
         pipe: reads them.
         photos: those of the concepts.
     """
+    if pipe is None:
+        return given_photos(config, run)
     pool = config.pool
     if not photos and pool is not None and not pool.presence:
         photos = [ObjectPhotos(pool.folder, tuple(pool.prompts))]
@@ -96,12 +105,12 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
         with subpart(f"judging photos {number + 1}/{len(folds)}"):
             weights = _fold_weights(context, samples, number, own | without)
         judge = detector_labeler(weights, context.config, MIN_SCORE)
-        shown = [photo for photo in photos if _digest(photo) in own]
+        shown = [photo for photo in photos if _key(photo) in own]
         judged += _findings(context, judge, shown, outlines, f"fold {number}")
         negatives += _on_negatives(context, judge, [s for s in samples if s.name in without])
     checkpoint = detector_labeler(folder.weights, context.config, MIN_SCORE)
-    folded = {digest for own, _ in folds for digest in own}
-    rest = [photo for photo in photos if _digest(photo) not in folded]
+    folded = {key for own, _ in folds for key in own}
+    rest = [photo for photo in photos if _key(photo) not in folded]
     judged += _findings(context, checkpoint, rest, outlines, "checkpoint")
     unseen = [sample for sample in validation_samples(context.run) if _is_negative(sample, context.config)]
     negatives += _on_negatives(context, checkpoint, unseen[:MOST_NEGATIVES])
@@ -118,9 +127,9 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
 def _folds(
     context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]
 ) -> list[tuple[set[str], set[str]]]:
-    """Of each fold, the digests of the photos and the names of the generated images that it is trained without."""
-    trained = {_digest(sample) for sample in samples if sample.is_photo}
-    pooled = [digest for photo in photos if (digest := _digest(photo)) in trained]
+    """Of each fold, the keys of the photos and the names of the generated images that it is trained without."""
+    trained = {_key(sample) for sample in samples if sample.is_photo}
+    pooled = [key for photo in photos if (key := _key(photo)) in trained or photo.encoded is not None]
     negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
     num = min(NUM_FOLDS, len(pooled))
     return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
@@ -131,7 +140,7 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
     config, folder, best = context.config, context.folder, promoted_round(context.run)
     weights, workdir = folder.fold(number), folder.path / "fold"
     if not weights.is_file():
-        images = [image for image in round_images(context, samples) if not _is_left_out(image, without)]
+        images = [image for image in round_images(context, samples) if _key(image) not in without]
         shutil.rmtree(workdir, ignore_errors=True)
         write_dataset(workdir / "dataset", images, config.classes)
         continues = best is not None and best.fold(number).is_file()
@@ -149,25 +158,26 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
     return weights
 
 
-def _is_left_out(image: Sample, without: Collection[str]) -> bool:
-    return (_digest(image) if image.is_photo else image.name) in without
-
-
 def _outlines(config: LoopConfig, samples: Sequence[Sample], photos: Sequence[Sample]) -> Mapping[str, Instances]:
-    """The best outline of each photo's object by the photo's name: the round's own where it was kept, else attention's.
+    """The best outline of each photo's object by the photo's name: the given one, else the round's own where the photo
+    was kept, else attention's.
 
     One instance, or none where nobody found the object.
     """
-    kept = {_digest(sample): sample.instances for sample in samples if sample.is_photo and sample.kept}
+    given = {photo.name: largest_rare(photo.instances, config) for photo in photos if photo.encoded is not None}
+    photos = [photo for photo in photos if photo.name not in given]
+    if not photos:
+        return given
+    kept = {_key(sample): sample.instances for sample in samples if sample.is_photo and sample.kept}
     by_attention = attention_labeler(config).label([label_input(photo) for photo in photos])
     found = {}
     for photo, attention in zip(photos, by_attention, strict=True):
         class_id = config.classes.index(_rare_class(photo, config))
-        options = [kept.get(_digest(photo)), attention]
+        options = [kept.get(_key(photo)), attention]
         instances = next((one for one in options if one is not None and class_id in one.class_ids), attention)
         own = np.flatnonzero(instances.class_ids == class_id)
         found[photo.name] = instances.subset(own[np.argsort(-instances.scores[own], kind="stable")][:1])
-    return found
+    return given | found
 
 
 def _findings(
@@ -177,14 +187,19 @@ def _findings(
     for photo in photos:
         outline = outlines[photo.name]
         (found,) = judge.label([LabelInput(photo.pixels())])
+        agreement, counted = None, found
+        if photo.encoded is not None:
+            agreement = mean_agreement(found.subset(found.scores >= MIN_DETECTOR_SCORE), photo.instances)
+            counted = without_others(found, photo.instances, outline)
         yield PhotoFinding(
-            name=str(photo.provenance["photo"]),
+            name=str(photo.provenance.get("photo", photo.name)),
             class_name=_rare_class(photo, config),
             judge=name,
             image=str(photo.image_path.relative_to(context.run.path)),
             found=found.to_json(),
             outline=outline.to_json(),
-            **judge_photo(found, outline, rare_ids),
+            agreement=agreement,
+            **judge_photo(counted, outline, rare_ids),
         )
 
 
@@ -216,6 +231,6 @@ def _is_negative(sample: Sample, config: LoopConfig) -> bool:
     return sample.kept and not sample.is_photo and not shown & set(config.rare_classes)
 
 
-def _digest(sample: Sample) -> str:
-    """Equal for the pool's copy of a photo and ours."""
-    return sha256_of(sample.image_path)
+def _key(sample: Sample) -> str:
+    """What an image is known by: of a photo its digest, which is equal for the pool's copy and ours, else its name."""
+    return sha256_of(sample.image_path) if sample.is_photo else sample.name

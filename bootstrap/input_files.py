@@ -56,6 +56,11 @@ def _check_labelled(config: LoopConfig) -> None:
             f"setting 'labelled': {config.labelled} has none of the classes {shown(config.classes)}, only "
             f"{shown(names)}; give a dataset that is labelled with one of them, or leave 'labelled' out"
         )
+    if config.model is None and (missing := [name for name in config.classes if name not in names]):
+        raise UserError(
+            f"setting 'labelled': {config.labelled} has no class {missing[0]!r}, which round 0 learns from it alone; "
+            "label that as well, or take it out of 'classes'"
+        )
 
 
 def _check_evaluation(config: LoopConfig) -> None:

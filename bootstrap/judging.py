@@ -14,6 +14,7 @@ from bootstrap.disagreement import (
     judge_by_agreement,
     judge_by_score,
     matched_ious,
+    reference_of,
 )
 from bootstrap.labelers import EncodedLabels
 from bootstrap.samples import decided
@@ -85,7 +86,7 @@ def _with_labels(
     if agreed.kept:
         votes = above_threshold(found, config)
         votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
-        shared = consensus(sample.pixels(), votes, load_outliner(loop.label, loop.model.device))
+        shared = consensus(sample.pixels(), votes, load_outliner(loop.label, loop.device))
         if len(shared) == len(agreed.instances):  # a thin object can vanish where a large image is shrunk
             return agreed.with_instances(shared), "consensus"
     return agreed, "detector"
@@ -94,13 +95,14 @@ def _with_labels(
 def _agreement_by_class(
     labels: Sequence[EncodedLabels], class_names: Sequence[str], config: FilterConfig
 ) -> dict[str, list[float]]:
-    """IoUs of the detector's and attention's matched instances, by class."""
+    """IoUs of the detector's instances matched with attention's, or its mirrored view's, by class."""
     seen: dict[str, list[float]] = defaultdict(list)
     for encoded in labels:
         if "detector" not in encoded:
             continue
-        pair = {name: Instances.from_json(encoded[name]) for name in ("attention", "detector")}
+        other = reference_of(encoded)
+        pair = {name: Instances.from_json(encoded[name]) for name in (other, "detector")}
         pair = above_threshold(pair, config)
-        for index, iou in matched_ious(pair["detector"], pair["attention"]).items():
+        for index, iou in matched_ious(pair["detector"], pair[other]).items():
             seen[class_names[pair["detector"].class_ids[index]]].append(iou)
     return seen

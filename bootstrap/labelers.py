@@ -12,13 +12,14 @@ from bootstrap.config import LoopConfig
 from bootstrap.disagreement import MIN_DETECTOR_SCORE
 from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.class_maps import by_their_names
-from diffugen.config.settings import DetectorConfig
+from diffugen.detector.model import load_detector
 from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.attention import AttentionLabeler
 from diffugen.labelers.base import Labeler, LabelInput, label_input
 from diffugen.labelers.detector import DetectorLabeler
 from diffugen.labelers.mask2former import Mask2FormerLabeler
+from diffugen.labelers.outlining import load_outliner
 from diffugen.progress import progress_bar
 from diffugen.sample import EncodedInstances, Sample
 
@@ -94,33 +95,79 @@ def label_batch(
 
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
-    """The labelers of a round by name: attention, and with the detector those that check it as well."""
-    labelers: dict[str, Labeler] = {"attention": attention_labeler(config)}
+    """The labelers of a round by name: attention, where there is a model, and with the detector those that check it.
+
+    Before there is a promoted detector, `first_labeler` takes its part.
+    """
+    labelers: dict[str, Labeler] = {"attention": attention_labeler(config)} if config.model else {}
     if not with_detector:
         return labelers
-    *earlier, best = promoted_rounds(run)
-    labelers["detector"] = detector_labeler(best.weights, config)
+    promoted = promoted_rounds(run)
+    labelers["detector"] = detector_labeler(promoted[-1].weights, config) if promoted else first_labeler(config)
     labelers["flipped"] = MirroredLabeler(labelers["detector"])
-    if earlier:
-        labelers["previous"] = detector_labeler(earlier[-1].weights, config)
-    if (mask2former := mask2former_labeler(config)) is not None:
+    if len(promoted) > 1:
+        labelers["previous"] = detector_labeler(promoted[-2].weights, config)
+    mask2former = mask2former_labeler(config)
+    if mask2former is not None and not isinstance(labelers["detector"], Mask2FormerLabeler):
         labelers["mask2former"] = mask2former
     return labelers
 
 
+def check_labelers(config: LoopConfig) -> None:
+    """Load all that will label, so that no mistake is found hours later.
+
+    Raises:
+        UserError: something cannot be loaded, or nobody can label round 0.
+    """
+    if config.model is not None:
+        attention_labeler(config)
+    else:
+        load_outliner(config.label, config.device)
+        if config.labelled is None:
+            first_labeler(config)
+    mask2former_labeler(config)
+
+
+def first_labeler(config: LoopConfig) -> Labeler:
+    """Who labels photos before there is any round: the base detector, else Mask2Former, whichever knows all classes.
+
+    Raises:
+        UserError: none of them does.
+    """
+    base, class_map = config.detector.base_weights, config.detector.class_map
+    known = {*load_detector(base).names.values(), *class_map}
+    missing = [name for name in config.classes if name not in known]
+    if not missing:
+        return detector_labeler(base, config, class_map=by_their_names(class_map))
+    mask2former = mask2former_labeler(config)
+    if mask2former is not None and {*config.classes} <= {*mask2former.known_classes}:
+        return mask2former
+    raise UserError(
+        f"nobody can label photos to begin with: {base.name} does not know {', '.join(missing)}; draw some as "
+        "'labelled', say what it calls them in 'detector.class_map', or give a 'rounds.filter.mask2former' that knows "
+        "all classes"
+    )
+
+
 def attention_labeler(config: LoopConfig) -> AttentionLabeler:
     """Attention as a labeler, with the outliner of the loop."""
-    return AttentionLabeler(config.classes, config.label, device=config.model.device)
+    return AttentionLabeler(config.classes, config.label, device=config.device)
 
 
-def detector_labeler(weights: Path, config: LoopConfig, score_threshold: float = MIN_DETECTOR_SCORE) -> DetectorLabeler:
-    """A round's checkpoint as a labeler, with the thresholds of the loop."""
+def detector_labeler(
+    weights: Path,
+    config: LoopConfig,
+    score_threshold: float = MIN_DETECTOR_SCORE,
+    class_map: Mapping[str, str] | None = None,
+) -> DetectorLabeler:
+    """A checkpoint as a labeler, with the thresholds of the loop; a round's needs no class map."""
     return DetectorLabeler(
         weights,
         config.classes,
         score_threshold=score_threshold,
         imgsz=config.detector.imgsz,
-        device=first_device(config.detector),
+        class_map=class_map,
+        device=config.detector.first_device,
     )
 
 
@@ -143,7 +190,7 @@ def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
             settings.model,
             config.classes,
             class_map=by_their_names(settings.class_map),
-            device=config.model.device,
+            device=config.device,
         )
     except UserError as error:
         raise UserError(f"setting 'rounds.filter.mask2former': {error}") from None
@@ -153,8 +200,3 @@ def mask2former_labeler(config: LoopConfig) -> Mask2FormerLabeler | None:
             f"and {settings.model} has none of these names; map some of its classes to them"
         )
     return labeler
-
-
-def first_device(config: DetectorConfig) -> str:
-    """Where to predict: a list of GPUs is for training only."""
-    return config.device.split(",")[0]

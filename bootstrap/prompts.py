@@ -19,6 +19,7 @@ from diffugen.prompts.templates import sample_prompts
 
 def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
     """The prompts of a round; they follow from the run's seed."""
+    assert config.prompts is not None
     return sample_prompts(config.prompts, config.rounds.num_images, seed=derive_seed(config.seed, "prompts", index))
 
 

@@ -1,6 +1,7 @@
 """The rounds: generate, label, filter, fine-tune, promote; a round that makes things worse is rolled back.
 
-Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023). Once the promoted detector agrees with attention
+Round 0 is labelled by attention (DiffuGen, Shenoda and Kim, 2023); without a diffusion model by whoever knows the
+photos' objects (docs/photographs.md). Once the promoted detector agrees with attention
 well enough, it labels as well, and an image is kept where attention and others agree (or photos only, by config). A new
 checkpoint is promoted unless it is worse than the best, by more than the standard error, on a validation split that
 attention labelled in round 0 and that never changes; when rounds stop paying, the loop stops.
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def run_rounds(
     config: LoopConfig,
-    pipe: Pipeline,
+    pipe: Pipeline | None,
     run: RunFolder,
     *,
     photos: Sequence[ObjectPhotos] = (),
@@ -43,7 +44,7 @@ def run_rounds(
 
     Args:
         config: the loop's settings; checked already (`check_files`, `check_prompts`).
-        pipe: a text-to-image pipeline that knows every word of the prompts.
+        pipe: a text-to-image pipeline that knows every word of the prompts; None: the images are photos alone.
         run: the run folder; this process holds its lock.
         photos: of the concepts: detectors are judged by them, and generated images are compared with them.
         on_stage: called before every stage with what begins, such as "round 1/3, labelling".
@@ -70,7 +71,7 @@ def run_rounds(
 
 def play_round(
     context: RoundContext,
-    pipe: Pipeline,
+    pipe: Pipeline | None,
     photos: Sequence[Sample] = (),
     on_stage: Callable[[str], None] = lambda status: None,
 ) -> None:
@@ -78,7 +79,7 @@ def play_round(
 
     Args:
         context: the round's.
-        pipe: generates.
+        pipe: generates; None: there are photos alone.
         photos: from `evidence_photos`.
         on_stage: see `run_rounds`.
     """
@@ -94,7 +95,7 @@ def play_round(
     with stage("label"):
         samples = label(context, generated)
         write_training_set(context, samples)
-    if trains_on(samples):
+    if trains_on(context, samples):
         with stage("finetune"):
             fine_tune(context)
         with stage("photos"):

@@ -21,14 +21,16 @@ class Row(TypedDict):
     Attributes:
         round: the round's number, from 0.
         labeler: whose labels the kept images have: "attention", "detector", "consensus", "mixed" or "none".
-        labels_from: which labeler was asked: "attention", or "detector" (then attention and the checks as well).
+        labels_from: which labeler was asked: "attention", or "detector" (then attention and the checks as well), or
+            "given" (none: photos came with labels).
         labels_why: why that one.
         num_generated: images, the pool's photos included.
+        num_photos: those of them that are photos of the pool.
         num_variations: those of them that were generated from an earlier image.
         num_kept, num_rejected, num_review: images by outcome.
         rejected: images by the reason for which they were rejected, such as "low_iou:car".
-        label_agreement: mean IoU of attention's and the detector's instances in the round's images, 0 to 1; None where
-            only attention labelled.
+        label_agreement: mean IoU of the detector's instances and attention's (without a model: those of the mirrored
+            view) in the round's images, 0 to 1; None where only attention labelled.
         promoted: whether the round's checkpoint became the best one.
         why: the reason for that.
         balance: kept rates by what the prompts vary, see `bootstrap.measures.balance`.
@@ -41,6 +43,7 @@ class Row(TypedDict):
     labels_from: str
     labels_why: str
     num_generated: int
+    num_photos: NotRequired[int]
     num_variations: int
     num_kept: int
     num_rejected: int
@@ -80,6 +83,7 @@ class Measure:
 FOUND = "photos/found"
 IMAGE_AGREEMENT = "val/image_agreement"
 AGREEMENT = "val/label_agreement"
+BASE_AGREEMENT = "val/base_agreement"
 _MMD = "squared maximum mean discrepancy, around 0 is best"
 
 _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
@@ -124,6 +128,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
             "val/mean/box_map50_95": "validation, all classes: box mAP50-95",
             AGREEMENT: "agreement of the new detector with attention, validation images (IoU by object, 0 if missed)",
             IMAGE_AGREEMENT: "validation: agreement by image, which promotion goes by",
+            BASE_AGREEMENT: "validation: agreement of round 0's labeler with itself on mirrored photos, by image",
         },
     ),
     (

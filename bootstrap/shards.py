@@ -39,7 +39,7 @@ def generate_and_label(context: RoundContext, plan: Plan, pipe: Pipeline) -> dic
         alone = generate_labelled(pipe, plan, config.generate, labeler, config.label.min_area_fraction)
         return {name: {labeler.name: encoded} for name, (encoded, _) in alone.items()}
     check_plan(pipe, plan, config.generate)
-    settings = LabelerSettings(config.classes, config.label, config.model.device)
+    settings = LabelerSettings(config.classes, config.label, config.device)
     found = generate_in_shards(
         plan, settings_of(pipe), config.generate, settings, config.label.min_area_fraction, config.executor
     )
@@ -66,7 +66,7 @@ def label_in_round(
         context.folder.shards / description.replace(" ", "_"),
         config.executor,
         desc=description,
-        device=config.model.device,
+        device=config.device,
     )
     return [record["labels"] for record in records]
 

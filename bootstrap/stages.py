@@ -11,23 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from bootstrap.checksums import note_finished
 from bootstrap.context import RoundContext
 from bootstrap.decisions import decide_by_photos, decide_promotion
 from bootstrap.disagreement import mean_agreement
 from bootstrap.evidence import Evidence
+from bootstrap.given import without_labelled
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
     detector_labeler,
-    first_device,
     known_classes,
     label_samples,
     round_labelers,
 )
 from bootstrap.measures.round import flatten
 from bootstrap.prompts import round_prompts
-from bootstrap.row import AGREEMENT, IMAGE_AGREEMENT
+from bootstrap.row import AGREEMENT, BASE_AGREEMENT, IMAGE_AGREEMENT
 from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_round, promoted_rounds
 from bootstrap.shards import generate_and_label, label_in_round
 from bootstrap.training_set import choose_validation, relabels_earlier, validation_samples
@@ -63,8 +65,13 @@ class Generated:
     labels: dict[str, EncodedLabels]
 
 
-def generate(context: RoundContext, pipe: Pipeline) -> Generated:
-    """Generate the round's images with heatmaps, label them by attention meanwhile, and read the pool's photos."""
+def generate(context: RoundContext, pipe: Pipeline | None) -> Generated:
+    """Generate the round's images with heatmaps, label them by attention meanwhile, and read the pool's photos.
+
+    Without a pipeline there are the photos alone.
+    """
+    if pipe is None:
+        return Generated(read_pool(context, None), {}, {})
     config, plan = context.config, plan_round(context, model_name(context.run, pipe))
     labels: dict[str, EncodedLabels] = {}
     if context.folder.samples.is_file():  # labelled already: nothing but lost files is generated
@@ -94,15 +101,22 @@ def plan_round(context: RoundContext, model: str) -> Plan:
     )
 
 
-def read_pool(context: RoundContext, pipe: Pipeline) -> list[Sample]:
+def read_pool(context: RoundContext, pipe: Pipeline | None) -> list[Sample]:
     """The user's own photos with their attention, to be labelled and filtered like generated images.
 
-    The first round reads them; later ones share its files.
+    The first round reads them; later ones share its files, but not those of the validation split. A round that trains
+    on given labels alone takes none.
     """
     pool, first, folder = context.config.pool, context.run.round(0), context.folder
     assert pool is not None
     attention = context.config.generate.attention.model_copy(update={"presence": pool.presence})
-    photos = read_photos(pipe, pool.folder, pool.prompts, attention, first.path, model=model_name(context.run, pipe))
+    model = None if pipe is None else model_name(context.run, pipe)
+    photos = read_photos(pipe, pool.folder, pool.prompts, attention, first.path, model=model)
+    if pipe is None:
+        photos = [] if context.labeler == "given" else without_labelled(photos, context.config, context.run)
+    if folder != first:
+        frozen = {sample.image_path.stem for sample in validation_samples(context.run)}
+        photos = [photo for photo in photos if photo.name not in frozen]
     named = [replace(photo, name=f"{folder.prefix}{photo.name}") for photo in photos]
     return named if folder == first else [_linked(photo, folder) for photo in named]
 
@@ -113,12 +127,12 @@ def model_name(run: RunFolder, pipe: Pipeline) -> str:
 
 
 def _linked(photo: Sample, folder: RoundFolder) -> Sample:
-    assert photo.heatmap_path is not None
-    image, heatmaps = (folder.path / path.parent.name / path.name for path in (photo.image_path, photo.heatmap_path))
-    for source, target in ((photo.image_path, image), (photo.heatmap_path, heatmaps)):
+    sources = [photo.image_path, *([photo.heatmap_path] if photo.heatmap_path else [])]
+    image, *heatmaps = (folder.path / path.parent.name / path.name for path in sources)
+    for source, target in zip(sources, [image, *heatmaps], strict=True):
         if not is_same_file(source, target):
             link_file(source, target)
-    return replace(photo, image=image, heatmap_path=heatmaps)
+    return replace(photo, image=image, heatmap_path=next(iter(heatmaps), None))
 
 
 def label(context: RoundContext, generated: Generated) -> list[Sample]:
@@ -134,7 +148,7 @@ def label(context: RoundContext, generated: Generated) -> list[Sample]:
         write_masks(folder, [sample for sample in samples if not folder.mask_of(sample).is_file()])
     else:
         samples = judge(context, generated, labelers)
-        if folder.index == 0:
+        if folder.index == 0 and context.labeler != "given":
             rare_ids = [config.classes.index(name) for name in config.rare_classes]
             samples = choose_validation(samples, rare_ids, config.rounds.val_fraction, config.seed)
         write_masks(folder, samples)
@@ -213,7 +227,7 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
     if folder.decision.is_file():
         return
     labelled_by = {"labels_from": context.labeler, "labels_why": context.labeler_reason}
-    if not trains_on(samples):
+    if not trains_on(context, samples):
         nothing = {"promoted": False, "why": "it kept no image, so there was nothing to learn"}
         write_json(folder.decision, labelled_by | nothing)
         note_finished(folder, folder.decision)
@@ -221,7 +235,8 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
     scores, agreement = validation_scores(context, folder.weights)
     write_json(folder.validation, agreement)
     promoted = promoted_rounds(run)
-    decision = decide_promotion(agreement, {other.index: read_json(other.validation) for other in promoted})
+    earlier = {other.index: read_json(other.validation) for other in promoted}
+    decision = decide_promotion(agreement, earlier, allow_chance=context.config.model is not None)
     if decision["promoted"]:
         by_photo = {other.index: Evidence.read(other.evidence).by_photo() for other in promoted}
         decision = decide_by_photos(decision, Evidence.read(folder.evidence).by_photo(), by_photo)
@@ -229,25 +244,41 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
     note_finished(folder, folder.validation, folder.decision)
 
 
-def trains_on(samples: Sequence[Sample]) -> bool:
+def trains_on(context: RoundContext, samples: Sequence[Sample]) -> bool:
     """Whether a round has anything new to learn from."""
-    return any(sample.split == "train" for sample in samples)
+    return context.labeler == "given" or any(sample.split == "train" for sample in samples)
 
 
 def validation_scores(context: RoundContext, weights: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """How good a checkpoint is on the frozen validation split: flat metrics, and its agreement by sample."""
+    """How good a checkpoint is on the frozen validation split: flat metrics, and its agreement by sample.
+
+    Where photos came with labels, these are the validation: cross-fitted detectors have judged them already.
+    """
     config, detector = context.config, context.config.detector
+    given = Evidence.read(context.folder.evidence).agreement_by_photo()
+    if given:
+        return {IMAGE_AGREEMENT: sum(given.values()) / len(given)}, given
     measured = evaluate_detector(
         weights,
         context.run.round(0).dataset,
         config.classes,
         split="val",
         imgsz=detector.imgsz,
-        device=first_device(detector),
+        device=detector.first_device,
     )
     agreement, by_sample = validation_agreement(validation_samples(context.run), detector_labeler(weights, config))
     scores = {AGREEMENT: agreement, IMAGE_AGREEMENT: sum(by_sample.values()) / len(by_sample)}
+    if config.model is None:
+        scores[BASE_AGREEMENT] = mirrored_agreement(validation_samples(context.run))
     return {**flatten(measured, "val", config.rare_classes), **scores}, by_sample
+
+
+def mirrored_agreement(samples: Sequence[Sample]) -> float:
+    """How far the first labeler's own labels of mirrored photos agree with the labels that they have, by image.
+
+    A detector that agrees less has changed by more than the first labeler differs from itself.
+    """
+    return float(np.mean([mean_agreement(sample.labels("flipped"), sample.instances) for sample in samples]))
 
 
 def validation_agreement(samples: Sequence[Sample], labeler: Labeler) -> tuple[float, dict[str, float]]:

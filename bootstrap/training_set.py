@@ -16,7 +16,7 @@ from bootstrap.run_folder import RunFolder
 from bootstrap.samples import one_per_photo, with_relabelled
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
-from diffugen.prompts.splits import assign_splits
+from diffugen.prompts.splits import split_groups
 from diffugen.sample import Sample, read_samples
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,17 @@ def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[S
 
 
 def validation_samples(run: RunFolder) -> list[Sample]:
-    """The frozen validation split: a share of round 0's kept samples, with attention's labels."""
+    """The frozen validation split: a share of round 0's kept samples, with the labels that they had then."""
     return [sample for sample in read_samples(run.round(0).samples) if sample.split == "val"]
 
 
 def relabels_earlier(context: RoundContext) -> bool:
     """Whether a round re-labels the images of earlier ones.
 
-    That is where the detector's labels count: attention's do not change.
+    That is where the detector's labels count: attention's do not change. Photos are labelled by every round anyway.
     """
-    return context.config.rounds.filter.by == "agreement" and context.labeler == "detector"
+    config = context.config
+    return config.model is not None and config.rounds.filter.by == "agreement" and context.labeler == "detector"
 
 
 def earlier_samples(context: RoundContext) -> list[Sample]:
@@ -155,20 +156,26 @@ def choose_validation(
     Raises:
         UserError: too few samples with a rare object were kept to train on some and validate on others.
     """
-    # All photos of one object look alike, so they are used for training only.
-    kept = [sample for sample in samples if sample.kept and not sample.is_photo]
+    # All photos of one object look alike, so they are used for training only, unless there is nothing else.
+    all_photos = all(sample.is_photo for sample in samples)
+    kept = [sample for sample in samples if sample.kept and (all_photos or not sample.is_photo)]
     with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
     without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
     if len(with_rare) < 2:
+        remedy = (
+            "add photos to the pool, lower rounds.filter.min_iou, or draw some photos as 'labelled'"
+            if all_photos
+            else "raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png whether the "
+            "model draws the object"
+        )
         raise UserError(
-            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are "
-            "needed; raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png "
-            "whether the model draws the object"
+            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are needed; "
+            + remedy
         )
     splits: dict[str, str] = {}
     for group in (with_rare, without):
         # Samples of one prompt stay together, else validation images would resemble training images.
-        drawn = assign_splits([sample.prompt for sample in group], val_fraction, seed)
+        drawn = split_groups([sample.prompt.text or sample.name for sample in group], val_fraction, seed)
         splits |= {sample.name: "val" for sample, split in zip(group, drawn, strict=True) if split == "val"}
     # With few samples or prompts, similar images in both splits are better than an empty split.
     if all(sample.name in splits for sample in with_rare):

@@ -100,6 +100,7 @@ def _plan(
     seed: int,
     num_images: int | None = None,
 ) -> list[Variation]:
+    assert config.prompts is not None
     words = {name: (text,) for name, text in class_words(config.prompts).items()}
     task, prompts = entry.task.model_copy(update={"words": words}), entry.prompts(config.prompts)
     return plan_variations(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bootstrap.measures.balance import wilson_interval
-from bootstrap.row import FOUND, Row, number
+from bootstrap.row import BASE_AGREEMENT, FOUND, IMAGE_AGREEMENT, Row, number
 
 Level = Literal["good", "doubtful", "failed"]
 
@@ -58,7 +58,7 @@ def judge_round(row: Mapping[str, Any] | Row) -> RunVerdict:
     """The verdict on a round's checkpoint, by its row of metrics; `test/` is not read."""
     num = int(number(row, "photos/num") or 0)
     if not num:
-        return _without_evidence()
+        return _unlabelled(row) if _are_photos_alone(row) else _without_evidence()
     findings = [_found(row, num), *_false_positives(row), *_masks(row)]
     order: list[Level] = ["failed", "doubtful", "good"]
     if num < FEW_PHOTOS:
@@ -105,6 +105,24 @@ def _without_evidence() -> RunVerdict:
     )
 
 
+def _are_photos_alone(row: Mapping[str, Any] | Row) -> bool:
+    """Whether nothing was generated, in a loop without a diffusion model."""
+    return "num_photos" in row and row["num_photos"] == row["num_generated"]
+
+
+def _unlabelled(row: Mapping[str, Any] | Row) -> RunVerdict:
+    """Of a loop of photographs of which none came with labels: whether the detector strayed from its first labeler."""
+    own, base = number(row, IMAGE_AGREEMENT), number(row, BASE_AGREEMENT)
+    reasons = ["There is no evidence: no photo came with labels, and the detector's own prove nothing."]
+    if own is not None and base is not None and own < base:
+        reasons.append(
+            f"It may be worse than the labeler of round 0: their labels of validation photos agree by {own:.2f} (IoU), "
+            f"that labeler's of the photos and their mirror images by {base:.2f}."
+        )
+    advice = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
+    return RunVerdict("doubtful", tuple(reasons), (advice,))
+
+
 def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
     share, score = number(row, FOUND) or 0.0, number(row, "photos/score") or 0.0
     hits = round(share * num)
@@ -122,6 +140,8 @@ def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
 def _advice_where_missed(row: Mapping[str, Any] | Row, score: float) -> str:
     if score > 0.1:
         return "Lower the confidence threshold (`--conf`), train longer (`detector.epochs`), or add photos to the pool."
+    if _are_photos_alone(row):
+        return "Label more photos (`labelled`), train longer (`detector.epochs`), or start from a larger base detector."
     return (
         "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
         "start word, or `concept.lora_rank`. Train on the photos as well (`pool`), and longer (`detector.epochs`)."
@@ -138,7 +158,8 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
         level: Level = "good" if share <= GOOD_FALSE else "doubtful"
         if share >= FAILED_FALSE and num >= FEW_PHOTOS:
             level = "failed"
-        advice = "Raise the confidence threshold (`--conf`), or generate more images without the object."
+        more = "give photos without it to `labelled`" if _are_photos_alone(row) else "generate more images without it"
+        advice = f"Raise the confidence threshold (`--conf`), or {more}."
         findings.append((level, text, "" if level == "good" else advice))
     return findings
 

@@ -29,8 +29,8 @@ class Decision:
 
     Attributes:
         review: of a sample that is not kept: whether a person should look at it.
-        agreement: mean IoU between attention's and the detector's instances (one that only one of them found counts
-            as 0); None where attention alone labelled, or there is nothing to compare.
+        agreement: mean IoU between the detector's instances and attention's, or its mirrored view's where no model
+            attends (one that only one of them found counts as 0); None where there is nothing to compare.
         labels: by labeler, the instances that it found, before any filter.
     """
 

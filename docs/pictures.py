@@ -114,6 +114,7 @@ def found(config: RunConfig, run: RunFolder, number: int) -> list[np.ndarray]:
 
 def concepts(config: RunConfig, run: RunFolder, work: Path, number: int = 4) -> list[Line]:
     """Photos of the object, and what the model draws for a concept that was learned and for one that was not."""
+    assert config.model is not None
     concept = config.concept[0]
     unlearned = concept.model_copy(update={"steps": TOO_FEW_STEPS})
     setup = Setup(config.model, config.generate, derive_seed(config.seed, "concept", 0))
@@ -128,6 +129,7 @@ def concepts(config: RunConfig, run: RunFolder, work: Path, number: int = 4) -> 
 
 def drawn(config: RunConfig, learned: Path, number: int) -> list[np.ndarray]:
     """Images of the first concept's word by the run's model and an embedding file, the same seeds for any file."""
+    assert config.model is not None
     concept = config.concept[0]
     pipe = load_pipeline(config.model.model_copy(update={"embeddings": (learned,)}))
     colours = ("black", "red", "white", "blue")[:number]

@@ -14,7 +14,7 @@ import numpy as np
 from bootstrap.checksums import complete_round
 from bootstrap.config import EvaluationConfig, LoopConfig
 from bootstrap.evidence import Evidence
-from bootstrap.labelers import attention_labeler, detector_labeler, first_device
+from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
 from bootstrap.measures.images import measure_sets, stack
@@ -51,7 +51,7 @@ NUM_ATTENTION_IMAGES = 24
 _BATCH = 32
 
 
-def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos: Sequence[Path] = ()) -> None:
+def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline | None, photos: Sequence[Path] = ()) -> None:
     """Measure a round after its decision, and complete it by writing `metrics.json`.
 
     The evaluation set's ground truth is read here and nowhere else; its measures begin with "test/".
@@ -59,12 +59,14 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos
     Args:
         folder: the round's, with its `decision.json`.
         config: the run's settings.
-        pipe: the pipeline, whose attention is measured on the evaluation set.
+        pipe: the pipeline, whose attention is measured on the evaluation set; None: the images are photos alone.
         photos: folders of the concepts' photos.
     """
     samples = read_samples(folder.samples)
     with folder.timed("evaluate"):
-        measured = {**measure_images(samples, config, photos), "balance": balance(samples)}
+        measured = {"balance": balance(samples)}
+        if pipe is not None:
+            measured |= measure_images(samples, config, photos)
         if config.evaluation is not None:
             measured |= measure_truth(config, config.evaluation, pipe, folder)
     decision, seconds = read_json(folder.decision), read_json(folder.seconds)
@@ -74,14 +76,15 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline, photos
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A round's counts by outcome and reason, whose labels its kept images have, and attention's mean agreement with
-    the detector."""
+    """A round's counts by outcome and reason, whose labels its kept images have, and the detector's mean agreement with
+    attention or its mirrored view."""
     outcomes = Counter(sample.outcome for sample in samples)
     agreements = [sample.agreement for sample in samples if sample.agreement is not None]
     labelers = sorted({sample.labeler for sample in samples if sample.kept})
     return {
         "labeler": labelers[0] if len(labelers) == 1 else "mixed" if labelers else "none",
         "num_generated": len(samples),
+        "num_photos": sum(sample.is_photo for sample in samples),
         "num_variations": sum(sample.is_variation for sample in samples),
         "num_kept": outcomes["keep"],
         "num_rejected": outcomes["reject"],
@@ -134,7 +137,7 @@ def _distances(
 
 
 def measure_truth(
-    config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline, folder: RoundFolder
+    config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline | None, folder: RoundFolder
 ) -> dict[str, Any]:
     """What the evaluation set's truth says about a round's labels and its detector.
 
@@ -145,7 +148,7 @@ def measure_truth(
         "test/labels/attention/...": attention's labels, in round 0 (the model stays the same).
     """
     measured: dict[str, Any] = {}
-    if folder.index == 0:
+    if folder.index == 0 and pipe is not None:
         measured |= _quality(_attention_pairs(config, evaluation, pipe), "attention")
     if not folder.weights.is_file():
         return measured
@@ -156,7 +159,7 @@ def measure_truth(
             groups.setdefault((slot, value), set()).add(name)
     tables = evaluate_groups(
         folder.weights, evaluation.dataset, config.classes, groups, split=evaluation.split,
-        imgsz=config.detector.imgsz, device=first_device(config.detector),
+        imgsz=config.detector.imgsz, device=config.detector.first_device,
     )  # fmt: skip
     measured |= flatten(tables.pop(None), "test", config.rare_classes)
     by_attribute: dict[str, dict[str, Any]] = {}
@@ -216,8 +219,8 @@ def _attention_pairs(
     config: LoopConfig, evaluation: EvaluationConfig, pipe: Pipeline
 ) -> Iterator[tuple[Instances, Instances]]:
     """Attention's labels of real images, each captioned with the classes that it truly shows."""
-    labeler = attention_labeler(config)
-    words = class_words(config.prompts)
+    assert config.prompts is not None
+    labeler, words = attention_labeler(config), class_words(config.prompts)
     for _, image, truth in _evaluation_images(evaluation, NUM_ATTENTION_IMAGES, config.classes):
         shown = [config.classes[class_id] for class_id in truth.class_ids if config.classes[class_id] in words]
         text = "a photo of " + " and ".join(f"a {words[name]}" for name in shown)
@@ -247,7 +250,7 @@ def _embedder(config: LoopConfig) -> Embed:
         features: list[np.ndarray] = []
         images = iter(images)
         while batch := list(islice(images, _BATCH)):
-            features += list(embed(base, batch, imgsz=config.detector.imgsz, device=first_device(config.detector)))
+            features += list(embed(base, batch, imgsz=config.detector.imgsz, device=config.detector.first_device))
         return stack(features)
 
     return features_of

@@ -121,7 +121,8 @@ def sheet_uri(path: Path) -> str:
 def _card(sample: Sample, round_index: int) -> Card:
     image = sample.pixels()
     # All phrases in one picture: where any of them is attended, each scaled to its own peak.
-    heat = max_heat([heatmap.values for heatmap in attention_of(sample).heatmaps])
+    heatmaps = attention_of(sample).heatmaps if sample.heatmap_path else ()
+    heat = max_heat([heatmap.values for heatmap in heatmaps])
     pictures = [("image", image), *([("attention", heat_overlay(image, heat))] if heat is not None else [])]
     # What each of the two said before any filter: a rejected sample has labels that were thrown away for a reason.
     for labeler in ("attention", "detector"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bootstrap.disagreement import NOTHING_FOUND
+
 _REASONS = {
     "too_few": "sees too few {name}",
     "too_many": "sees too many {name}",
@@ -19,6 +21,8 @@ _LABELERS = {
 def in_words(reason: str) -> str:
     """A sample's reason as people say it: "flipped_low_iou:car" is "the detector on the mirrored image places car
     elsewhere than the detector"; what is no such key stays as it is."""
+    if reason == NOTHING_FOUND:
+        return "the detector finds nothing"
     kind, _, name = reason.partition(":")
     labeler, _, rest = kind.partition("_")
     who = _LABELERS.get(labeler)

@@ -318,6 +318,10 @@ DeviceList = Annotated[
 ]
 
 
+DEFAULT_IMGSZ = 640
+"""Size that ultralytics' own segmenters are trained at, pixels."""
+
+
 class DetectorConfig(Strict):
     """How the detector is fine-tuned (ultralytics)."""
 
@@ -332,7 +336,8 @@ class DetectorConfig(Strict):
         ge=32,
         le=4096,
         multiple_of=32,
-        description="training and prediction size, pixels (null: the longer side of the generated images)",
+        description="training and prediction size, pixels (null: the longer side of the generated images; 640 where "
+        "there are photos alone)",
     )
     epochs: int = Field(default=40, ge=1, le=10_000, description="passes over the dataset")
     batch_size: int = Field(default=16, ge=1, le=4096, description="images per step")
@@ -340,3 +345,8 @@ class DetectorConfig(Strict):
     device: DeviceList = Field(
         default="auto", description="'auto', 'cpu', or GPUs such as '0,1', which share the batch"
     )
+
+    @property
+    def first_device(self) -> str:
+        """Where to predict: a list of GPUs is for training only."""
+        return self.device.split(",")[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from diffugen.config.settings import DetectorConfig
+from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
 from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector
 from diffugen.detector.runtime import device_name
@@ -21,9 +21,6 @@ from diffugen.progress import progress_bar
 if TYPE_CHECKING:
     from ultralytics import YOLO
 
-
-DEFAULT_IMGSZ = 640
-"""Size that ultralytics' own segmenters are trained at, pixels."""
 
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 

@@ -1,9 +1,10 @@
-"""Attention read from the user's own photos, recorded like generated images."""
+"""The user's own photos recorded like generated images, with their attention where a model reads it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 
 def read_photos(
-    pipe: Pipeline,
+    pipe: Pipeline | None,
     folder: Path,
     prompts: Sequence[Prompt],
     settings: AttentionConfig,
     out: Path,
     *,
-    model: Any,
+    model: Any = None,
 ) -> list[Sample]:
     """Read the attention of a folder's photos with the same captions for all: samples of the task "photo".
 
     Args:
-        pipe: the pipeline that looks at them.
+        pipe: the pipeline that looks at them; None: they are copied, and nobody knows what they show.
         folder: the photos; they are copied into `out`, so that it stands by itself.
         prompts: captions, each with the same objects in words of its own; the readings are averaged.
         settings: what of the attention counts and is kept. The model looks at no more pixels than it was trained on.
@@ -52,25 +53,24 @@ def read_photos(
         settings = settings.model_copy(update={"presence": False})
     photos = []
     for number, path in enumerate(progress_bar(list_images(folder), unit="photo", desc="reading photos")):
-        image = read_image(path)
-        looked_at = [at_most_native(image, pipe)] * len(prompts)
-        readings = read_attention(pipe, looked_at, prompts, settings, seed=number)
-        name = f"photo_{number:04d}"
-        heatmap_path = Path(out) / "heatmaps" / f"{name}.npz"
-        photo = Sample(
-            name=name,
-            image=Path(out) / "images" / f"{name}.png",
-            prompt=prompts[0],
-            seed=number,
-            task="photo",
-            provenance={"model": model, "photo": text_of(path.name), "captions": [prompt.text for prompt in prompts]},
-            heatmap_path=heatmap_path,
-        )
+        image, name = read_image(path), f"photo_{number:04d}"
+        origin = {"photo": text_of(path.name)}
+        photo = Sample(name, Path(out) / "images" / f"{name}.png", task="photo", provenance=origin)
         write_png(photo.image_path, image)
-        geometric_mean(readings).save(heatmap_path)
+        if pipe is not None:
+            looked_at = [at_most_native(image, pipe)] * len(prompts)
+            readings = read_attention(pipe, looked_at, prompts, settings, seed=number)
+            heatmap_path = Path(out) / "heatmaps" / f"{name}.npz"
+            photo = _with_captions(photo, prompts, model, number, heatmap_path)
+            geometric_mean(readings).save(heatmap_path)
         photos.append(photo)
     write_sealed(part, [photo.recipe() for photo in photos])
     return photos
+
+
+def _with_captions(photo: Sample, prompts: Sequence[Prompt], model: Any, seed: int, heatmap_path: Path) -> Sample:
+    read = {"model": model, **photo.provenance, "captions": [prompt.text for prompt in prompts]}
+    return replace(photo, prompt=prompts[0], seed=seed, provenance=read, heatmap_path=heatmap_path)
 
 
 def _read_before(part: Path, out: Path) -> list[Sample] | None:

@@ -30,8 +30,8 @@ class LabelInput:
 
 
 def label_input(sample: Sample) -> LabelInput:
-    """What a labeler is given of a generated image."""
-    return LabelInput(sample.pixels(), sample.prompt, attention_of(sample))
+    """What a labeler is given of an image, its attention where there is any."""
+    return LabelInput(sample.pixels(), sample.prompt, attention_of(sample) if sample.heatmap_path else None)
 
 
 class Labeler(Protocol):

@@ -1,4 +1,4 @@
-"""Labels that several labelers share: one mask per object that attention and a detector both see."""
+"""Labels that several labelers share: one mask per object that a detector and another labeler both see."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ SAME_OBJECT = 0.3
 
 
 def consensus(image: np.ndarray, labels: Mapping[str, Instances], outliner: Outliner) -> Instances:
-    """The objects that attention and the detector both see, each outlined from all labelers' masks of it.
+    """The objects that the detector and the first other labeler both see, each outlined from all labelers' masks of it.
 
-    Attention errs where an object's parts draw little notice, a detector where outlines are fine; where they agree both
-    are right more often than either. A further labeler has its say about the objects that it sees as well.
+    That is attention where there is a model. It errs where an object's parts draw little notice, a detector where
+    outlines are fine; where they agree both are right more often than either. A further labeler has its say about the
+    objects that it sees as well.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        labels: by labeler, with "attention" and "detector" among them.
+        labels: by labeler, with "detector" and another among them.
         outliner: makes one mask of several.
 
     Returns:
@@ -31,7 +32,7 @@ def consensus(image: np.ndarray, labels: Mapping[str, Instances], outliner: Outl
     """
     detector = labels["detector"]
     seen = {name: _partners(detector, other) for name, other in labels.items() if name != "detector"}
-    chosen, views = sorted(seen["attention"]), []
+    chosen, views = sorted(seen[next(iter(seen))]), []
     for index in chosen:
         others = [labels[name].masks[partners[index]] for name, partners in seen.items() if index in partners]
         views.append(np.stack([detector.masks[index], *others]))

@@ -21,7 +21,11 @@ AGREED_ENLARGEMENT = 4
 
 MIN_EVIDENCE = 9.0
 """Nats by which the colours of a cut's two sides must differ where it had to decide, on the mean. Scenes of
-the toy world have about 15, photos of COCO 6, and there the views' majority has a mean IoU of 0.83, their cut 0.77."""
+the toy world have about 15, photos of COCO 6."""
+
+MIN_EVIDENCE_SHRUNK = 15.0
+"""The same in images that are shrunk first, where a cut loses fine edges that the views have. In photos of COCO cuts
+lose to the vote at every bar that one of 62 objects reaches, see docs/rounds.md."""
 
 MIN_PIXELS = 300
 """Colour models of fewer pixels fit by chance."""
@@ -58,7 +62,7 @@ def grabcut(image: np.ndarray, component: np.ndarray, *, enlargement: int = 1) -
     return _in_place(found, window, component) if _same_object(found, start) else component
 
 
-def agreed_cut(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def clear_cut(image: np.ndarray, masks: np.ndarray, min_evidence: float = MIN_EVIDENCE) -> np.ndarray | None:
     """One mask of several views of the same object, better than each where they err in different places.
 
     What all masks hold is the object's, down to three quarters of its depth for certain; what none holds, with a
@@ -68,28 +72,29 @@ def agreed_cut(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Args:
         image: uint8 RGB [H, W, 3].
         masks: bool [n, H, W], one per view; ties are the first one's to decide.
+        min_evidence: nats by which the colours of both sides must differ.
 
     Returns:
-        bool [H, W]; what the majority holds where the masks have no pixel in common, where colour cannot tell object
-        from background or the object is too small for that, or where the cut is something else.
+        bool [H, W]; None where the masks have no pixel in common, where colour cannot tell object from background or
+        the object is too small for that, or where the cut is something else.
     """
     agreed, claimed = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
     share = masks.mean(axis=0)
     majority = (share > 0.5) | ((share == 0.5) & masks[0])
     if not agreed.any():
-        return majority
+        return None
     margin = max(1, round(AGREED_OUTWARD * np.sqrt(agreed.size)))
     window = _window(claimed, 3 * margin)
     reach = cv2.dilate(claimed[window].astype(np.uint8), _disc(margin))
     if reach.all():
-        return majority
+        return None
     inside = np.pad(agreed[window].astype(np.uint8), 1)  # beyond the image nothing is certain
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
     core = (depth > AGREED_DEPTH * depth.max()).astype(np.uint8)
     start = majority[window].astype(np.uint8)
     found = _cut(image[window], core, start, reach, AGREED_ENLARGEMENT)
-    if not _same_object(found, start) or _evidence(image[window], found, (reach > 0) & (core == 0)) < MIN_EVIDENCE:
-        return majority
+    if not _same_object(found, start) or _evidence(image[window], found, (reach > 0) & (core == 0)) < min_evidence:
+        return None
     return _in_place(found, window, majority)
 
 

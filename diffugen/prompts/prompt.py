@@ -38,6 +38,11 @@ class Prompt:
     template: str = ""
     negative_text: str = ""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anybody said what the image shows; of photos alone nobody did."""
+        return bool(self.text or self.template)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON form."""
         return asdict(self)

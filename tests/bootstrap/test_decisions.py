@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from bootstrap.config import FilterConfig, RoundsConfig
-from bootstrap.decisions import AGREEMENT, FOUND, choose_labeler, decide_by_photos, decide_promotion, stop_reason
+from bootstrap.decisions import (
+    AGREEMENT,
+    FOUND,
+    choose_labeler,
+    choose_labeler_of_photos,
+    decide_by_photos,
+    decide_promotion,
+    stop_reason,
+)
 
 
 def agreements(*values: float) -> dict[str, float]:
@@ -28,6 +36,22 @@ def test_a_checkpoint_is_rolled_back_where_it_is_worse_beyond_chance(
     decision = decide_promotion(agreements(*candidate), {1: agreements(0.5, 0.6, 0.7)})
     assert decision["promoted"] is promoted
     assert told in str(decision["why"]) and "on 3 validation images" in str(decision["why"])
+
+
+def test_photos_alone_promote_nothing_that_is_worse_at_all() -> None:
+    candidate, before = agreements(0.2, 0.9, 0.6), {1: agreements(0.5, 0.6, 0.7)}
+    assert decide_promotion(candidate, before)["promoted"] is True
+    assert decide_promotion(candidate, before, allow_chance=False)["promoted"] is False
+    assert decide_promotion(before[1], before, allow_chance=False)["promoted"] is True
+
+
+@pytest.mark.parametrize(
+    ("best", "has_given", "labeler"), [(None, True, "given"), (None, False, "detector"), (0, True, "detector")]
+)
+def test_photos_alone_are_labelled_by_a_detector_once_there_is_one(
+    best: int | None, has_given: bool, labeler: str
+) -> None:
+    assert choose_labeler_of_photos(best, has_given=has_given)[0] == labeler
 
 
 def test_the_best_promoted_round_is_the_measure() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bootstrap.config import FilterConfig
-from bootstrap.disagreement import adapted_min_ious, expected_counts, judge_by_agreement, judge_by_score
+from bootstrap.disagreement import NOTHING_FOUND, adapted_min_ious, expected_counts, judge_by_agreement, judge_by_score
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -225,3 +225,20 @@ def test_a_labeler_that_knows_nothing_in_an_image_softens_no_verdict() -> None:
     known = {"mask2former": ["car"]}
     assert judge_by_agreement(prompt_for("piano"), found, CLASSES, RULES, known_classes=known).outcome == "reject"
     assert judge_by_agreement(prompt_for("piano"), found | {"mask2former": there}, CLASSES, RULES).outcome == "review"
+
+
+@pytest.mark.parametrize(
+    ("detector", "flipped", "reason"),
+    [
+        ([("car", LEFT, 0.9), ("car", RIGHT, 0.8)], [("car", RIGHT, 0.9), ("car", SHIFTED, 0.4)], ""),
+        ([("car", LEFT, 0.9), ("car", RIGHT, 0.8)], [("car", LEFT, 0.9)], "flipped_too_few:car"),
+        ([("car", LEFT, 0.9)], [("car", LEFT, 0.9), ("piano", RIGHT, 0.9)], "flipped_too_many:piano"),
+        ([("car", LEFT, 0.9)], [("car", ASIDE, 0.9)], "flipped_low_iou:car"),
+        ([], [], NOTHING_FOUND),
+    ],
+)
+def test_where_nobody_says_what_a_photo_shows_the_detector_does(detector: list, flipped: list, reason: str) -> None:
+    found = {"detector": labels(*detector), "flipped": labels(*flipped)}
+    judgement = judge_by_agreement(Prompt(""), found, CLASSES, RULES)
+    assert (judgement.reason, judgement.outcome) == (reason, "reject" if reason else "keep")
+    assert judgement.kept is (judgement.agreement is not None and not reason)

@@ -17,6 +17,7 @@ from bootstrap.evidence import (
     f1_score,
     judge_photo,
     suggest_threshold,
+    without_others,
 )
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
@@ -49,6 +50,14 @@ def test_a_detection_counts_where_the_outline_is() -> None:
 def test_nothing_elsewhere_and_other_classes_are_not_the_object(masks: np.ndarray, class_ids: list[int]) -> None:
     judged = judge_photo(Instances.from_masks(masks, class_ids), OUTLINE, rare_ids=[0])
     assert judged["score"] == 0 and judged["iou"] is None
+
+
+def test_detections_of_a_photos_other_objects_are_left_aside() -> None:
+    other = (0, 0, 8, 8)
+    given = Instances.from_masks(block((10, 10, 30, 30), other), [0, 0])
+    found = Instances.from_masks(block(other, (10, 10, 28, 30), (32, 32, 38, 38)), [0, 0, 0], [0.9, 0.6, 0.3])
+    assert without_others(found, given, OUTLINE).scores.tolist() == pytest.approx([0.6, 0.3])
+    assert without_others(found, given.subset([0]), OUTLINE).scores.tolist() == pytest.approx([0.9, 0.6, 0.3])
 
 
 def test_without_an_outline_any_detection_of_the_object_counts() -> None:

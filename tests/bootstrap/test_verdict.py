@@ -44,6 +44,20 @@ def test_without_photos_there_is_no_evidence() -> None:
     assert verdict.level == "doubtful" and "no evidence" in verdict.reasons[0]
 
 
+def test_of_photos_alone_it_is_said_whether_the_detector_strayed() -> None:
+    row = {"num_generated": 9, "num_photos": 9, "val/image_agreement": 0.8, "val/base_agreement": 0.9}
+    strayed, stayed = judge_round(row), judge_round(row | {"val/image_agreement": 0.95})
+    assert strayed.level == stayed.level == "doubtful" and "`labelled`" in strayed.advice[0]
+    assert "agree by 0.80 (IoU)" in strayed.reasons[1] and len(stayed.reasons) == 1
+
+
+def test_advice_about_photos_alone_names_no_generated_images() -> None:
+    bad = {"photos/found": 0.0, "photos/score": 0.0, "negatives/photo/num": 4, "negatives/photo/false_positives": 1.0}
+    alone = judge_round(GOOD | bad | {"num_generated": 9, "num_photos": 9})
+    assert "Label more photos" in alone.advice[0] and "to `labelled`" in alone.advice[1]
+    assert "concept/samples.png" in judge_round(GOOD | bad).advice[0]
+
+
 def test_the_run_is_judged_by_the_promoted_round() -> None:
     rows: list[Any] = [
         {**GOOD, "round": 0, "promoted": True},

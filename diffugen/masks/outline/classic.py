@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffugen.masks.graph_cut import agreed_cut, grabcut
+from diffugen.masks.graph_cut import MIN_EVIDENCE, MIN_EVIDENCE_SHRUNK, clear_cut, grabcut
 from diffugen.masks.outline.base import Outline, OutlinePrompt
 from diffugen.masks.refinement import WORKING_SIDE, at_most, resize_masks
 
 
 class GrabCutOutliner:
     """Outlines by colour (Rother et al. 2004), see `diffugen.masks.graph_cut`; at a reduced size of large images.
+
+    Several views of an object are cut where colours tell object from background, by a stricter rule in large images.
+    Elsewhere their majority stands, at the image's own size.
 
     Args:
         enlargement: of a single view's pixels; above 1 thin parts survive (docs/labels.md, "Thin parts").
@@ -24,11 +27,15 @@ class GrabCutOutliner:
     def outline(self, image: np.ndarray, prompts: Sequence[OutlinePrompt]) -> list[Outline]:
         """One Outline per prompt, without a confidence."""
         small = at_most(image, WORKING_SIDE)
-        cuts = [self._cut(small, resize_masks(prompt.views > 0.5, small.shape[:2])) for prompt in prompts]
-        return [_certain(cut, image.shape[:2]) for cut in cuts]
+        min_evidence = MIN_EVIDENCE if small is image else MIN_EVIDENCE_SHRUNK
+        return [_certain(self._mask(small, prompt, min_evidence), image.shape[:2]) for prompt in prompts]
 
-    def _cut(self, image: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return grabcut(image, views[0], enlargement=self.enlargement) if len(views) == 1 else agreed_cut(image, views)
+    def _mask(self, image: np.ndarray, prompt: OutlinePrompt, min_evidence: float) -> np.ndarray:
+        views = resize_masks(prompt.views > 0.5, image.shape[:2])
+        if len(views) == 1:
+            return grabcut(image, views[0], enlargement=self.enlargement)
+        cut = clear_cut(image, views, min_evidence)
+        return prompt.majority if cut is None else cut
 
 
 class NoOutliner:

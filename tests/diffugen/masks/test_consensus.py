@@ -8,7 +8,6 @@ import numpy as np
 
 from diffugen.instances import Instances
 from diffugen.masks.consensus import consensus
-from diffugen.masks.graph_cut import agreed_cut
 from diffugen.masks.outline.base import Outline, OutlinePrompt
 from diffugen.masks.outline.classic import GrabCutOutliner
 
@@ -26,6 +25,12 @@ def picture(*objects: np.ndarray) -> np.ndarray:
     """Red objects on a green ground, with a little noise."""
     image = np.where(np.any(objects, axis=0)[..., None], (200, 40, 40), (40, 160, 60))
     return np.clip(image + np.random.default_rng(0).normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+
+
+def agreed_cut(image: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """The mask of several views: their cut, else their majority."""
+    (outline,) = GrabCutOutliner().outline(image, [OutlinePrompt(views)])
+    return outline.mask
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
@@ -85,6 +90,15 @@ def test_large_images_are_cut_at_a_smaller_size() -> None:
     attention, detector = (Instances.from_masks(view, [0]) for view in views[:2])
     found = consensus(image, {"attention": attention, "detector": detector}, GRABCUT)
     assert found.size_hw == image.shape[:2] and iou(found.masks[0], views[2][0]) > 0.95
+
+
+def test_large_images_keep_the_fine_edges_of_a_vote() -> None:
+    """Where colours do not tell, the majority stands as it is, not as it looks shrunk and enlarged again."""
+    grey = np.full((400, 500, 3), 128, np.uint8)
+    comb = np.zeros(grey.shape[:2], bool)
+    comb[100:300, 100:400] = True
+    comb[100:200, 100:400:4] = False  # teeth of three pixels
+    assert (agreed_cut(grey, np.stack([comb, comb, comb])) == comb).all()
 
 
 class Shrugging:

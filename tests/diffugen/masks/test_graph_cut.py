@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from diffugen.masks.graph_cut import agreed_cut, grabcut
+from diffugen.masks.graph_cut import grabcut
+from diffugen.masks.outline.base import OutlinePrompt
+from diffugen.masks.outline.classic import GrabCutOutliner
 
 SIZE_HW = (80, 120)
 
@@ -19,6 +21,12 @@ def rectangle(top: int, left: int, height: int, width: int) -> np.ndarray:
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / (first | second).sum())
+
+
+def agreed_cut(image: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """The mask of several views: their cut, else their majority."""
+    (outline,) = GrabCutOutliner().outline(image, [OutlinePrompt(views)])
+    return outline.mask
 
 
 def test_grabcut_moves_a_coarse_edge_to_the_images_own() -> None:

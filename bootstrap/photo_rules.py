@@ -1,0 +1,52 @@
+"""What a loop must and may have with a diffusion model, and without one, where its images are photographs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from diffugen.config.errors import SettingError
+from diffugen.config.settings import GenerateConfig
+
+if TYPE_CHECKING:
+    from bootstrap.config import LoopConfig
+
+
+def model_mistakes(config: LoopConfig) -> Iterator[SettingError]:
+    """Settings that are missing or idle, depending on whether there is a model."""
+    yield from _needed_by_model(config) if config.model is not None else _without_model(config)
+
+
+def model_missing(needed_by: str) -> SettingError:
+    """That there is no model, although a setting needs one."""
+    return SettingError("model", f"is missing, but {needed_by!r} needs one; add it, or remove {needed_by!r}")
+
+
+def _needed_by_model(config: LoopConfig) -> Iterator[SettingError]:
+    if config.pool is not None:
+        if not config.pool.captions:
+            yield SettingError("pool.captions", "is missing; say what the photos show, the model reads them by it")
+        if not config.pool.objects:
+            yield SettingError("pool.objects", "is missing; give each class its phrases of pool.captions")
+
+
+def _without_model(config: LoopConfig) -> Iterator[SettingError]:
+    pool, rounds = config.pool, config.rounds
+    drawing = {
+        "prompts": config.prompts is not None,
+        "generate": config.generate != GenerateConfig(),
+        "rounds.variations": bool(rounds.variations),
+    }
+    if needed_by := next((name for name, given in drawing.items() if given), ""):
+        yield model_missing(needed_by)
+    elif pool is None:
+        yield SettingError("model", "is missing; add it to the config, or give photos to learn from as 'pool'")
+    idle = {
+        "pool.captions": pool is not None and bool(pool.captions),
+        "pool.objects": pool is not None and bool(pool.objects),
+        "pool.presence": pool is not None and not pool.presence,
+        "rounds.filter.by": rounds.filter.by == "attention",
+        "rounds.masks": rounds.masks == "attention",
+    }
+    for name in (name for name, given in idle.items() if given and pool is not None):
+        yield SettingError(name, "is for a loop with a diffusion model; remove it, or add 'model'")

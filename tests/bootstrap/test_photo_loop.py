@@ -1,0 +1,212 @@
+"""A loop of photographs alone on a tiny random detector: end to end, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loop_run import decisions, error_of
+
+import train_loop
+from bootstrap import labelers, rounds
+from bootstrap.config import LoopConfig
+from bootstrap.context import RoundContext
+from bootstrap.evidence import Evidence
+from bootstrap.labelers import first_labeler
+from bootstrap.run_folder import RunFolder
+from diffugen.config.loader import validate
+from diffugen.datasets.folder import write_dataset
+from diffugen.detector.model import new_detector, save_detector
+from diffugen.errors import UserError
+from diffugen.files import read_jsonl
+from diffugen.images import write_png
+from diffugen.instances import Instances
+from diffugen.labelers.base import LabelInput
+from diffugen.labelers.detector import DetectorLabeler
+from diffugen.sample import Sample, read_samples
+
+CONFIG: dict[str, Any] = {
+    "name": "photos",
+    "classes": ["balloon"],
+    "pool": {"folder": "photos"},
+    "detector": {"base_weights": "base.safetensors", "imgsz": 64, "epochs": 1, "batch_size": 4, "device": "cpu"},
+    "rounds": {"num_rounds": 2},
+}
+NUM_PHOTOS, NUM_LABELLED = 5, 2
+
+
+def find_bright(labeler: DetectorLabeler, inputs: Sequence[LabelInput]) -> list[Instances]:
+    """In place of a random detector, which finds nothing: what is white is a balloon."""
+    masks = [(item.image == 255).all(axis=2)[None] for item in inputs]
+    return [Instances.from_masks(mask[: int(mask.any())], [0] * int(mask.any())) for mask in masks]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _labeler_finds_bright() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DetectorLabeler, "label", find_bright)
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of a white block in noise, the last of the pool without; a labelled dataset of which one photo lies in the
+    pool as well; a base detector."""
+    folder = tmp_path_factory.mktemp("photo_inputs")
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 200, (64, 80, 3), dtype=np.uint8) for _ in range(NUM_PHOTOS + NUM_LABELLED - 1)]
+    for image in images[: NUM_PHOTOS - 2] + images[NUM_PHOTOS - 1 :]:
+        image[8:40, 8:48] = 255
+    for number in range(NUM_PHOTOS):
+        write_png(folder / "photos" / f"{number}.png", images[number])
+    masks = np.zeros((1, 64, 80), bool)
+    masks[0, 8:40, 8:48] = True
+    given = [
+        Sample.labelled(str(number), image, Instances.from_masks(masks, [0]), "train")
+        for number, image in enumerate(images[NUM_PHOTOS - 1 :])
+    ]
+    write_dataset(folder / "labelled", given, ["balloon"])
+    torch.manual_seed(0)
+    save_detector(new_detector(["orange", "ball"]), folder / "base.safetensors")
+    return folder
+
+
+WITH_MAP = CONFIG["detector"] | {"class_map": {"balloon": ["orange", "ball"]}}
+
+
+def write_config(inputs: Path, name: str, **changes: Any) -> Path:
+    path = inputs / f"{name}.json"
+    path.write_text(json.dumps({**CONFIG, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def with_labelled(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that begins with given labels; read only."""
+    out = tmp_path_factory.mktemp("photo_runs") / "labelled"
+    config = write_config(inputs, "labelled", labelled="labelled")
+    assert train_loop.main([str(config), "--out", str(out)]) == 0
+    return RunFolder(out)
+
+
+def test_given_labels_begin_a_loop_of_photos(with_labelled: RunFolder) -> None:
+    first, second = with_labelled.complete_rounds()
+    rows = read_jsonl(with_labelled.metrics)
+    assert [row["labels_from"] for row in rows] == ["given", "detector"]
+    assert rows[0]["promoted"] and rows[0]["num_generated"] == 0
+    assert len(list((first.dataset / "images/train").iterdir())) == NUM_LABELLED
+    photos = read_samples(second.samples)
+    assert [photo.reason for photo in photos] == [""] * 3 + ["nothing_found"]
+    assert {photo.labeler for photo in photos if photo.kept} == {"consensus"}
+    assert len(list((second.dataset / "images/train").iterdir())) == NUM_LABELLED + 3
+    assert len(photos) == NUM_PHOTOS - 1, "a photo that is labelled as well is not labelled again"
+    assert all(photo.is_photo and photo.heatmap_path is None for photo in photos)
+    assert all(set(photo.encoded_labels) == {"detector", "flipped"} for photo in photos)
+    assert with_labelled.best.is_file() and with_labelled.report.is_file()
+
+
+def test_labelled_photos_are_judged_by_detectors_that_have_not_seen_them(with_labelled: RunFolder) -> None:
+    for folder, row in zip(with_labelled.complete_rounds(), read_jsonl(with_labelled.metrics), strict=True):
+        evidence = Evidence.read(folder.evidence)
+        assert {photo.judge for photo in evidence.photos} == {"fold 0", "fold 1"}
+        assert len(evidence.agreement_by_photo()) == NUM_LABELLED == row["photos/num"]
+        assert row["val/image_agreement"] == np.mean(list(evidence.agreement_by_photo().values()))
+
+
+@pytest.fixture(scope="module")
+def by_class_map(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that begins with the base detector's labels; read only."""
+    out = tmp_path_factory.mktemp("photo_runs") / "class_map"
+    config = write_config(inputs, "class_map", detector=WITH_MAP)
+    assert train_loop.main([str(config), "--out", str(out)]) == 0
+    return RunFolder(out)
+
+
+def test_the_base_detector_may_begin_a_loop_of_photos(by_class_map: RunFolder) -> None:
+    first, second = by_class_map.complete_rounds()
+    rows = read_jsonl(by_class_map.metrics)
+    assert [row["labels_from"] for row in rows] == ["detector", "detector"]
+    frozen = {sample.image_path.stem for sample in read_samples(first.samples) if sample.split == "val"}
+    assert frozen and not frozen & {sample.image_path.stem for sample in read_samples(second.samples)}
+    assert rows[0]["val/base_agreement"] == rows[0]["val/image_agreement"] == 1
+    assert rows[1]["verdict"]["level"] == "doubtful" and "came with labels" in rows[1]["verdict"]["reasons"][0]
+
+
+def test_a_finished_loop_of_photos_goes_on_and_changes_nothing(by_class_map: RunFolder, inputs: Path) -> None:
+    before = decisions(by_class_map)
+    assert train_loop.main([str(inputs / "class_map.json"), "--out", str(by_class_map.path)]) == 0
+    assert decisions(by_class_map) == before
+
+
+def test_an_interrupted_loop_of_photos_ends_as_an_undisturbed_one(
+    by_class_map: RunFolder, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(inputs / "class_map.json"), "--out", str(tmp_path / "run")]
+
+    def stop(context: RoundContext, samples: Sequence[Sample]) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "decide", stop)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_loop.main(arguments)
+    assert train_loop.main(arguments) == 0
+    assert decisions(RunFolder(tmp_path / "run")) == decisions(by_class_map)
+
+
+def test_a_dry_run_of_photos_says_what_it_would_do(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(inputs, "dry", labelled="labelled")
+    assert train_loop.main([str(config), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "rounds: 2, each of the photos" in said and "labelled images" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "nobody can label photos to begin with: base.safetensors does not know balloon"),
+        ({"pool": None}, "setting 'model' is missing; add it to the config, or give photos"),
+        (
+            {"prompts": {"templates": ["a {x}"], "objects": {"x": {"balloon": "b"}}}},
+            "'model' is missing, but 'prompts'",
+        ),
+        ({"concept": {"photos": "photos", "initializer_word": "ball"}}, "'model' is missing, but 'concept' needs one"),
+        ({"generate": {"height": 64}}, "'model' is missing, but 'generate' needs one"),
+        ({"pool": {"folder": "photos", "objects": {"balloon": "b"}}}, "'pool.objects' is for a loop with a"),
+        ({"rounds": {"masks": "attention"}}, "'rounds.masks' is for a loop with a diffusion model"),
+        ({"classes": ["balloon", "kite"], "labelled": "labelled"}, "labelled has no class 'kite'"),
+    ],
+)
+def test_what_is_missing_for_photos_is_named_at_once(
+    changes: dict[str, Any], sentence: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(inputs, "wrong", **changes)
+    assert sentence in error_of([str(config), "--out", str(tmp_path / "run")], capsys)
+
+
+def test_a_model_needs_captions_of_the_pool(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(inputs, "model", model={"path": "some/model"})
+    assert "setting 'pool.captions' is missing" in error_of([str(config), "--out", str(tmp_path / "run")], capsys)
+
+
+def test_mask2former_begins_where_the_base_detector_does_not_know_the_objects(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = validate(CONFIG, LoopConfig, folder=inputs)
+    knowing = SimpleNamespace(known_classes={"balloon"})
+    monkeypatch.setattr(labelers, "mask2former_labeler", lambda config: knowing)
+    assert first_labeler(config) is knowing
+    mapped = validate(CONFIG | {"detector": WITH_MAP}, LoopConfig, folder=inputs)
+    assert isinstance(first_labeler(mapped), DetectorLabeler)
+    monkeypatch.setattr(labelers, "mask2former_labeler", lambda config: SimpleNamespace(known_classes=set()))
+    with pytest.raises(UserError, match="nobody can label"):
+        first_labeler(config)
