@@ -15,9 +15,13 @@ from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from diffugen.sample import Sample
 
+MOST_PHOTOS = 200
+"""Photos that are judged in every round, spread over the dataset: enough to tell rounds apart."""
+
 
 def given_photos(config: LoopConfig, run: RunFolder) -> list[Sample]:
-    """The labelled photos that show a rare object, all of their labels with them; none without `labelled`.
+    """Labelled photos that show a rare object, at most `MOST_PHOTOS`, all of their labels with them; none without
+    `labelled`.
 
     Their prompts name the object by which each is judged: of several the largest.
     """
@@ -26,11 +30,12 @@ def given_photos(config: LoopConfig, run: RunFolder) -> list[Sample]:
     import_labelled(config.labelled, config.classes, run)
     photos = list(labelled_samples(run.labelled, config.classes))
     judged = [(photo, largest_rare(photo.instances, config)) for photo in photos]
-    return [
+    shown = [
         replace(photo, prompt=Prompt("", (ObjectPhrase(name, name),)))
         for photo, one in judged
         for name in (config.classes[class_id] for class_id in one.class_ids)
     ]
+    return shown[:: max(1, -(-len(shown) // MOST_PHOTOS))]
 
 
 def largest_rare(instances: Instances, config: LoopConfig) -> Instances:

@@ -9,6 +9,7 @@ from diffugen.class_maps import class_index, mapped_classes
 from diffugen.detector.model import load_detector, predict
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
+from diffugen.masks.matching import without_repeats
 
 
 class DetectorLabeler:
@@ -50,8 +51,11 @@ class DetectorLabeler:
         self.device = device
 
     def label(self, inputs: Sequence[LabelInput]) -> list[Instances]:
-        """One Instances per input; nothing but the image is looked at."""
-        return predict(
+        """One Instances per input; nothing but the image is looked at.
+
+        An object that the detector calls by two names of one class counts once.
+        """
+        found = predict(
             self.model,
             [item.image for item in inputs],
             class_names=self.class_names,
@@ -60,3 +64,4 @@ class DetectorLabeler:
             imgsz=self.imgsz,
             device=self.device,
         )
+        return [without_repeats(instances) for instances in found] if self.class_map else found

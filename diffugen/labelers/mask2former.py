@@ -17,12 +17,11 @@ from diffugen.devices import pick_device
 from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
-from diffugen.masks.matching import mask_iou
+from diffugen.masks.matching import without_repeats
 from diffugen.model_files import check_model_config
 
 logger = logging.getLogger(__name__)
 
-_REPEAT_IOU = 0.8
 _STRIDE = 32  # the network's coarsest features; sides that it divides need no padding
 
 
@@ -112,17 +111,6 @@ class Mask2FormerLabeler:
         for model_id, class_id in self.index.items():
             merged[:, class_id] += probabilities[:, model_id]
         return merged
-
-
-def without_repeats(instances: Instances) -> Instances:
-    """Drop what two queries of one class see alike (mask IoU of at least 0.8); the first stays."""
-    same = mask_iou(instances.masks, instances.masks) >= _REPEAT_IOU
-    same &= instances.class_ids[:, None] == instances.class_ids[None]
-    kept: list[int] = []
-    for index in range(len(instances)):
-        if not same[index, kept].any():
-            kept.append(index)
-    return instances.subset(np.array(kept, np.int64))
 
 
 def mask_certainty(mask_logits: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ import numpy as np
 
 from diffugen.instances import Instances
 
+_REPEAT_IOU = 0.8
+
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of bool masks [n, H, W] with [m, H, W]: float32 [n, m], 0 for empty ones."""
@@ -57,3 +59,17 @@ def match_instances(
             used_truth.add(j)
     index = np.array(pairs, np.int64).reshape(-1, 2)
     return MatchResult(index, ious[index[:, 0], index[:, 1]])
+
+
+def without_repeats(instances: Instances) -> Instances:
+    """Drop what stands among instances of one class twice (mask IoU of at least 0.8); the first stays.
+
+    Two queries may see one object, and so may two classes of a model that became one.
+    """
+    same = mask_iou(instances.masks, instances.masks) >= _REPEAT_IOU
+    same &= instances.class_ids[:, None] == instances.class_ids[None]
+    kept: list[int] = []
+    for index in range(len(instances)):
+        if not same[index, kept].any():
+            kept.append(index)
+    return instances.subset(np.array(kept, np.int64))

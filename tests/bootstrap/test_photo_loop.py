@@ -194,7 +194,8 @@ def test_what_is_missing_for_photos_is_named_at_once(
 
 
 def test_a_model_needs_captions_of_the_pool(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_config(inputs, "model", model={"path": "some/model"})
+    pool = {"folder": "photos", "objects": {"balloon": "balloon"}}
+    config = write_config(inputs, "model", model={"path": "some/model"}, pool=pool)
     assert "setting 'pool.captions' is missing" in error_of([str(config), "--out", str(tmp_path / "run")], capsys)
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
+from diffugen.instances import Instances
+from diffugen.labelers import detector
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.labelers.detector import DetectorLabeler
 
@@ -46,3 +48,16 @@ def test_a_missing_detector_and_a_wrong_map_are_named(tmp_path: Path, weights: P
         DetectorLabeler(tmp_path / "missing.safetensors", CLASSES)
     with pytest.raises(UserError, match="the model has no class 'ship'"):
         DetectorLabeler(weights, class_map={"ship": "car"})
+
+
+def test_what_two_names_of_one_class_call_one_object_counts_once(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = np.zeros((3, 20, 30), bool)
+    masks[:2, 2:12, 2:12] = masks[2, 2:12, 15:25] = True
+    twice = Instances.from_masks(masks, [0, 0, 0], [0.9, 0.6, 0.5])
+    monkeypatch.setattr(detector, "predict", lambda *args, **options: [twice])
+    image = LabelInput(np.zeros((20, 30, 3), np.uint8))
+    merging = DetectorLabeler(weights, CLASSES, class_map={"truck": "car", "van": "car"})
+    assert merging.label([image])[0].scores.tolist() == pytest.approx([0.9, 0.5])
+    assert len(DetectorLabeler(weights).label([image])[0]) == 3

@@ -17,8 +17,8 @@ from diffugen.errors import UserError
 from diffugen.evaluation.metrics import label_quality
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
-from diffugen.labelers.mask2former import Mask2FormerLabeler, network_size, without_repeats
-from diffugen.masks.matching import mask_iou
+from diffugen.labelers.mask2former import Mask2FormerLabeler, network_size
+from diffugen.masks.matching import mask_iou, without_repeats
 
 SIZE_HW = (64, 96)
 COLOURS = {"truck": (230, 40, 30), "van": (30, 60, 230)}
