@@ -250,12 +250,12 @@ def load_model(config: RunConfig) -> tuple[Pipeline | None, RunConfig]:
     return pipe, config
 
 
-def with_start_words(config: RunConfig, pipe: Pipeline) -> RunConfig:
+def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
     """The config with a start word for each concept that has none: the base detector's class that suits its photos."""
     from diffugen.detector.model import load_detector
     from textual_inversion.start_word import choose_start_word
 
-    if all(concept.initializer_word for concept in config.concept):
+    if pipe is None or all(concept.initializer_word for concept in config.concept):
         return config
     words = [name.replace("-", " ") for name in load_detector(config.detector.base_weights).names.values()]
     concepts = []

@@ -66,8 +66,9 @@ def deal(data: Path, folder: Path, num_labelled: int, seed: int) -> Path:
     for part, chosen in parts.items():
         if not (folder / part).is_dir():
             split = "test" if part == "measured" else "train"
-            own = [photos[index] for index in chosen]
-            write_dataset(folder / part, [Sample.labelled(*photo, split) for photo in own], names)
+            own = (photos[index] for index in chosen)
+            samples = (Sample.labelled(name, image, found, split) for name, image, found in own)
+            write_dataset(folder / part, samples, names)
     for index in order[NUM_MEASURED + num_labelled :]:
         name, image, _ = photos[index]
         if not (folder / "pool" / f"{name}.png").is_file():
