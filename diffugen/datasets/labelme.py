@@ -123,7 +123,17 @@ def read_document(
         for number, shape in enumerate(_shapes(document, path))
         if shape["label"] in names
     ]
-    labels = partial(instances_of, objects, what=str(path), left_out=left_out)
+    stated = [document.get(side) for side in ("imageHeight", "imageWidth")]
+
+    def labels(size_hw: tuple[int, int]) -> Instances:
+        if any(side is not None and side != own for side, own in zip(stated, size_hw, strict=True)):
+            height, width = (str(side)[:20] for side in stated)
+            raise UserError(
+                f"image {file.name} is {size_hw[1]}x{size_hw[0]} pixels, but {path} says {width}x{height}; label the "
+                "image that is there, or remove imageHeight and imageWidth"
+            )
+        return instances_of(objects, size_hw, str(path), left_out)
+
     yield Labelled(file, file.name, labels, left_out=left_out)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffugen.class_maps import renumbered
 from diffugen.datasets import data_yaml, yolo
-from diffugen.datasets.labelled import Labelled
+from diffugen.datasets.labelled import Labelled, LeftOut
 from diffugen.decoding import known_suffixes
 from diffugen.errors import UserError
 from diffugen.files import read_text
@@ -22,6 +22,7 @@ from diffugen.naming import text_of
 logger = logging.getLogger(__name__)
 
 _BESIDE_IMAGES = {".txt", ".json", ".xml", ".cache", ".npy", ".yaml"}
+_BOX_VALUES = 5  # of a line: class, centre, width and height
 _IMAGES = re.compile(rf"{re.escape(os.sep)}images(?={re.escape(os.sep)})", re.IGNORECASE)
 
 
@@ -50,11 +51,21 @@ def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> It
     images = images_of(settings.places(split), Path(root))
     if not images:
         raise UserError(f"dataset {root}: split {split!r} has no images; put some there, such as .png or .jpg files")
-    labels = {path: label_file(path) for path in images}
+    labels, boxes = {path: label_file(path) for path in images}, _Boxes(Path(root), f"split {split}")
     _warn_of_missing(Path(root), split, labels)
     for path, key in images.items():
-        read_labels = functools.partial(_labels, labels[path], settings.names, class_names or settings.names)
-        yield Labelled(path, key, read_labels)
+        read_labels = functools.partial(_labels, labels[path], settings.names, class_names or settings.names, boxes)
+        yield Labelled(path, key, read_labels, left_out=boxes)
+
+
+class _Boxes(LeftOut):
+    """Counts label lines that are boxes, not outlines."""
+
+    def warn(self) -> None:
+        """Say how many there were, if any."""
+        for reason, count in self.counts.items():
+            logger.warning("dataset %s, %s: %d labels %s (first: %s)", self.path, self.what, count, reason,
+                           self.first[reason])  # fmt: skip
 
 
 def images_of(places: Sequence[Path], root: Path) -> dict[Path, str]:
@@ -146,10 +157,15 @@ def _warn_of_missing(root: Path, split: str, labels: dict[Path, Path | None]) ->
         )  # fmt: skip
 
 
-def _labels(file: Path | None, names: Sequence[str], class_names: Sequence[str], size_hw: tuple[int, int]) -> Instances:
+def _labels(
+    file: Path | None, names: Sequence[str], class_names: Sequence[str], boxes: LeftOut, size_hw: tuple[int, int]
+) -> Instances:
     if file is None:
         return Instances.empty(size_hw)
     lines = read_text(file).splitlines()
+    for line in lines:
+        if len(line.split()) == _BOX_VALUES:
+            boxes.add("have no outline, so their boxes count as masks", file.name)
     try:
         return renumbered(yolo.from_lines(lines, size_hw), names, class_names)
     except ValueError as error:

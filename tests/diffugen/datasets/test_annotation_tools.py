@@ -190,3 +190,14 @@ def test_places_without_a_dataset_are_reported_with_their_content(
     (tmp_path / file).write_text("x")
     with pytest.raises(UserError, match=message):
         class_names_of(tmp_path / source)
+
+
+@pytest.mark.parametrize("side", ["imageHeight", "imageWidth"])
+def test_labelme_outlines_of_another_size_are_refused(tmp_path: Path, side: str) -> None:
+    path = labelme(tmp_path / "a.json", shape())
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {side: None}))
+    assert objects(tmp_path) == [(0, 100)]
+    path.write_text(json.dumps(value | {side: 600}))
+    with pytest.raises(UserError, match=r"a\.png is 30x20 pixels, but .*a\.json says"):
+        objects(tmp_path)

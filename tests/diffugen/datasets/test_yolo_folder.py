@@ -147,3 +147,10 @@ def test_links_to_themselves_and_pipes_are_no_images(tmp_path: Path, caplog: pyt
     os.mkfifo(root / "images" / "pipe.png")
     assert classes(root) == {"a": [1]}
     assert "left out 2 files" in caplog.text
+
+
+def test_boxes_that_become_masks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {"images__a_png": None, "labels__a_txt": "0 0.5 0.5 0.2 0.2\n" + SQUARE.format(0), "images__b_png": None}
+    dataset(tmp_path, "train: images", **files, labels__b_txt=SQUARE.format(0))
+    assert classes(tmp_path) == {"a": [0, 0], "b": [0]}
+    assert "1 labels have no outline, so their boxes count as masks (first: a.txt)" in caplog.text
