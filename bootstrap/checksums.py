@@ -39,6 +39,13 @@ def trouble_of(folder: RoundFolder | RunFolder, path: Path) -> str:
     return Sums().first_trouble(folder.path, own)
 
 
+def is_as_noted(folder: RoundFolder | RunFolder, path: Path) -> bool:
+    """Whether a file was noted by `note_finished`, and is as it was then."""
+    known = _read_checksums(folder) if folder.checksums.is_file() else {}
+    checksum = known.get(str(path.relative_to(folder.path)))
+    return checksum is not None and not Sums().trouble(path, checksum)
+
+
 def check_unfinished(folder: RoundFolder) -> None:
     """Remove what is damaged in an unfinished round, and what was made after it; a warning names the file.
 

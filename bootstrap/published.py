@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
+from bootstrap.checksums import is_as_noted, note_finished
 from bootstrap.row import read_row
 from bootstrap.run_folder import RunFolder, promoted_round
 from diffugen.checksums import files_in
@@ -48,6 +49,7 @@ def publish(run: RunFolder) -> None:
     check_published(run)
     link_tree(best.dataset, run.dataset)
     link_file(best.weights, run.best)  # last: where it is the round's, the dataset is as well
+    note_finished(run, run.best)
 
 
 def _holds(folder: Path, other: Path) -> bool:
@@ -56,9 +58,11 @@ def _holds(folder: Path, other: Path) -> bool:
 
 
 def _is_published(run: RunFolder) -> bool:
-    """Whether best.pt is a round's checkpoint, by the same bytes."""
+    """Whether best.pt is a round's checkpoint, by the same bytes, or of one that has been removed."""
     if run.best.is_symlink() or not run.best.is_file():
         return False
+    if is_as_noted(run, run.best):
+        return True
     weights = [path for path in run.path.glob("round_*/weights/best.pt") if path.is_file()]
     return any(run.best.samefile(path) or filecmp.cmp(run.best, path, shallow=False) for path in weights)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,16 @@ def test_runs_of_earlier_versions_are_recognised(tmp_path: Path) -> None:
     ):
         (tmp_path / "config.json").write_text(content)
         assert is_run(tmp_path) is known
+
+
+def test_what_a_removed_round_published_is_replaced(tmp_path: Path) -> None:
+    """A message may advise to remove a round, which is then made again."""
+    run = run_of(tmp_path)
+    shutil.rmtree(run.round(1).path)
+    check_published(run)
+    publish(run)
+    assert run.best.read_text() == "weights of round 0"
+    run.best.unlink()
+    run.best.write_text("mine")
+    with pytest.raises(UserError, match=r"best\.pt is not the checkpoint of a round of this run"):
+        check_published(run)
