@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import logging
@@ -63,6 +64,8 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return _fail(program, f"{str(error.filename)[:100]} is no possible path ({error.strerror}); give another")
         if message := full_disk_message(error):
             return _fail(program, message)
         if message := _memory_message(error):

@@ -25,6 +25,8 @@ def check_inception(weights: Path) -> None:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError("setting 'evaluation.inception_weights' needs torch-fidelity; install 'diffugen[fidelity]'")
     try:
+        if weights.exists() and not weights.is_file():  # a FIFO would be waited for
+            raise OSError("no regular file")
         # torch-fidelity would unpickle anything; a file that this accepts holds nothing but tensors
         torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:

@@ -204,6 +204,8 @@ def _num_misplaced(values: dict[str, Any], schema: type[Strict]) -> int:
 
 
 def _read(path: Path) -> Any:
+    if path.exists() and not path.is_file() and not path.is_dir():  # a FIFO would be waited for
+        raise UserError(f"config {path} is no regular file; give the path of a JSON config")
     try:
         text = _TEXT_OR_COMMENT.sub(_blanked, path.read_text(encoding="utf-8"))
         return json.loads(text, object_pairs_hook=_group)

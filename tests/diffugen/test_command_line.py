@@ -43,6 +43,13 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], number:
     )
 
 
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_path_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    assert run_command(failing(OSError(number, os.strerror(number), "x" * 5000))) == 2
+    message = capsys.readouterr().err
+    assert f"xx is no possible path ({os.strerror(number)}); give another" in message and len(message) < 300
+
+
 def test_too_little_gpu_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(torch.OutOfMemoryError("CUDA out of memory"))) == 2
     assert "the GPU's memory is too small for this (CUDA out of memory); take" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -56,3 +57,9 @@ def test_a_file_that_could_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing.pt is no readable file of tensors"):
         check_inception(tmp_path / "nothing.pt")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(UserError, match=r"pipe\.pt is no readable file of tensors"):
+        check_inception(tmp_path / "pipe.pt")

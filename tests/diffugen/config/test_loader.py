@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,9 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none.json does not exist; give the path of a JSON config"):
         load_config(tmp_path / "none.json", Whole)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match=r"pipe\.json is no regular file; give the path of a JSON config"):
+        load_config(tmp_path / "pipe.json", DatasetConfig)
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load_config(tmp_path, Whole)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00{")
