@@ -91,9 +91,9 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "held-out photos",
         "0 to 1",
         {
-            FOUND: "photos on which the object is found",
+            FOUND: "share of photos on which the object is found",
             "photos/score": "mean confidence of the object on photos (0 where it is missed)",
-            "photos/mask_iou": "found masks against the best outline of the photo: mean IoU",
+            "photos/mask_iou": "mean IoU of found masks and the outlines on the photos",
             "photos/threshold": "suggested confidence threshold (best F1)",
         },
     ),
@@ -101,8 +101,8 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "held-out photos",
         "0 to 1, 0 is best",
         {
-            "negatives/generated/false_positives": "generated images without the object on which it is found",
-            "negatives/photo/false_positives": "photos without the object on which it is found",
+            "negatives/generated/false_positives": "share of generated images without the object on which it is found",
+            "negatives/photo/false_positives": "share of photos without the object on which it is found",
         },
     ),
     (
@@ -127,7 +127,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
             "val/mean/box_map50": "validation, all classes: box mAP50",
             "val/mean/box_map50_95": "validation, all classes: box mAP50-95",
             AGREEMENT: "agreement of the new detector with attention, validation images (IoU by object, 0 if missed)",
-            IMAGE_AGREEMENT: "validation: agreement by image, which promotion goes by",
+            IMAGE_AGREEMENT: "validation: agreement by image (decides on promotion)",
             BASE_AGREEMENT: "validation: agreement of round 0's labeler with itself on mirrored photos, by image",
         },
     ),

@@ -128,7 +128,7 @@ def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
     hits = round(share * num)
     low, high = wilson_interval(hits, num)
     text = (
-        f"The object is found on {hits} of {_count(num, 'photo')} that the judging detectors were not trained on "
+        f"The object is found on {hits} of {_count(num, 'photo')} by detectors that were not trained on the photo "
         f"(95 % interval {low:.0%} to {high:.0%}), with a mean confidence of {score:.2f}."
     )
     if share >= GOOD_FOUND:
@@ -168,7 +168,7 @@ def _masks(row: Mapping[str, Any] | Row) -> list[Finding]:
     iou = number(row, "photos/mask_iou")
     if iou is None:
         return []
-    text = f"Found masks agree with the photos' best outlines by a mean IoU of {iou:.2f}."
+    text = f"Found masks match the outlines on the photos with a mean IoU of {iou:.2f}."
     if iou >= GOOD_IOU:
         return [("good", text, "")]
     return [("doubtful", text, "Look at the masks in the report; better outlines: `label.outline`, or draw a few.")]

@@ -13,6 +13,9 @@ from typing import Any
 
 from tqdm import tqdm as Bar
 
+LOG_INTERVAL = 30.0
+"""Seconds between two states of a bar where nobody watches it."""
+
 _part: ContextVar[str] = ContextVar("part", default="")
 
 
@@ -30,6 +33,8 @@ def progress_bar(things: Iterable[Any] | None = None, *, desc: str, unit: str = 
         unit: what is counted, such as "image".
         options: as for tqdm.
     """
+    if not sys.stderr.isatty():  # a log file needs no line for every tenth of a second
+        options.setdefault("mininterval", LOG_INTERVAL)
     return Bar(things, desc=_titled(desc), unit=unit, **options)
 
 

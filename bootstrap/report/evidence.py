@@ -51,7 +51,12 @@ def threshold_curve(evidence: Evidence) -> Curve | None:
     series = {
         name: [(row[0], row[column]) for row in points] for column, name in ((1, "precision"), (2, "recall"), (3, "F1"))
     }
-    return Curve("by confidence threshold, on held-out photos", series, right=1.0, mark=evidence.threshold)
+    return Curve(
+        "precision, recall and F1 by confidence threshold, on held-out photos",
+        series,
+        right=1.0,
+        mark=evidence.threshold,
+    )
 
 
 def _card(run: RunFolder, photo: PhotoFinding, threshold: float) -> PhotoCard:

@@ -14,7 +14,7 @@ from bootstrap.measures.balance import discriminated
 from bootstrap.report.charts import curves, draw
 from bootstrap.report.evidence import NO_EVIDENCE, photo_cards, threshold_curve
 from bootstrap.report.pictures import NO_VALUE, Card, gallery, photo_uris, sheet_uri
-from bootstrap.report.words import in_words
+from bootstrap.report.words import in_words, with_code
 from bootstrap.row import (
     IMAGE_MEASURES,
     LABEL_MEASURES,
@@ -63,6 +63,7 @@ def write_report(
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["with_code"] = with_code
     page = environment.get_template("page.html.j2").render(
         name=config.name,
         config=read_json(run.config) if run.config.is_file() else {},

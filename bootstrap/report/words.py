@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 from bootstrap.disagreement import NOTHING_FOUND
 
 _REASONS = {
@@ -31,3 +34,8 @@ def in_words(reason: str) -> str:
     else:
         who = "attention"
     return f"{who} {_REASONS[kind].format(name=name)}" if kind in _REASONS and name else reason
+
+
+def with_code(text: str) -> str:
+    """A sentence as HTML: what stands between backticks, such as a command or a setting, is set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

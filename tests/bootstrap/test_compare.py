@@ -29,7 +29,7 @@ def test_verdicts_figures_and_differing_settings(tmp_path: Path) -> None:
     text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 0.0, seed=5, rounds={"num_rounds": 2}))
     lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert lines["verdict"][-2:] == ["good", "failed"]
-    assert lines["photos on which the object is found [held-out photos]"][-2:] == ["1", "0"]
+    assert lines["share of photos on which the object is found [held-out photos]"][-2:] == ["1", "0"]
     assert lines["seed"][-2:] == ["0", "5"] and lines["rounds.num_rounds"][-2:] == ["null", "2"]
     assert "concept" not in lines and "name" not in lines
     assert "found on 0 of 6 photos" in text

@@ -24,3 +24,10 @@ def test_a_part_of_a_part_names_both(capsys: pytest.CaptureFixture[str]) -> None
         say("comparing")
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["round 2/3: judging photos 1/3: fine-tuning", "round 2/3: comparing"]
+
+
+def test_a_log_is_not_filled_with_states_of_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in progress_bar(range(1000), desc="labelling", unit="image"):
+        pass
+    assert capsys.readouterr().err.count("labelling") == 2  # the first and the last
+    assert progress_bar([], desc="labelling").mininterval == 30

@@ -165,7 +165,7 @@ def test_a_page_of_a_run_in_progress_says_so_and_reloads(tmp_path: Path) -> None
     assert elements.open == []
     # nothing is shown of what there is not yet
     assert [target for target in ("rounds", "measures", "filter", "images") if f'{target}"' in page] == []
-    assert "after 0 rounds" not in page and "images kept" not in page
+    assert "after 0 rounds" not in page and "photos kept" not in page
     assert "<script" not in page  # it would look for the gallery
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootstrap.report.words import in_words
+from bootstrap.report.words import in_words, with_code
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,7 @@ from bootstrap.report.words import in_words
 )
 def test_reasons_are_said_in_words(reason: str, words: str) -> None:
     assert in_words(reason) == words
+
+
+def test_commands_are_set_as_code_and_the_rest_is_escaped() -> None:
+    assert with_code("Lower `--conf` & see <why>.") == "Lower <code>--conf</code> &amp; see &lt;why&gt;."
