@@ -88,7 +88,7 @@ def only_our_warnings(program: str) -> None:
 
     `python -W default -m diffugen ...` shows the libraries' Python warnings.
     """
-    for library in ("TRANSFORMERS", "DIFFUSERS"):  # these have handlers of their own
+    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):  # these have handlers of their own
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

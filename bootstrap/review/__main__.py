@@ -28,7 +28,7 @@ from bootstrap.review.label_studio import (
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import read_latest
 from diffugen.cli.parser import CommandParser
-from diffugen.cli.review import add_review_arguments
+from diffugen.cli.review import OUTCOMES, add_review_arguments
 from diffugen.command_line import run_command
 from diffugen.errors import UserError
 from diffugen.files import link_file, read_json, read_text, write_json, write_text
@@ -186,7 +186,13 @@ def run_review(options: argparse.Namespace) -> None:
     if options.step == "import":
         print(f"{import_review(run, options.export)} samples corrected; the next round trains on them")
         return
-    num = export_review(run, options.out, options.outcome or ("review",), embed_images=options.embed_images)
+    outcomes = options.outcome or ["review"]
+    num = export_review(run, options.out, outcomes, embed_images=options.embed_images)
+    if not num:
+        others = " or ".join(f"--outcome {outcome}" for outcome in OUTCOMES if outcome not in outcomes)
+        remedy = f"; {others} exports other images" if others else ""
+        print(f"0 tasks: no image of the run has the outcome {' or '.join(outcomes)}{remedy}")
+        return
     print(f"{num} tasks: {options.out}\nlabelling config: {options.out.with_suffix('.xml')}")
     if not options.embed_images:
         folder = images_folder(options.out.absolute())

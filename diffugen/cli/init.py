@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffugen.cli.options import add_command, split_names
+from diffugen.cli.options import TOY_HELP, add_command, split_names, toy_weights
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
     from diffugen.cli.new_config import Request
-
-TOY_HELP = "'toy' is the small model that comes with diffugen: it has never seen a photo, and is for trying things out"
 
 COMMANDS = {"loop": "loop", "concept": "learn", "dataset": "generate"}
 
@@ -99,7 +97,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     if arguments.model is None:
         what = "a hub id, pipeline folder or .safetensors file"
         raise UserError(f"give the diffusion model with --model: {what}; {TOY_HELP}")
-    toy = _toy_weights() if arguments.model == "toy" else None
+    toy = toy_weights() if arguments.model == "toy" else None
     model = arguments.model if toy is None else str(toy / "pipeline")
     facts = model_facts(model)
     weights = _weights(arguments.weights, toy) if kind == "loop" else None
@@ -115,10 +113,6 @@ def _request(arguments: argparse.Namespace) -> Request:
         word=arguments.word,
         folder=(arguments.out or Path("x")).parent,
     )
-
-
-def _toy_weights() -> Path:
-    return Path(__file__).parents[1] / "toyworld" / "weights"
 
 
 def _weights(given: Path | None, toy: Path | None) -> Path:

@@ -18,6 +18,7 @@ from diffugen.cli.options import (
     add_executor,
     add_overlays,
     dataset_path,
+    diffusion_model,
     split_name,
 )
 from diffugen.errors import UserError
@@ -56,7 +57,12 @@ def add_label(commands: Any) -> None:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
     parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
-    parser.add_argument("--model", metavar="MODEL", help="diffusion model: folder, .safetensors file or hub id")
+    parser.add_argument(
+        "--model",
+        type=diffusion_model,
+        metavar="MODEL",
+        help="diffusion model: folder, .safetensors file, hub id, or toy (the small model that comes with diffugen)",
+    )
     group = parser.add_argument_group("options of --model")
     group.add_argument("--embeddings", type=Path, action="append", default=[], metavar="FILE", help="learned token")
     group.add_argument(

@@ -18,6 +18,8 @@ DETECTOR = "detector (.pt, .safetensors, .onnx)"
 MAX_IMGSZ = 8192
 """Largest size that a detector may be asked to look at, pixels."""
 
+TOY_HELP = "'toy' is the small model that comes with diffugen: it has never seen a photo, and is for trying things out"
+
 DATASET = "dataset folder (YOLO-seg, VOC, imagefolder)"
 
 OUT_HINTS = dict.fromkeys(("project", "name", "save-dir", "output"), "give the output folder by --out DIR")
@@ -46,6 +48,16 @@ DETECTOR_HINTS = OUT_HINTS | {
     "batch": "leave it out",
     "task": "leave it out: detectors here are segmentation models",
 }
+
+
+def toy_weights() -> Path:
+    """The folder of the weights that come with diffugen."""
+    return Path(__file__).parents[1] / "toyworld" / "weights"
+
+
+def diffusion_model(text: str) -> str:
+    """The type of a diffusion model's option: its folder, file or hub id; "toy" is the pipeline of `toy_weights`."""
+    return str(toy_weights() / "pipeline") if text == "toy" else text
 
 
 def add_command(

@@ -137,6 +137,8 @@ def command():
     logging.getLogger("diffugen.x").warning("of ours")
     logging.getLogger("bootstrap.x").warning("of a package that registers a command")
     logging.getLogger("transformers.x").warning("of transformers")
+    from huggingface_hub.utils import logging as hub_logging
+    hub_logging.get_logger("huggingface_hub.x").warning("of the hub's client: a request is retried")
     logging.getLogger("some.library").warning("of a library")
     logging.getLogger("some.library").error("an error")
     warnings.warn("of Python")

@@ -67,6 +67,17 @@ def test_other_outcomes_can_be_looked_at_as_well(run: RunFolder, tmp_path: Path)
     assert export_review(run, tmp_path / "tasks.json", ["review", "reject"]) == 2
 
 
+def test_a_run_without_doubtful_images_says_what_else_can_be_exported(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bootstrap.review.__main__.latest_samples", lambda *_: [])
+    assert main(["export", str(run.path), "--out", str(tmp_path / "tasks.json")]) == 0
+    said = (
+        "0 tasks: no image of the run has the outcome review; --outcome reject or --outcome keep exports other images\n"
+    )
+    assert capsys.readouterr().out == said
+
+
 def test_what_has_been_decided_since_is_not_offered_again(run: RunFolder, tmp_path: Path) -> None:
     """A later round keeps the doubtful one and doubts the rejected one."""
     own = read_samples(run.round(0).samples)

@@ -13,7 +13,7 @@ import pytest
 from one_sentence import error_of
 from PIL import Image
 
-from diffugen.cli.main import main
+from diffugen.cli.main import build_parser, main
 from diffugen.datasets.folder import class_names_of, own_splits, read_dataset, read_samples, splits_of, write_dataset
 from diffugen.files import read_json
 from diffugen.instances import Instances
@@ -226,6 +226,11 @@ def test_label_a_folder_by_attention(photos: Path, tmp_path: Path, tiny_pipeline
     rows = list(read_dataset(out, "train"))
     assert len(rows) == 3
     assert all(instances.size_hw == SIZE_HW for _, _, instances in rows)
+
+
+def test_the_toy_model_has_a_name() -> None:
+    words = ["label", "photos", "--model", "toy", "--object", "car=car", "--out", "labelled"]
+    assert (Path(build_parser().parse_args(words).model) / "model_index.json").is_file()
 
 
 def test_label_names_mistakes(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
