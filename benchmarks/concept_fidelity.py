@@ -120,8 +120,8 @@ def truth_detector(out: Path) -> Path:
     """A detector of all kinds, rare and common, trained on rendered scenes."""
     classes, weights = [*RARE_KINDS, *COMMON_KINDS], out / "best.pt"
     if not weights.is_file():
-        scenes = write_scenes(out / "scenes", 260, 662_000, classes, split="train")
-        settings = DetectorConfig(imgsz=128, epochs=5, batch_size=8)
+        scenes = write_scenes(out / "scenes", 400, 662_000, classes, split="train")
+        settings = DetectorConfig(imgsz=128, epochs=12, batch_size=8)
         config = load_run_config(ROOT / "configs/demo.json", ["evaluation=null"])
         finetune(config.detector.base_weights, scenes / "data.yaml", weights, settings, seed=0, workdir=out / "work")
     return weights
