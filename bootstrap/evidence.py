@@ -7,11 +7,12 @@ are judged by their largest object, and by all objects together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -142,20 +143,20 @@ class Evidence:
                 file_inside(path.parent.parent, photo.image)
                 for labels in (photo.found, photo.outline):
                     Instances.from_json(labels or NO_LABELS)
-            for finding in (*values["photos"], *values["negatives"]):
+            findings: list[PhotoFinding | NegativeFinding] = [*photos, *negatives]
+            for finding in findings:
                 _check_finding(finding)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}); restore it from a copy, or remove its round") from None
         return cls(photos, negatives)
 
 
-def _check_finding(finding: Mapping[str, Any]) -> None:
-    for name, value in finding.items():
-        if name in ("score", "false_score", "iou"):
-            is_right = isinstance(value, int | float) or (name == "iou" and value is None)
-        else:
-            is_right = isinstance(value, dict if name in ("found", "outline") else str)
-        if not is_right:
+def _check_finding(finding: PhotoFinding | NegativeFinding) -> None:
+    """Check that its values have the types that its class declares."""
+    for name, kind in get_type_hints(type(finding)).items():
+        value = getattr(finding, name)
+        allowed = [get_origin(one) or one for one in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
+        if not isinstance(value, (*allowed, int) if float in allowed else tuple(allowed)):
             raise ValueError(f"{name} is {str(value)[:20]!r}")
 
 

@@ -291,7 +291,8 @@ def _checked(row: Any, path: Path, needed: Sequence[str]) -> Row:
     """A row whose fields are what `Row` says: a run folder may be somebody else's."""
     fields = row if isinstance(row, dict) else {}
     wrong = [key for key in needed if key not in fields]
-    wrong += [key for key, value in fields.items() if not isinstance(value, _KINDS.get(key, _NUMBER))]
+    kinds = dict.fromkeys(MEASURES, _NUMBER) | _KINDS
+    wrong += [key for key, value in fields.items() if not isinstance(value, kinds.get(key, object))]
     seconds, verdict = fields.get("seconds", {}), fields.get("verdict", _NO_VERDICT)
     if not wrong and not all(isinstance(value, int | float) for value in seconds.values()):
         wrong = ["seconds"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
     evidence.write(tmp_path / "evidence.json")
     assert Evidence.read(tmp_path / "evidence.json") == evidence
     assert Evidence.read(tmp_path / "none.json").measures() == {}
+
+
+def test_all_that_a_finding_may_hold_is_read_back(tmp_path: Path) -> None:
+    labels = OUTLINE.to_json()
+    photo = PhotoFinding("a.png", "piano", 1, 0.5, 0.0, "fold 0", "photos/a.png", labels, labels, agreement=0.25)
+    for one in (photo, replace(photo, iou=None, agreement=None, found={})):
+        evidence = Evidence((one,), (NegativeFinding("b", 0.5, "photo"),))
+        evidence.write(tmp_path / "evidence.json")
+        assert Evidence.read(tmp_path / "evidence.json") == evidence
 
 
 @pytest.mark.parametrize(
