@@ -39,9 +39,9 @@ from diffugen.sample import Sample
 
 NUM_FOLDS = 3
 """Of the cross-fitted photos: each detector is trained on two thirds of them."""
-FOLD_STEPS, LATER_FOLD_STEPS = 80, 30
-"""Steps of a fold's fine-tuning, from the base weights and from an earlier round's fold: enough to find an object
-(docs/log.md), a fraction of what the round's own takes."""
+FOLD_STEPS = 80
+"""Steps of a fold's fine-tuning: enough to find an object, a fraction of what the round's own takes. With 30 a later
+round that was better by truth looked worse (docs/log.md)."""
 MOST_NEGATIVES = 60
 """Images without the object that are looked at."""
 
@@ -146,8 +146,7 @@ def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int,
         continues = best is not None and best.fold(number).is_file()
         base = best.fold(number) if best is not None and continues else config.detector.base_weights
         per_epoch = -(-len(images) // config.detector.batch_size)
-        steps = LATER_FOLD_STEPS if continues else FOLD_STEPS
-        epochs = min(config.detector.epochs, max(1, round(steps / per_epoch)))
+        epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
         settings = config.detector.model_copy(update={"epochs": epochs})
         seed = derive_seed(config.seed, "fold", folder.index, number)
         class_map = None if continues else config.detector.class_map
