@@ -112,6 +112,7 @@ def complete_round(folder: RoundFolder, row: Row) -> None:
     """Complete a round: write the SHA-256 of all its files to `checksums.json`, then `metrics.json` with the row."""
     content = json.dumps(row, indent=2, ensure_ascii=False) + "\n"  # as write_json writes it
     known = _read_checksums(folder) if folder.checksums.is_file() else {}
+    known.pop(folder.seconds.name, None)  # of a completion that was cut off here; seconds have been added since
     sums = Sums()
     found = {
         name: known.get(name) or sums.of(file)

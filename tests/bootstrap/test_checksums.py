@@ -169,3 +169,17 @@ def test_names_that_lead_out_of_a_round_are_refused(run: RunFolder, tmp_path: Pa
     folder.metrics.unlink()
     check_unfinished(folder)
     assert outside.read_text() == "the user's"
+
+
+def test_a_round_whose_completion_was_cut_off_is_completed_later(run: RunFolder) -> None:
+    """Killed between its checksums and its metrics; going on adds to the seconds."""
+    folder = run.round(1)
+    with folder.timed("evaluate"):
+        pass
+    complete_round(folder, {"round": 1})
+    folder.metrics.unlink()
+    check_unfinished(folder)
+    with folder.timed("evaluate"):
+        sum(range(10**6))
+    complete_round(folder, {"round": 1})
+    check_rounds(run)
