@@ -226,8 +226,8 @@ class RunFolder:
         `ON_FAILURE`), and who does the work (`EXECUTOR`).
 
         Raises:
-            UserError: a setting differs, or the content of a path; the message names it. Or the run's config.json is
-                damaged.
+            UserError: a setting differs, or the content of a path; the message names it. Or there are more complete
+                rounds than the config wants, or the run's config.json is damaged.
         """
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return config
@@ -240,6 +240,12 @@ class RunFolder:
             raise UserError(
                 f"{change} since run folder {self.path} was started (see its config.json); change it back to "
                 "resume, or give another folder with --out"
+            )
+        wanted, done = now.get("rounds", {}).get("num_rounds"), len(self.complete_rounds())
+        if wanted is not None and wanted < done:
+            raise UserError(
+                f"setting 'rounds.num_rounds' is {wanted}, but {self.path} has {done} complete rounds; give at least as "
+                "many, or another folder with --out"
             )
         return validate(now, type(config), where=f"the config of {self.path}")
 
