@@ -110,7 +110,8 @@ class RoundsConfig(Strict):
     """How many rounds there are, and what each of them does."""
 
     renamed: ClassVar[Mapping[str, str]] = {
-        "attention_fraction": "was removed: set 'rounds.masks' to \"attention\" instead of a fraction of 1",
+        "attention_fraction": "was removed: set 'rounds.filter.by' to \"attention\" instead of a fraction of 1",
+        "masks": "was removed: for attention's masks set 'rounds.filter.by' to \"attention\"",
         "max_class_ratio": "was removed: all kept images are trained on; weigh 'prompts.templates' instead",
         "train_on": "was removed: each round trains on what all rounds so far kept",
         "relabel": "was removed: where agreement decides, earlier rounds' images are always labelled again",
@@ -135,11 +136,6 @@ class RoundsConfig(Strict):
         le=1,
         description="the detector labels once it agrees with attention on the validation images by this mean IoU, and "
         "finds the object on this share of the held-out photos",
-    )
-    masks: Literal["consensus", "attention"] = Field(
-        default="consensus",
-        description="masks of generated images that agreement keeps: cut from those of all labelers but the "
-        "predecessor where colours tell, else their majority's; or attention's, against drift",
     )
     patience: int = Field(
         default=2, ge=1, le=99, description="rounds in a row that may be rolled back before the loop stops"

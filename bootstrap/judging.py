@@ -72,17 +72,15 @@ def _with_labels(
     Args:
         agreed: the decision by agreement, with the detector's labels.
         sample, prompt, found: the image, what it must show, and the instances by labeler.
-        loop: whose masks a kept image has; whether attention decides about generated images.
+        loop: whether attention decides about generated images.
 
     Returns:
         The judgement with these labels, and whose they are.
     """
-    rounds, config = loop.rounds, loop.rounds.filter
+    config = loop.rounds.filter
     if config.by == "attention" and not sample.is_photo:
         by_score = judge_by_score(prompt, found["attention"], loop.classes, config)
         return replace(by_score, agreement=agreed.agreement), "attention"
-    if agreed.kept and not sample.is_photo and rounds.masks == "attention":
-        return agreed.with_instances(above_threshold(found, config)["attention"]), "attention"
     if agreed.kept:
         votes = above_threshold(found, config)
         votes.pop("previous", None)  # its masks are worse than the detector's: it only checks

@@ -46,7 +46,6 @@ def _without_model(config: LoopConfig) -> Iterator[SettingError]:
         "pool.objects": pool is not None and bool(pool.objects),
         "pool.presence": pool is not None and not pool.presence,
         "rounds.filter.by": rounds.filter.by == "attention",
-        "rounds.masks": rounds.masks == "attention",
     }
     for name in (name for name, given in idle.items() if given and pool is not None):
         yield SettingError(name, "is for a loop with a diffusion model; remove it, or add 'model'")

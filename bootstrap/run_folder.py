@@ -244,8 +244,8 @@ class RunFolder:
         wanted, done = now.get("rounds", {}).get("num_rounds"), len(self.complete_rounds())
         if wanted is not None and wanted < done:
             raise UserError(
-                f"setting 'rounds.num_rounds' is {wanted}, but {self.path} has {done} complete rounds; give at least as "
-                "many, or another folder with --out"
+                f"setting 'rounds.num_rounds' is {wanted}, but {self.path} has {done} complete rounds; give as many or "
+                "more, or another folder with --out"
             )
         return validate(now, type(config), where=f"the config of {self.path}")
 

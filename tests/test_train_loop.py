@@ -276,7 +276,7 @@ def test_a_dry_run_of_a_run_that_is_there_says_what_is_left(
     assert "(resumes after round 2 of 3)" in said and "rounds: 1, each of 8" in said and "round 3/3" in said
     assert files_of(finished_loop.path) == before
     fewer = error_of([*arguments, "--set", "rounds.num_rounds=1"], capsys)
-    assert "'rounds.num_rounds' is 1, but" in fewer and "has 2 complete rounds; give at least as many" in fewer
+    assert "'rounds.num_rounds' is 1, but" in fewer and "has 2 complete rounds; give as many or more" in fewer
     assert "'label.min_area_fraction' changed" in error_of([*arguments, "--set", "label.min_area_fraction=0.1"], capsys)
 
 

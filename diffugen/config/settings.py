@@ -297,8 +297,6 @@ class AttentionLabelConfig(Strict):
         "min_presence": "was removed: an object is absent if its words help denoising by less than 0.03",
         "score_threshold": "was removed: 'rounds.filter.min_score' does the same",
         "cut_enlargement": "was removed: GrabCut always enlarges its pixels twofold",
-        "erode_fraction": "was removed: method 'paper' erodes as DiffuGen does",
-        "dilate_fraction": "was removed: method 'paper' dilates as DiffuGen does",
     }
 
     method: Literal["refined", "paper"] = Field(
@@ -307,6 +305,12 @@ class AttentionLabelConfig(Strict):
     )
     min_area_fraction: float = Field(default=0.005, ge=0, lt=1, description="smaller components are noise")
     outline: OutlineConfig = Field(default=OutlineConfig(), description="how masks get their outlines")
+    erode_fraction: float = Field(
+        default=10 / 512, ge=0, le=0.1, description="erosion radius / sqrt(H * W), of method 'paper' only"
+    )
+    dilate_fraction: float = Field(
+        default=7 / 512, ge=0, le=0.1, description="dilation radius / sqrt(H * W), of method 'paper' only"
+    )
 
 
 def _gpu_number(value: Any) -> Any:

@@ -128,7 +128,7 @@ class AttentionLabeler:
         found = [Instances.empty(image.shape[:2])]
         for phrase, heat in mean_heats(objects, attention).items():
             values = upsample(heat, image.shape[:2])
-            mask = clean_mask(otsu_mask(values))
+            mask = clean_mask(otsu_mask(values), self.config.erode_fraction, self.config.dilate_fraction)
             parts = components(mask, self.config.min_area_fraction)
             found.append(self._instances(phrase, parts, heat_scores(values, parts, objects.count(phrase), attention)))
         return Instances.concatenate(found)

@@ -35,20 +35,18 @@ def otsu_mask(heat: np.ndarray) -> np.ndarray:
     return levels > threshold
 
 
-ERODED, DILATED = 10 / 512, 7 / 512
-"""How many pixels go and come back, over sqrt(H * W): DiffuGen's 10 and 7 passes of 3x3 at 512x512."""
-
-
-def clean_mask(mask: np.ndarray) -> np.ndarray:
+def clean_mask(mask: np.ndarray, erode_fraction: float = 10 / 512, dilate_fraction: float = 7 / 512) -> np.ndarray:
     """Remove speckles by erosion, then grow what is left.
 
     Args:
         mask: bool [H, W].
+        erode_fraction: how many pixels go, over sqrt(H * W); DiffuGen's 10 passes of 3x3 at 512x512 by default.
+        dilate_fraction: how many come back; DiffuGen's 7 passes.
     """
     side = np.sqrt(mask.size)
     kernel = np.ones((3, 3), np.uint8)
-    eroded = cv2.erode(mask.astype(np.uint8), kernel, iterations=round(ERODED * side))
-    return cv2.dilate(eroded, kernel, iterations=round(DILATED * side)).astype(bool)
+    eroded = cv2.erode(mask.astype(np.uint8), kernel, iterations=round(erode_fraction * side))
+    return cv2.dilate(eroded, kernel, iterations=round(dilate_fraction * side)).astype(bool)
 
 
 def components(mask: np.ndarray, min_area_fraction: float = 0.005) -> np.ndarray:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -86,15 +85,11 @@ def test_errors_of_the_background_are_raised(tmp_path: Path) -> None:
         submit(sample)
 
 
-@pytest.mark.parametrize(
-    ("settings", "labelers"),
-    [({}, {"consensus"}), ({"masks": "attention"}, {"attention"})],
-)
-def test_whose_labels_a_kept_image_has(tmp_path: Path, settings: dict[str, Any], labelers: set[str]) -> None:
+def test_a_kept_image_has_the_labels_that_all_share(tmp_path: Path) -> None:
     records = [make_generated(tmp_path, number, [0]) for number in range(4)]
     labels = [{name: make_instances([0]).to_json() for name in ("attention", "detector")}] * 4
-    samples = judge_images(records, labels, loop_config(settings))
-    assert {sample.labeler for sample in samples} == labelers
+    samples = judge_images(records, labels, loop_config({}))
+    assert {sample.labeler for sample in samples} == {"consensus"}
     assert all(sample.kept and sample.agreement == 1.0 and sample.class_ids == [0] for sample in samples)
 
 
@@ -104,7 +99,7 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     drawn, low = (make_generated(tmp_path, number, [0]) for number in range(2))
     photo = replace(drawn, task="photo")
     dim = {**labels, "attention": {**labels["attention"], "scores": [0.1]}}
-    config = loop_config({"filter": {"by": "attention"}, "masks": "attention"})
+    config = loop_config({"filter": {"by": "attention"}})
     samples = judge_images([drawn, photo, low], [labels, labels, dim], config)
     assert [(sample.outcome, sample.labeler) for sample in samples] == [
         ("keep", "attention"),
@@ -113,7 +108,7 @@ def test_attention_may_decide_about_generated_images_but_not_about_photos(tmp_pa
     ]
     assert samples[0].class_ids == [0] and samples[0].agreement == 0.5
     agreed = {name: make_instances([0]).to_json() for name in labels}
-    samples = judge_images([drawn, photo], [agreed] * 2, loop_config({"masks": "attention"}))
+    samples = judge_images([drawn, photo], [agreed] * 2, config)
     assert [sample.labeler for sample in samples] == ["attention", "consensus"]
 
 

@@ -182,7 +182,6 @@ def test_a_dry_run_of_photos_says_what_it_would_do(
         ({"concept": {"photos": "photos", "initializer_word": "ball"}}, "'model' is missing, but 'concept' needs one"),
         ({"generate": {"height": 64}}, "'model' is missing, but 'generate' needs one"),
         ({"pool": {"folder": "photos", "objects": {"balloon": "b"}}}, "'pool.objects' is for a loop with a"),
-        ({"rounds": {"masks": "attention"}}, "'rounds.masks' is for a loop with a diffusion model"),
         ({"classes": ["balloon", "kite"], "labelled": "labelled"}, "labelled has no class 'kite'"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffugen.masks.thresholding import DILATED, ERODED, clean_mask, components, otsu_mask, upsample
+from diffugen.masks.thresholding import clean_mask, components, otsu_mask, upsample
 
 SIZE_HW = (96, 128)
 
@@ -45,9 +45,9 @@ def test_cleaning_scales_with_the_image() -> None:
     small[5, 5] = True
     large = np.kron(small, np.ones((4, 4), bool))
     for mask, scale in ((small, 1), (large, 4)):
-        cleaned = clean_mask(mask)
+        cleaned = clean_mask(mask, erode_fraction=4 / 128, dilate_fraction=3 / 128)
         side = np.sqrt(SIZE_HW[0] * SIZE_HW[1]) * scale
-        shrink = round(ERODED * side) - round(DILATED * side)
+        shrink = round(4 / 128 * side) - round(3 / 128 * side)
         assert cleaned.sum() == (40 * scale - 2 * shrink) * (50 * scale - 2 * shrink)
         assert not cleaned[: 10 * scale, : 10 * scale].any(), "a speckle must go"
 
