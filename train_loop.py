@@ -295,7 +295,9 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
 
 def describe(row: Row, config: LoopConfig) -> str:
     """One round in a line or two."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
+    from bootstrap.report.words import in_words
+
+    reasons = "; ".join(f"{count}: {in_words(reason)}" for reason, count in row["rejected"].items())
     kept = f"{row['num_kept']} of {row['num_generated']} images kept, labels by {row['labeler']}"
     done = "trained on labelled photos alone" if row["labels_from"] == "given" else kept
     lines = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from diffugen.evaluation.metrics import LabelTotals, average_precision_of
 from diffugen.evaluation.pairing import same_images
 from diffugen.instances import Instances
 from diffugen.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 
 def score_detector(
@@ -178,7 +181,17 @@ def _shared_classes(
     names = list(wanted or (name for name in known if name in reachable))
     if not names:
         raise UserError(f"{what} and {truth} have no class in common; give a class map (--map MODEL=DATASET)")
+    if not wanted:
+        _tell_unmeasured(f"{truth} has no such class", reachable, known)
+        _tell_unmeasured(f"{what} has no such class", known, reachable)
     return names
+
+
+def _tell_unmeasured(why: str, names: Sequence[str], others: Sequence[str]) -> None:
+    left_out = [name for name in dict.fromkeys(names) if name not in others]
+    if left_out:
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        logger.warning("not measured, as %s: %s%s", why, ", ".join(left_out[:5]), more)
 
 
 def _splits_of(dataset: Path) -> list[str]:

@@ -168,3 +168,14 @@ def test_labels_of_a_coco_file_need_no_images(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_bytes((truth / "coco" / "val.json").read_bytes())
     scores = score_labels(tmp_path / "labels.json", truth)
     assert scores["num_images"] == 3 and scores["labels"]["mean_iou"] == 1
+
+
+def test_classes_that_only_one_side_has_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = write(tmp_path / "truth", TRUTH, "val")
+    labels = write(tmp_path / "labels", TRUTH, "val", ["piano", "duck"])
+    assert score_labels(labels, truth)["classes"] == ["piano"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"not measured, as {truth} has no such class: duck",
+        f"not measured, as {labels} has no such class: car",
+    ]
