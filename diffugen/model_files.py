@@ -1,9 +1,11 @@
-"""What the config files of a downloaded model may ask for: numbers and names, never code of their own."""
+"""Files of downloaded models: what their configs may ask for (never code of their own), and whether they are whole."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "pr
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "use_kernels", "kernel_config")
 _ATTENTION = (None, "eager", "sdpa")  # others are packages, or kernels of a hub
 _MAX_BYTES = 10_000_000
+
+logger = logging.getLogger(__name__)
 
 
 def check_model_folder(folder: Path, setting: str) -> None:
@@ -60,3 +64,47 @@ def _entries(values: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(values, list):
         for value in values:
             yield from _entries(value)
+
+
+@contextmanager
+def loading(what: str, wanted: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is one sentence.
+
+    Args:
+        what: the model, for messages.
+        wanted: what the user should give instead.
+
+    Raises:
+        UserError: the model cannot be loaded, and why.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # what a broken or hostile file makes of the loaders is no closed list
+        logger.debug("loading %s failed", what, exc_info=True)
+        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
+        raise UserError(f"{what} cannot be loaded ({reason}); give {wanted}") from None
+
+
+def check_weights(network: Any, missing_keys: Iterable[str], what: str) -> None:
+    """Check that a network of transformers has all its weights, and that they are numbers.
+
+    Args:
+        network: from `from_pretrained`.
+        missing_keys: what its loading info says is missing, buffers included.
+        what: the model, for messages.
+
+    Raises:
+        UserError: it has not, or they are not.
+    """
+    import torch  # a config can be checked without its seconds of imports
+
+    names = {name for name, _ in network.named_parameters()}
+    if missing := sorted(names & {*missing_keys}):
+        raise UserError(
+            f"{what} lacks {len(missing)} of its {len(names)} weights (first: {missing[0]}); fetch model.safetensors "
+            "again"
+        )
+    if not all(torch.isfinite(weight).all() for weight in network.parameters()):
+        raise UserError(f"{what} has weights that are no numbers; give another file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.masks.matching import without_repeats
-from diffugen.model_files import check_model_config
-
-logger = logging.getLogger(__name__)
+from diffugen.model_files import check_model_config, check_weights, loading
 
 _STRIDE = 32  # the network's coarsest features; sides that it divides need no padding
 
@@ -142,33 +139,17 @@ def network_size(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int
 def _load(model: str | Path) -> tuple[Any, Any]:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
-    try:
+    with loading(f"Mask2Former {model}", "a folder with config.json and model.safetensors, or a hub id"):
         values, _ = Mask2FormerConfig.get_config_dict(model)
         _check_config(values, model)
         network, loaded = Mask2FormerForUniversalSegmentation.from_pretrained(
             model, use_safetensors=True, output_loading_info=True
         )
+        check_weights(network, loaded["missing_keys"], f"Mask2Former {model}")
         try:
             processor = Mask2FormerImageProcessor.from_pretrained(model)
         except OSError:  # a bare model: the values that all published ones have
             processor = Mask2FormerImageProcessor()
-    except UserError:
-        raise
-    except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
-        logger.debug("loading %s failed", model, exc_info=True)
-        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
-        raise UserError(
-            f"Mask2Former {model} cannot be loaded ({reason}); give a folder with config.json and "
-            "model.safetensors, or a hub id"
-        ) from None
-    names = {name for name, _ in network.named_parameters()}
-    if missing := sorted(names & {*loaded["missing_keys"]}):
-        raise UserError(
-            f"Mask2Former {model} lacks {len(missing)} of its {len(names)} weights (first: {missing[0]}); fetch "
-            "model.safetensors again"
-        )
-    if not all(torch.isfinite(weight).all() for weight in network.parameters()):
-        raise UserError(f"Mask2Former {model} has weights that are no numbers; give another file")
     return network.eval(), processor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +16,7 @@ from diffugen.masks.matching import mask_iou
 from diffugen.masks.outline.base import Outline, OutlinePrompt
 from diffugen.masks.outline.sam_prompt import box_with_context, points_of, softened_logits
 from diffugen.masks.refinement import resize_masks
-from diffugen.model_files import check_model_config
-
-logger = logging.getLogger(__name__)
+from diffugen.model_files import check_model_config, check_weights, loading
 
 MIN_AGREEMENT = 0.5
 """IoU with its prompt below which a mask is of something else."""
@@ -168,28 +165,15 @@ def _from_network(logits: Tensor, network_hw: Sequence[int], shown_hw: Sequence[
 def _load(model: str) -> tuple[Any, Any]:
     import transformers
 
-    try:
+    what = f"Segment Anything {model}"
+    with loading(what, "a folder with config.json, model.safetensors and the processor's config, or a hub id"):
         values, _ = transformers.PreTrainedConfig.get_config_dict(model)
         kind = values.get("model_type")
         if kind not in _KINDS:
             raise UserError(f"{model} is a model of the kind {kind!r}; give a SAM, SAM-HQ, SAM 2 or SAM 3")
-        check_model_config(values, f"Segment Anything {model}: config.json")
+        check_model_config(values, f"{what}: config.json")
         network_class, processor_class = (getattr(transformers, name) for name in _KINDS[kind])
         network, loaded = network_class.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        check_weights(network, loaded["missing_keys"], what)
         processor = processor_class.from_pretrained(model)
-    except UserError:
-        raise
-    except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
-        logger.debug("loading %s failed", model, exc_info=True)
-        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
-        raise UserError(
-            f"Segment Anything {model} cannot be loaded ({reason}); give a folder with config.json, model.safetensors "
-            "and the processor's config, or a hub id"
-        ) from None
-    names = {name for name, _ in network.named_parameters()}
-    if missing := sorted(names & {*loaded["missing_keys"]}):
-        raise UserError(
-            f"Segment Anything {model} lacks {len(missing)} of its {len(names)} weights (first: {missing[0]}); fetch "
-            "model.safetensors again"
-        )
     return network.eval(), processor
