@@ -274,11 +274,15 @@ def read_rows(path: Path) -> list[Row]:
     return [_checked(value, path, _SHOWN) for value in read_jsonl(path)]
 
 
+CONFUSION = "test/confusion"
+"""Counts of the evaluation set's objects by true and predicted class, see `diffugen.evaluation.confusion`."""
+
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("round", "num_generated", "num_variations", "num_kept", "num_rejected", "num_review"), int),
     **dict.fromkeys(("labeler", "labels_from", "labels_why", "why"), str),
     **dict.fromkeys(("rejected", "balance", "verdict", "seconds", "test/by_attribute"), dict),
     "promoted": bool,
+    CONFUSION: list,
 }
 _SHOWN = (
     *("round", "labeler", "num_generated", "num_kept", "num_rejected", "num_review"),

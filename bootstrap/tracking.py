@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 from bootstrap.config import WandbConfig
-from bootstrap.row import FOUND, IMAGE_MEASURES, LABEL_MEASURES, SCORES, Row, scores_by_attribute
+from bootstrap.row import CONFUSION, FOUND, IMAGE_MEASURES, LABEL_MEASURES, SCORES, Row, scores_by_attribute
 from bootstrap.run_folder import RunFolder
 from bootstrap.verdict import judge_run
 from diffugen.config.loader import Strict
@@ -190,7 +190,7 @@ def _plotted(row: Row) -> dict[str, Any]:
 
 def _details(row: Row) -> list[dict[str, Any]]:
     """All other values of a round, a line each."""
-    left_out = PLOTTED | {"balance", "test/by_attribute"}
+    left_out = PLOTTED | {"balance", "test/by_attribute", CONFUSION}
     values = _flat({key: value for key, value in row.items() if key not in left_out})
     lines = []
     for name, value in values.items():

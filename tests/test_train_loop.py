@@ -13,7 +13,7 @@ from loop_run import decisions, error_of, metrics_without
 
 import train_loop
 from bootstrap.evidence import Evidence
-from bootstrap.row import MEASURES, Row
+from bootstrap.row import CONFUSION, MEASURES, Row
 from bootstrap.run_folder import RunFolder
 from bootstrap.tracking import Tracker
 from diffugen.attention.heatmaps import attention_of
@@ -28,7 +28,7 @@ def test_every_number_of_a_row_is_described(finished_loop: RunFolder) -> None:
     for row in read_jsonl(finished_loop.metrics):
         assert set(row) >= Row.__required_keys__
         measures = {re.sub(rf"^(test|val)/({classes})/", r"\1/", key) for key in row.keys() - Row.__annotations__}
-        assert measures - {"test/by_attribute"} <= set(MEASURES)
+        assert measures - {"test/by_attribute", CONFUSION} <= set(MEASURES)
 
 
 def test_a_run_leaves_the_folder_that_the_design_describes(finished_loop: RunFolder) -> None:

@@ -27,6 +27,7 @@ from diffugen.datasets.near_duplicates import near_duplicates
 from diffugen.detector.model import embed, load_detector
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.errors import UserError
+from diffugen.evaluation.confusion import ConfusionMatrix
 from diffugen.evaluation.detector import evaluate_groups
 from diffugen.evaluation.metrics import label_quality
 from diffugen.files import read_json, read_jsonl
@@ -145,6 +146,7 @@ def measure_truth(
         "test/..." as `flatten` has it, for the round's checkpoint;
         "test/by_attribute": slot -> value -> scores, where the dataset's captions.jsonl records attributes;
         "test/labels/detector/...": the checkpoint's labels at the threshold at which it would label the next round;
+        "test/confusion": of these labels, see `ConfusionMatrix`;
         "test/labels/attention/...": attention's labels, in round 0 (the model stays the same).
     """
     measured: dict[str, Any] = {}
@@ -169,7 +171,10 @@ def measure_truth(
         by_attribute.setdefault(slot, {})[value] = {name: row[name] for name in wanted if name in row}
     if by_attribute:
         measured["test/by_attribute"] = by_attribute
-    return measured | _quality(_detector_pairs(config, evaluation, folder.weights), "detector")
+    confusion = ConfusionMatrix(len(config.classes))
+    pairs = _counted(_detector_pairs(config, evaluation, folder.weights), confusion)
+    measured |= _quality(pairs, "detector")
+    return measured | {"test/confusion": confusion.counts.tolist()}
 
 
 def flatten(scores: Scores, prefix: str, rare_classes: Sequence[str]) -> dict[str, float]:
@@ -203,6 +208,15 @@ def _quality(pairs: Iterable[tuple[Instances, Instances]], labeler: str) -> dict
     quality = label_quality(pairs)
     wanted = ("mean_iou", "precision", "recall")
     return {f"test/labels/{labeler}/{name}": quality[name] for name in wanted if quality[name] is not None}
+
+
+def _counted(
+    pairs: Iterable[tuple[Instances, Instances]], confusion: ConfusionMatrix
+) -> Iterator[tuple[Instances, Instances]]:
+    """The same pairs, each of which is counted on its way."""
+    for found, truth in pairs:
+        confusion.add(found, truth)
+        yield found, truth
 
 
 def _detector_pairs(

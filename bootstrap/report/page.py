@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -16,6 +16,7 @@ from bootstrap.report.evidence import NO_EVIDENCE, photo_cards, threshold_curve
 from bootstrap.report.pictures import NO_VALUE, Card, gallery, photo_uris, sheet_uri
 from bootstrap.report.words import in_words, with_code
 from bootstrap.row import (
+    CONFUSION,
     IMAGE_MEASURES,
     LABEL_MEASURES,
     MEASURES,
@@ -88,6 +89,8 @@ def write_report(
         image_measures=_present(IMAGE_MEASURES, rows),
         findings={row["round"]: discriminated(row.get("balance", {})) for row in rows},
         by_attribute=_by_attribute(rows),
+        confusion=_confusion(rows, len(config.classes)),
+        confusion_names=[*config.classes, ""],
         charts=[draw(curve) for curve in curves(rows, config.rare_classes)],
         photos=[uri for folder in photos for uri in photo_uris(folder)],
         concept=[sheet_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
@@ -111,6 +114,15 @@ def slots_of(shown: Sequence[Card]) -> dict[str, list[str]]:
 def _present(keys: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
     """The measures that any round has: key -> what it is."""
     return {key: MEASURES[key].text for key in keys if any(number(row, key) is not None for row in rows)}
+
+
+def _confusion(rows: Sequence[Row], num_classes: int) -> list[list[int]]:
+    """The promoted round's confusion matrix; empty where there is none of these classes."""
+    promoted = [cast(Mapping[str, Any], row).get(CONFUSION, []) for row in rows if row["promoted"]]
+    counts = promoted[-1] if promoted else []
+    size = num_classes + 1
+    is_square = len(counts) == size and all(isinstance(line, list) and len(line) == size for line in counts)
+    return counts if is_square else []
 
 
 def _by_attribute(rows: Sequence[Row]) -> dict[str, dict[str, list[dict[str, Any]]]]:

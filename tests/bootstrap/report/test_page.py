@@ -85,6 +85,7 @@ def make_row(index: int, samples: list[Sample]) -> dict[str, Any]:
         "promoted": index == 0, "why": "because 1 < 2", "balance": balance(samples),
         "images/vendi_score": 3.21, "images/near_duplicate_fraction": 0.0, "test/labels/attention/mean_iou": 0.625,
         "val/mean/mask_map50": 0.5, "val/mean/mask_map50_95": 0.25, "test/by_attribute": {"time": by_time},
+        "test/confusion": [[41, 2, 3], [0, 17, 1], [5, 0, 0]],
         "test/mask_map50": 0.875, "test/mask_map50_95": 0.5, "seconds": {"generate": 90.0, "label": 30.0},
     }  # fmt: skip
 
@@ -286,3 +287,13 @@ def test_a_phone_can_use_the_page(open_page: Callable[..., Page]) -> None:
     figure = page.locator("figure:visible").first.bounding_box()
     assert figure and 300 < figure["width"] <= 375
     assert page.problems == []  # type: ignore[attr-defined]
+
+
+def test_the_promoted_rounds_confusion_is_shown(page: str) -> None:
+    table = page[page.index('id="confusion"') :]
+    rows = re.findall(r"<tr><td>([^<]+)</td>((?:<td>[^<]+</td>)+)</tr>", table[: table.index("</table>")])
+    assert [(name, re.findall(r">([^<]+)<", cells)) for name, cells in rows] == [
+        ("piano", ["41", "2", "3"]),
+        ("car", ["·", "17", "1"]),
+        ("no object", ["5", "·", "·"]),
+    ]
