@@ -25,7 +25,7 @@ the toy world have about 15, photos of COCO 6."""
 
 MIN_EVIDENCE_SHRUNK = 15.0
 """The same in images that are shrunk first, where a cut loses fine edges that the views have. In photos of COCO cuts
-lose to the vote at every bar that one of 62 objects reaches, see docs/rounds.md."""
+lose to masks without a cut at every bar that one object reaches, see docs/rounds.md and docs/labels.md."""
 
 MIN_PIXELS = 300
 """Colour models of fewer pixels fit by chance."""
@@ -37,29 +37,34 @@ _MAX_NATS = 20.0
 _COMPONENTS = 5  # of the colours of either side, in OpenCV
 
 
-def grabcut(image: np.ndarray, component: np.ndarray, *, enlargement: int = 1) -> np.ndarray:
+def grabcut(
+    image: np.ndarray, component: np.ndarray, *, enlargement: int = 1, min_evidence: float = 0.0
+) -> np.ndarray | None:
     """Move a component's edge to the image's own edges.
 
     Its core is certain, so is everything beyond a margin; colour and edges decide about the band between, within a
-    window around the component. Holes are filled. The result is kept only where it is still about the same object
-    (IoU with the start of at least 0.4).
+    window around the component. Holes are filled.
 
     Args:
         image: uint8 RGB [H, W, 3].
         component: bool [H, W].
         enlargement: above 1 thin parts survive, in the time of its square.
+        min_evidence: nats by which the colours of both sides must differ.
 
     Returns:
-        bool [H, W].
+        bool [H, W]; None where colour cannot tell object from background, or the cut is something else (IoU with the
+        component below 0.4).
     """
     inward, outward = (max(1, round(share * np.sqrt(component.size))) for share in (INWARD, OUTWARD))
     window = _window(component, 3 * outward)
     start = component[window].astype(np.uint8)
     core, reach = cv2.erode(start, _disc(inward)), cv2.dilate(start, _disc(outward))
     if not start.any() or reach.all():
-        return component
+        return None
     found = _cut(image[window], core, start, reach, enlargement)
-    return _in_place(found, window, component) if _same_object(found, start) else component
+    if not _same_object(found, start) or _evidence(image[window], found, (reach > 0) & (core == 0)) < min_evidence:
+        return None
+    return _in_place(found, window, component)
 
 
 def clear_cut(image: np.ndarray, masks: np.ndarray, min_evidence: float = MIN_EVIDENCE) -> np.ndarray | None:

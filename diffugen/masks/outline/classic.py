@@ -14,8 +14,8 @@ from diffugen.masks.refinement import WORKING_SIDE, at_most, resize_masks
 class GrabCutOutliner:
     """Outlines by colour (Rother et al. 2004), see `diffugen.masks.graph_cut`; at a reduced size of large images.
 
-    Several views of an object are cut where colours tell object from background, by a stricter rule in large images.
-    Elsewhere their majority stands, at the image's own size.
+    An object is cut where colours tell it from the background, by a stricter rule in large images. Elsewhere its mask,
+    or what most of its views hold, stands at the image's own size.
 
     Args:
         enlargement: of a single view's pixels; above 1 thin parts survive (docs/labels.md, "Thin parts").
@@ -33,8 +33,9 @@ class GrabCutOutliner:
     def _mask(self, image: np.ndarray, prompt: OutlinePrompt, min_evidence: float) -> np.ndarray:
         views = resize_masks(prompt.views > 0.5, image.shape[:2])
         if len(views) == 1:
-            return grabcut(image, views[0], enlargement=self.enlargement)
-        cut = clear_cut(image, views, min_evidence)
+            cut = grabcut(image, views[0], enlargement=self.enlargement, min_evidence=min_evidence)
+        else:
+            cut = clear_cut(image, views, min_evidence)
         return prompt.majority if cut is None else cut
 
 

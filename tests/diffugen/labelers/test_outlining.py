@@ -147,12 +147,21 @@ def test_settings_that_do_not_fit_are_one_sentence(outline: dict[str, str], matc
 def test_no_outliner_keeps_masks_and_grabcut_agrees_with_its_function() -> None:
     from diffugen.masks.graph_cut import grabcut
 
-    image = np.random.default_rng(0).integers(0, 60, (*SIZE_HW, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 4, (*SIZE_HW, 3), dtype=np.uint8)
     image[rectangle(20, 20, 30, 40)] += 180
-    start = rectangle(16, 24, 30, 42)
+    start = rectangle(18, 22, 30, 41)
     (none,) = NoOutliner().outline(image, [OutlinePrompt(start[None])])
     (cut,) = GrabCutOutliner(2).outline(image, [OutlinePrompt(start[None])])
     assert (none.mask == start).all() and none.confidence is None
     assert (cut.mask == grabcut(image, start, enlargement=2)).all() and (cut.mask != start).any()
     (small,) = NoOutliner().outline(image, [OutlinePrompt(start[None, ::2, ::2])])
     assert small.mask.shape == SIZE_HW and (small.mask & start).sum() > 0.9 * start.sum()
+
+
+def test_grabcut_keeps_a_mask_where_colours_do_not_tell() -> None:
+    """As in photographs: there it makes good masks worse (docs/labels.md)."""
+    image = np.random.default_rng(0).integers(0, 255, (160, 200, 3), dtype=np.uint8)
+    start = np.zeros((160, 200), bool)
+    start[40:110, 50:140] = True
+    (outline,) = GrabCutOutliner().outline(image, [OutlinePrompt(start[None])])
+    assert (outline.mask == start).all()

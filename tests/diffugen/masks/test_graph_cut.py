@@ -36,6 +36,7 @@ def test_grabcut_moves_a_coarse_edge_to_the_images_own() -> None:
     image[truth] = (200, 30, 40)
     coarse = np.roll(truth, (3, -4), axis=(0, 1))
     refined = grabcut(image, coarse)
+    assert refined is not None
     assert iou(coarse, truth) < 0.8
     assert iou(refined, truth) > 0.95
     assert (refined == grabcut(image, coarse)).all()  # its random start is fixed
@@ -46,13 +47,24 @@ def test_grabcut_fills_holes() -> None:
     image = np.full((80, 120, 3), 100, np.uint8)
     image[20:60, 30:90] = (200, 30, 40)
     image[25:31, 40:48] = 100
-    assert grabcut(image, rectangle(20, 30, 40, 60))[25:31, 40:48].all()
+    found = grabcut(image, rectangle(20, 30, 40, 60))
+    assert found is not None and found[25:31, 40:48].all()
 
 
 def test_grabcut_leaves_alone_what_it_cannot_improve() -> None:
     image = np.full((40, 60, 3), 128, np.uint8)
     for mask in (np.zeros((40, 60), bool), np.ones((40, 60), bool)):
-        assert (grabcut(image, mask) == mask).all()
+        assert grabcut(image, mask) is None
+
+
+def test_a_cut_needs_as_much_evidence_as_it_is_asked_for() -> None:
+    """Two like textures: colour tells little."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(120, 25, (80, 120, 3)).clip(0, 255).astype(np.uint8)
+    truth = rectangle(25, 40, 35, 50)
+    image[truth] = rng.normal(140, 25, (int(truth.sum()), 3)).clip(0, 255).astype(np.uint8)
+    coarse = np.roll(truth, (3, -4), axis=(0, 1))
+    assert grabcut(image, coarse) is not None and grabcut(image, coarse, min_evidence=9.0) is None
 
 
 @pytest.mark.parametrize("seed", [0, 4, 5])
