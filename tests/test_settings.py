@@ -189,4 +189,4 @@ def test_the_demo_has_the_settings_that_its_figures_were_made_with() -> None:
     assert list(config.prompts.attributes) == ["place", "time"]
     assert [len(values) for values in config.prompts.attributes.values()] == [6, 3]
     assert config.detector.learning_rate == 1e-3 and config.concept[0].learning_rate == 5e-3
-    assert config.rounds.num_rounds == 3 and config.rounds.val_fraction == 0.2
+    assert config.rounds.val_fraction == 0.2
