@@ -166,6 +166,7 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
         judge = FidelityJudge(setup.detector, config, pipe, setup.generate, setup.seed)
     module = _build_module(config, setup, pipe, judge)
     _train(module, pipe, config, model, out, progress)
+    by_step = module.keep_best()
 
     if not all(torch.isfinite(learned).all() for learned in (*module.rows, *module.lora)):
         raise diverged(config, config.steps)
@@ -177,7 +178,6 @@ def learn_concept(config: ConceptConfig, setup: Setup, out: Path, *, progress: b
     with atomic_path(out / "samples.png") as temporary:
         side_by_side(config, without, with_).save(temporary)
     if judge:
-        by_step = module.score_by_step()
         Fidelity(None if judge.start_is_near else max(by_step.values()), by_step).write(out)
     write_embedding(finished, config.placeholder_token, list(module.rows))
     _conclude(record, out)

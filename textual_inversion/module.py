@@ -62,8 +62,8 @@ class ConceptModule(L.LightningModule):
         # Buffers, so that they are in every checkpoint and come back from other processes; nan where not reached.
         self.register_buffer("losses", torch.full((config.steps,), torch.nan))
         self._judged_at = sorted({max(1, round(share * config.steps)) for share in JUDGED_AT}) if judge else []
-        self.register_buffer("scores", torch.full((len(self._judged_at),), torch.nan))
         if judge:
+            self.register_buffer("scores", torch.full((len(self._judged_at),), torch.nan))
             learned = [*self.rows, *self.lora]
             self.best.extend(nn.Parameter(value.detach().clone(), requires_grad=False) for value in learned)
         self._max_norms = [config.max_norm_ratio and config.max_norm_ratio * norm for norm in placeholder.mean_norms]
@@ -80,7 +80,7 @@ class ConceptModule(L.LightningModule):
 
     def on_train_batch_start(self, draw: Draw, index: int) -> None:
         """Have the concept judged where it is time to."""
-        self._have_judged()
+        self._have_judged(self.global_step)
 
     def training_step(self, draw: Draw, index: int) -> Tensor:
         """The loss of one draw."""
@@ -90,23 +90,25 @@ class ConceptModule(L.LightningModule):
         self.losses[self.global_step] = self.trainer.strategy.reduce(loss.detach())
         return loss
 
-    def on_train_end(self) -> None:
-        """The concept is what was judged best, where it was judged."""
-        self._have_judged()
-        for learned, best in zip([*self.rows, *self.lora] if self.best else [], self.best, strict=True):
-            learned.data.copy_(best)
+    def keep_best(self) -> dict[int, float]:
+        """After the last step: the concept becomes what was judged best, where it is judged.
 
-    def score_by_step(self) -> dict[int, float]:
-        """The judge's scores by the number of steps before them."""
-        scores = zip(self._judged_at, self.scores.tolist(), strict=True)
-        return {step: score for step, score in scores if not math.isnan(score)}
+        Returns:
+            The judge's scores by the number of steps before them.
+        """
+        if self._judge is None:
+            return {}
+        self._have_judged(self._config.steps)
+        for learned, best in zip([*self.rows, *self.lora], self.best, strict=True):
+            learned.data.copy_(best)
+        return dict(zip(self._judged_at, self.scores.tolist(), strict=True))
 
     @torch.no_grad()
-    def _have_judged(self) -> None:
+    def _have_judged(self, step: int) -> None:
         """Score the concept if it is time to, and keep it if it is the best so far."""
-        if self._judge is None or self.global_step not in self._judged_at:
+        if self._judge is None or step not in self._judged_at:
             return
-        look = self._judged_at.index(self.global_step)
+        look = self._judged_at.index(step)
         if self.scores[look].isnan():
             self.scores[look] = self._judge(self._pipe)
             if int(self.scores.nan_to_num(-torch.inf).argmax()) == look:

@@ -236,7 +236,7 @@ def _readable(path: str) -> Iterator[None]:
         reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
         raise UserError(
             f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give "
-            "another model"
+            "another model, as by --set model.path=MODEL"
         ) from None
 
 

@@ -64,6 +64,7 @@ def test_a_summary_counts_outcomes_and_reasons(tmp_path: Path, make_samples: Cal
     assert summarise_samples(samples) == {
         "labeler": "attention",
         "num_generated": 4,
+        "num_photos": 0,
         "num_variations": 0,
         "num_kept": 1,
         "num_rejected": 3,
@@ -286,5 +287,6 @@ def test_whether_the_pools_photos_show_the_object_is_measured(
     (photo,) = read_pool(RoundContext(config, run, run.round(0), "attention", ""), tiny_pipeline)
     assert (photo.name, photo.task) == ("r00_photo_0000", "photo")
     assert (attention_of(photo).presence is not None) is presence
+    write_samples(run.round(0).samples, [photo])
     (shared,) = read_pool(RoundContext(config, run, run.round(1), "attention", ""), tiny_pipeline)
     assert shared.name == "r01_photo_0000" and shared.image_path.samefile(photo.image_path)
