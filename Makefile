@@ -23,8 +23,9 @@ runs/%-truth/data.yaml: | $(READY)
 	$(BIN)/python -m diffugen.toyworld.scenes_dataset --out runs/$*-truth --num 300 --seed 770000 \
 		--classes $*,car,tent --rare $*
 
+# One thread: two that wait for each other take longer for networks this small (docs/log.md).
 demo: $(READY) $(TRUTH)/data.yaml
-	$(BIN)/python train_loop.py configs/demo.json
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python train_loop.py configs/demo.json
 
 # A process per core, each with one thread: threads that wait for each other would only slow both down.
 test: $(READY)
