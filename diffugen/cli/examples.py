@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError
+from diffugen.outputs import claim_output
 from diffugen.progress import say
 
 PACKAGE = Path(__file__).parents[1]
@@ -36,11 +37,10 @@ def write_example(name: str, folder: Path) -> Path:
     known = sorted(path.stem for path in source.glob("*.json"))
     if name not in known:
         raise UserError(f"--example {name!r} is none of the examples: {', '.join(known)}")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give a folder")
     target = folder / f"{name}.json"
     if target.exists():
         raise UserError(f"{target} exists; remove it or give another folder")
+    claim_output(folder, "init", option="the folder")
     text = (source / f"{name}.json").read_text(encoding="utf-8")
     text = text.replace('"../diffugen/', f'"{PACKAGE.as_posix()}/').replace('"../', '"')
     values = json.loads(text)

@@ -62,14 +62,29 @@ def _init(arguments: argparse.Namespace) -> None:
         path = write_example(arguments.example[0], Path(arguments.example[1]))
         _print_next(path, COMMANDS["loop" if _is_loop(path) else "dataset"])
         return
+    from diffugen.outputs import check_output_file
+
     request = _request(arguments)
     out = arguments.out or Path(f"{request.name}.json")
     if out.exists():
         raise UserError(f"{out} exists; remove it, or give another file with --out")
+    check_output_file(out, is_own=lambda _: False)
+    check_output_file(out.parent / f"{arguments.kind}.schema.json", option="the config's schema", is_own=_is_schema)
     _write(arguments.kind, request, out)
     for note in _notes(arguments, request):
         print(f"note: {note}")
     _print_next(out, COMMANDS[arguments.kind])
+
+
+def _is_schema(path: Path) -> bool:
+    """Whether a file is a schema that `init` wrote."""
+    from diffugen.files import read_json
+
+    try:
+        values = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and {"$schema", "title", "properties"} <= set(values)
 
 
 def _is_loop(path: Path) -> bool:

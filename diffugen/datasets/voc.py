@@ -173,9 +173,11 @@ def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> It
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
         raise UserError(f"dataset {root} has no split {split!r}; it has {', '.join(splits_of(root))}")
+    seen: set[str] = set()
     for number, line in enumerate(read_text(listing).splitlines(), start=1):
-        if not (name := line.strip()):
+        if not (name := line.strip()) or name in seen:
             continue
+        seen.add(name)
         place = inside(root / "JPEGImages", name, f"{listing}, line {number}: the image")
         candidates = (place.with_name(place.name + suffix) for suffix in (*IMAGE_SUFFIXES, *sorted(known_suffixes())))
         image = next((path for path in candidates if path.is_file()), None)

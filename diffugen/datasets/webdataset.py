@@ -117,7 +117,8 @@ def read_samples(
     Raises:
         UserError: webdataset is not installed, or a shard is damaged.
     """
-    names = list(class_names or class_names_of(root))
+    known = class_names_of(root)
+    names = list(class_names or known)
     paths = [str(path.resolve()) for path in sorted(root.glob(f"{split}-[0-9]*.tar"))]
     entries = iter(_library().WebDataset(paths, shardshuffle=False))
     with TemporaryDirectory() as folder:
@@ -125,17 +126,21 @@ def read_samples(
             try:
                 suffix = next(f".{key}" for key in entry if f".{key}" in (*IMAGE_SUFFIXES, ".tif", ".tiff", ".gif"))
                 row = json.loads(entry["json"])
-                name = str(row["name"])
+                if unknown := [name for name in row["objects"]["category"] if name not in known]:
+                    raise ValueError(f"{CLASSES} has no class {unknown[0]!r}")
                 instances, provenance = from_row(row, names)
-            except (StopIteration, KeyError, TypeError, ValueError) as error:
+                path = Path(folder) / f"image{suffix}"
+                path.write_bytes(entry[suffix[1:]])
+                image = read_image(path)
+                stored = path if stores_as_it_is(path) else image
+                sample = Sample.labelled(str(row["name"]), stored, instances, split, provenance)
+                check_sample(sample, names)
+            except (StopIteration, KeyError, TypeError, ValueError, RecursionError, UserError) as error:
                 raise UserError(
-                    f"{root}: image {entry.get('__key__')} of {split} is damaged ({error}); export the dataset again"
+                    f"{root}: image {entry.get('__key__')} of {split} is damaged ({error or 'no image in it'}); export "
+                    "the dataset again"
                 ) from None
-            path = Path(folder) / f"image{suffix}"
-            path.write_bytes(entry[suffix[1:]])
-            image = read_image(path)
-            stored = path if stores_as_it_is(path) else image
-            yield Sample.labelled(name, stored, instances, split, provenance), image
+            yield sample, image
 
 
 def _next(entries: Iterator[dict[str, Any]], root: Path) -> dict[str, Any] | None:

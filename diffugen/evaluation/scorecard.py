@@ -115,6 +115,8 @@ def score_labels(
             "one image has; give labels of these images"
         )
     unlabelled = len(truths) - len(same)
+    if unlabelled:
+        logger.warning("%d of %d images of %s have no labels and were not measured", unlabelled, len(truths), truth)
     measured = {"labels_of": str(labels), "truth": str(truth), "split": part, "num_unlabelled": unlabelled}
     return measured | scores
 
@@ -180,7 +182,10 @@ def _shared_classes(
             raise UserError(f"--classes: {where} has no class {name!r}; measure classes that both sides have")
     names = list(wanted or (name for name in known if name in reachable))
     if not names:
-        raise UserError(f"{what} and {truth} have no class in common; give a class map (--map MODEL=DATASET)")
+        raise UserError(
+            f"{what} and {truth} have no class in common; give a class map (--map MODEL=DATASET), or for labels rename "
+            "the classes"
+        )
     if not wanted:
         _tell_unmeasured(f"{truth} has no such class", reachable, known)
         _tell_unmeasured(f"{what} has no such class", known, reachable)

@@ -188,3 +188,25 @@ def test_an_example_brings_what_it_needs(here: Path, capsys: pytest.CaptureFixtu
     (job,) = load_jobs(command.config)
     assert Path(job.config.model.path).is_dir()
     assert (here / "examples" / json.loads(Path("examples/generate.json").read_text())["$schema"]).is_file()
+
+
+def test_a_schema_of_the_users_own_is_not_replaced(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d").mkdir()
+    Path("d/loop.schema.json").write_text("mine")
+    said = error_of(capsys, init(photos, "--model", "toy", "--out", "d/x.json"))
+    assert "d/loop.schema.json is there and not what this command writes" in said
+    assert Path("d/loop.schema.json").read_text() == "mine" and not Path("d/x.json").exists()
+    Path("y.json").symlink_to("nowhere")
+    assert "symbolic link" in error_of(capsys, init(photos, "--model", "toy", "--out", "y.json"))
+
+
+@pytest.mark.parametrize("there", ["schemas/loop.json", "demo", "photos/mine.png"])
+def test_an_example_is_written_into_no_folder_of_the_users(
+    photos: Path, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    path = Path("d") / there
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    said = error_of(capsys, init("--example", "plain-word", "d"))
+    assert "has files that diffugen did not write" in said
+    assert path.read_text() == "mine" and not Path("d/plain-word.json").exists()

@@ -144,3 +144,9 @@ def test_missing_splits_and_items_are_named(tmp_path: Path) -> None:
         list(read_dataset(tmp_path / "d", "test"))
     with pytest.raises(ValueError, match="has no images"):
         voc.write(tmp_path / "e", [], NAMES)
+
+
+def test_an_image_that_is_listed_twice_is_read_once(tmp_path: Path) -> None:
+    voc.write(tmp_path / "d", [item("a", "train", some_instances()), item("b", "train", some_instances())], NAMES)
+    (tmp_path / "d/ImageSets/Segmentation/train.txt").write_text("a\nb\na\n")
+    assert [name for name, _, _ in read_dataset(tmp_path / "d", "train")] == ["a", "b"]

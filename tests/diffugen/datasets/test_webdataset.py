@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +68,33 @@ def test_damaged_shards_are_named(dataset: Path, tmp_path: Path, capsys: pytest.
     (shards / "train-000000.tar").write_bytes(b"no tar" * 200)
     assert main(["export", str(shards), "--out", str(tmp_path / "back")]) == 2
     assert "has a damaged shard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"objects": {"category": ["boat"], "score": [1.0], "segmentation": []}}, "has no class 'boat'"),
+        ({"name": "../../x"}, "must be plain file names"),
+        ("[" * 100_000, "is damaged"),
+    ],
+    ids=["class", "name", "depth"],
+)
+def test_rows_that_cannot_be_ours_are_refused(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object] | str, sentence: str
+) -> None:
+    shards = tmp_path / "shards"
+    assert main(["export", str(dataset), "--format", "webdataset", "--out", str(shards)]) == 0
+    shard = shards / "val-000000.tar"
+    with tarfile.open(shard) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]  # type: ignore[union-attr]
+    with tarfile.open(shard, "w") as tar:
+        for member, content in members:
+            if member.name.endswith(".json"):
+                row = change if isinstance(change, str) else json.dumps(json.loads(content) | change)
+                content = row.encode()
+                member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    assert main(["export", str(shards), "--out", str(tmp_path / "back")]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and " of val is damaged (" in said and "Traceback" not in said
+    assert not (tmp_path / "back").exists()

@@ -179,3 +179,10 @@ def test_classes_that_only_one_side_has_are_named(tmp_path: Path, caplog: pytest
         f"not measured, as {truth} has no such class: duck",
         f"not measured, as {labels} has no such class: car",
     ]
+
+
+def test_images_without_labels_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = write(tmp_path / "truth", TRUTH, "val")
+    labels = write(tmp_path / "labels", {"a": TRUTH["a"]}, "val")
+    assert score_labels(labels, truth)["num_unlabelled"] == 2
+    assert f"2 of 3 images of {truth} have no labels and were not measured" in caplog.text
