@@ -29,7 +29,7 @@ from diffugen.errors import UserError
 from diffugen.files import link_file
 from diffugen.images import read_image
 from diffugen.instances import Instances
-from diffugen.naming import is_class_name, unique_names
+from diffugen.naming import unique_names
 from diffugen.outputs import check_own_dataset, new_output
 from diffugen.sample import Sample
 
@@ -126,9 +126,7 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
         names = _FILES[kind].names_of(document, root, wanted)
     else:
         names = _layout(root).class_names_of(root, wanted)
-    for name in names:
-        if not is_class_name(name):
-            raise UserError(f"{root}: the class {name[:60]!a} is no line of text that can be written; rename it")
+    check_class_names(names, f"{root}: ")
     return names
 
 

@@ -15,15 +15,19 @@ from diffugen.sample import Sample
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def check_class_names(class_names: Sequence[str]) -> None:
+def check_class_names(class_names: Sequence[str], place: str = "") -> None:
     """Refuse names of classes that a file with a class per line would split.
+
+    Args:
+        class_names: of a dataset.
+        place: what the message begins with.
 
     Raises:
         UserError: one is no line of text.
     """
     for name in class_names:
         if not is_class_name(name):
-            raise UserError(f"the class {name[:60]!a} is no line of text that can be written; rename it")
+            raise UserError(f"{place}the class {name[:60]!a} is no line of text that can be written; rename it")
 
 
 def check_sample(sample: Sample, class_names: Sequence[str]) -> None:
