@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from bootstrap.row import FOUND_BY_TRAINED
 from diffugen.contained import file_inside
 from diffugen.errors import UserError
 from diffugen.files import read_json, write_json
@@ -46,6 +47,8 @@ class PhotoFinding:
         judge: which detector judged it: "checkpoint", or "fold 0" and so on for one trained without this photo.
         image: its file, relative to the run folder.
         found, outline: the detections, and the best outline, in the JSON form of `Instances`.
+        trained_score: of a photo that a fold judged, the score by the round's checkpoint, which was trained on it; None
+            of others.
         agreement: of a photo that came with labels, mean IoU of the detections with them over all objects, one that
             only one of them has counting 0; None of others.
     """
@@ -60,6 +63,7 @@ class PhotoFinding:
     found: EncodedInstances = field(default_factory=dict)
     outline: EncodedInstances = field(default_factory=dict)
     agreement: float | None = None
+    trained_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,20 @@ class Evidence:
         }
         if ious:
             measured["photos/mask_iou"] = float(np.mean(ious))
+        if (trained := self._trained_scores()) is not None:
+            measured[FOUND_BY_TRAINED] = float(np.mean(trained >= threshold))
         for source in ("generated", "photo"):
             wrong = [one.score >= threshold for one in self.negatives if one.source == source]
             if wrong:
                 measured[f"negatives/{source}/num"] = len(wrong)
                 measured[f"negatives/{source}/false_positives"] = float(np.mean(wrong))
         return measured
+
+    def _trained_scores(self) -> np.ndarray | None:
+        """Each photo's score by the round's checkpoint, whether trained on it or not; None where no fold judged any."""
+        if all(photo.trained_score is None for photo in self.photos):
+            return None
+        return np.array([p.score if p.trained_score is None else p.trained_score for p in self.photos])
 
     def by_photo(self) -> dict[str, float]:
         """How well each photo's object is found, 0 to 1: the confidence of its detection."""

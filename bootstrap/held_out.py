@@ -110,6 +110,9 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
         negatives += _on_negatives(context, judge, [s for s in samples if s.name in without])
     checkpoint = detector_labeler(folder.weights, context.config, MIN_SCORE)
     folded = {key for own, _ in folds for key in own}
+    trained_on = [photo for photo in photos if _key(photo) in folded]
+    by_trained = {one.image: one.score for one in _findings(context, checkpoint, trained_on, outlines, "checkpoint")}
+    judged = [replace(one, trained_score=by_trained[one.image]) for one in judged]
     rest = [photo for photo in photos if _key(photo) not in folded]
     judged += _findings(context, checkpoint, rest, outlines, "checkpoint")
     unseen = [sample for sample in validation_samples(context.run) if _is_negative(sample, context.config)]

@@ -81,6 +81,7 @@ class Measure:
 
 
 FOUND = "photos/found"
+FOUND_BY_TRAINED = "photos/found_by_trained"
 IMAGE_AGREEMENT = "val/image_agreement"
 AGREEMENT = "val/label_agreement"
 BASE_AGREEMENT = "val/base_agreement"
@@ -92,6 +93,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "0 to 1",
         {
             FOUND: "share of photos on which the object is found",
+            FOUND_BY_TRAINED: "share of them on which the round's own detector, trained on them, finds it: upper bound",
             "photos/score": "mean confidence of the object on photos (0 where it is missed)",
             "photos/mask_iou": "mean IoU of found masks and the outlines on the photos",
             "photos/threshold": "suggested confidence threshold (best F1)",

@@ -164,6 +164,7 @@ def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_input
     for folder in (run.round(0), second):  # each photo is judged by a detector that was trained on the other one
         evidence = Evidence.read(folder.evidence)
         assert sorted(photo.judge for photo in evidence.photos) == ["fold 0", "fold 1"]
+        assert all(photo.trained_score is not None for photo in evidence.photos)
         assert folder.fold(0).is_file() and folder.fold(1).is_file() and not (folder.path / "fold").exists()
         names = {sample.name for sample in read_samples(folder.samples)}
         assert {one.name for one in evidence.negatives if one.name in names}

@@ -99,10 +99,17 @@ def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
     assert Evidence.read(tmp_path / "none.json").measures() == {}
 
 
+def test_what_the_trained_detector_finds_is_told_beside_it() -> None:
+    missed, unfolded = replace(photo(0.0), judge="fold 0", trained_score=0.8), photo(0.6)
+    measures = Evidence((missed, unfolded, replace(missed, trained_score=0.0))).measures()
+    assert measures["photos/found"] == pytest.approx(1 / 3)
+    assert measures["photos/found_by_trained"] == pytest.approx(2 / 3)
+
+
 def test_all_that_a_finding_may_hold_is_read_back(tmp_path: Path) -> None:
     labels = OUTLINE.to_json()
-    photo = PhotoFinding("a.png", "piano", 1, 0.5, 0.0, "fold 0", "photos/a.png", labels, labels, agreement=0.25)
-    for one in (photo, replace(photo, iou=None, agreement=None, found={})):
+    photo = PhotoFinding("a.png", "piano", 1, 0.5, 0.0, "fold 0", "photos/a.png", labels, labels, 0.25, 0.75)
+    for one in (photo, replace(photo, iou=None, agreement=None, trained_score=None, found={})):
         evidence = Evidence((one,), (NegativeFinding("b", 0.5, "photo"),))
         evidence.write(tmp_path / "evidence.json")
         assert Evidence.read(tmp_path / "evidence.json") == evidence
