@@ -9,7 +9,7 @@ the object are dealt into the same folds. The concept has seen all photos.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,20 +20,19 @@ from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.disagreement import MIN_DETECTOR_SCORE, mean_agreement
 from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo, without_others
+from bootstrap.finetunes import FineTune
 from bootstrap.given import given_photos, largest_rare
 from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
 from bootstrap.training_set import round_images, validation_samples
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
-from diffugen.detector.training import finetune
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import sha256_of
 from diffugen.generation.photos import read_photos
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput, label_input
-from diffugen.progress import subpart
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
 
@@ -90,7 +89,7 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     """Have a round's photos and negatives judged; writes `evidence.json`, and the threshold into the checkpoint.
 
     Args:
-        context: the round's; its checkpoint is there.
+        context: the round's; its checkpoint is there, and those of the folds.
         samples: its own, labelled.
         photos: from `evidence_photos`.
     """
@@ -98,13 +97,11 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     if folder.evidence.is_file():
         return Evidence.read(folder.evidence)
     outlines = _outlines(context.config, samples, photos)
-    folds = _folds(context, samples, photos) if photos else []
+    folds = _folds(context, samples, photos)
     judged: list[PhotoFinding] = []
     negatives: list[NegativeFinding] = []
     for number, (own, without) in enumerate(folds):
-        with subpart(f"judging photos {number + 1}/{len(folds)}"):
-            weights = _fold_weights(context, samples, number, own | without)
-        judge = detector_labeler(weights, context.config, MIN_SCORE)
+        judge = detector_labeler(folder.fold(number), context.config, MIN_SCORE)
         shown = [photo for photo in photos if _key(photo) in own]
         judged += _findings(context, judge, shown, outlines, f"fold {number}")
         negatives += _on_negatives(context, judge, [s for s in samples if s.name in without])
@@ -138,26 +135,38 @@ def _folds(
     return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
 
 
-def _fold_weights(context: RoundContext, samples: Sequence[Sample], number: int, without: Collection[str]) -> Path:
-    """A detector that was fine-tuned on the round's images but for some, from the same fold of the promoted round."""
+def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]) -> list[FineTune]:
+    """The detectors that judge photos: each is fine-tuned on the round's images but for a fold, from the same fold's
+    detector of the promoted round. Writes the datasets of those that are missing.
+
+    Args: see `collect_evidence`.
+    """
     config, folder, best = context.config, context.folder, promoted_round(context.run)
-    weights, workdir = folder.fold(number), folder.path / "fold"
-    if not weights.is_file():
-        images = [image for image in round_images(context, samples) if _key(image) not in without]
+    wanted: list[FineTune] = []
+    folds = _folds(context, samples, photos)
+    for number, (own, without) in enumerate(folds):
+        if folder.fold(number).is_file():
+            continue
+        images = [image for image in round_images(context, samples) if _key(image) not in own | without]
+        workdir = folder.scratch / f"fold_{number}"
         shutil.rmtree(workdir, ignore_errors=True)
         write_dataset(workdir / "dataset", images, config.classes)
         continues = best is not None and best.fold(number).is_file()
-        base = best.fold(number) if best is not None and continues else config.detector.base_weights
         per_epoch = -(-len(images) // config.detector.batch_size)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
-        settings = config.detector.model_copy(update={"epochs": epochs})
-        seed = derive_seed(config.seed, "fold", folder.index, number)
-        class_map = None if continues else config.detector.class_map
-        data, run = workdir / "dataset" / "data.yaml", workdir / "run"
-        finetune(base, data, weights, settings, seed=seed, workdir=run, class_map=class_map)
-        note_finished(folder, weights)
-    shutil.rmtree(workdir, ignore_errors=True)
-    return weights
+        wanted.append(
+            FineTune(
+                title=f"judging photos {number + 1}/{len(folds)}",
+                base=best.fold(number) if best is not None and continues else config.detector.base_weights,
+                dataset=workdir / "dataset",
+                weights=folder.fold(number),
+                settings=config.detector.model_copy(update={"epochs": epochs}),
+                seed=derive_seed(config.seed, "fold", folder.index, number),
+                workdir=workdir,
+                class_map=None if continues else config.detector.class_map,
+            )
+        )
+    return wanted
 
 
 def _outlines(config: LoopConfig, samples: Sequence[Sample], photos: Sequence[Sample]) -> Mapping[str, Instances]:

@@ -97,7 +97,7 @@ def play_round(
         write_training_set(context, samples)
     if trains_on(context, samples):
         with stage("finetune"):
-            fine_tune(context)
+            fine_tune(context, samples, photos)
         with stage("photos"):
             collect_evidence(context, samples, photos)
     with stage("compare"):

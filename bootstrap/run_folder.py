@@ -81,6 +81,11 @@ class RoundFolder:
     def validation(self) -> Path:
         return self.path / "validation.json"
 
+    @property
+    def scratch(self) -> Path:
+        """What fine-tuning needs meanwhile."""
+        return self.path / "finetune"
+
     def fold(self, number: int) -> Path:
         """The checkpoint that was trained without a fold of the photos."""
         return self.path / "folds" / f"{number}.pt"

@@ -6,7 +6,6 @@ unfinished batch). Stages share files through the round's folder, and a `RoundCo
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,9 @@ from bootstrap.context import RoundContext
 from bootstrap.decisions import decide_by_photos, decide_promotion
 from bootstrap.disagreement import mean_agreement
 from bootstrap.evidence import Evidence
+from bootstrap.finetunes import FineTune, fine_tune_all
 from bootstrap.given import without_labelled
+from bootstrap.held_out import fold_fine_tunes
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
@@ -34,7 +35,6 @@ from bootstrap.run_folder import RoundFolder, RunFolder, derive_seed, promoted_r
 from bootstrap.shards import generate_and_label, label_in_round
 from bootstrap.training_set import choose_validation, relabels_earlier, validation_samples
 from bootstrap.variations import plan_round_variations, samples_to_vary, shown_prompt
-from diffugen.detector.training import finetune
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.evaluation.detector import evaluate_detector
 from diffugen.evaluation.metrics import label_quality
@@ -196,24 +196,28 @@ def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, 
     note_finished(context.folder, path)
 
 
-def fine_tune(context: RoundContext) -> Path:
-    """Fine-tune the promoted checkpoint, or the base weights, on the round's dataset; returns the new checkpoint."""
+def fine_tune(context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]) -> None:
+    """Fine-tune the round's detector, and those that judge the photos it is trained on.
+
+    Args: see `bootstrap.held_out.collect_evidence`.
+    """
+    judges = [] if context.folder.evidence.is_file() else fold_fine_tunes(context, samples, photos)
+    fine_tune_all(context, [_round_fine_tune(context), *judges])
+
+
+def _round_fine_tune(context: RoundContext) -> FineTune:
+    """The round's detector: the promoted checkpoint, or the base weights, fine-tuned on the round's dataset."""
     config, folder, best = context.config, context.folder, promoted_round(context.run)
-    workdir = folder.path / "finetune"
-    if not folder.weights.is_file():
-        base = config.detector.base_weights if best is None else best.weights
-        finetune(
-            base,
-            folder.dataset / "data.yaml",
-            folder.weights,
-            config.detector,
-            seed=derive_seed(config.seed, "detector", folder.index),
-            workdir=workdir,
-            class_map=config.detector.class_map if best is None else None,
-        )
-        note_finished(folder, folder.weights)
-    shutil.rmtree(workdir, ignore_errors=True)  # a killed run may have left it
-    return folder.weights
+    return FineTune(
+        title="",
+        base=config.detector.base_weights if best is None else best.weights,
+        dataset=folder.dataset,
+        weights=folder.weights,
+        settings=config.detector,
+        seed=derive_seed(config.seed, "detector", folder.index),
+        workdir=folder.scratch / "detector",
+        class_map=config.detector.class_map if best is None else None,
+    )
 
 
 def decide(context: RoundContext, samples: Sequence[Sample]) -> None:

@@ -76,4 +76,4 @@ def report_rates(desc: str, rates: Mapping[str, float]) -> None:
 
 
 def _titled(text: str) -> str:
-    return f"{_part.get()}: {text}" if _part.get() else text
+    return ": ".join(filter(None, (_part.get(), text)))

@@ -12,7 +12,7 @@ from loop_run import RecordedLoop
 from diffugen.files import atomic_path, write_files, write_json
 from diffugen.images import write_png
 
-SCRATCH = ("finetune", "fold", ".lock")
+SCRATCH = ("finetune", ".lock")
 """What is removed once it was used, or says nothing about other files."""
 
 

@@ -165,7 +165,7 @@ def test_attention_may_judge_generated_images_and_all_labelers_photos(loop_input
         evidence = Evidence.read(folder.evidence)
         assert sorted(photo.judge for photo in evidence.photos) == ["fold 0", "fold 1"]
         assert all(photo.trained_score is not None for photo in evidence.photos)
-        assert folder.fold(0).is_file() and folder.fold(1).is_file() and not (folder.path / "fold").exists()
+        assert folder.fold(0).is_file() and folder.fold(1).is_file() and not folder.scratch.exists()
         names = {sample.name for sample in read_samples(folder.samples)}
         assert {one.name for one in evidence.negatives if one.name in names}
 

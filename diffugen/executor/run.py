@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ PATIENCE_SECONDS = 60.0
 
 
 def run_job(
-    job: Job, shards: Sequence[Shard], folder: Path, config: ExecutorConfig, *, desc: str, device: str
+    job: Job,
+    shards: Sequence[Shard],
+    folder: Path,
+    config: ExecutorConfig,
+    *,
+    desc: str,
+    device: str,
+    unit: str = "image",
+    on_done: Callable[[Shard], None] = lambda shard: None,
 ) -> Iterator[Record]:
     """Have workers make all shards that are not made yet; yields the records of all items, in their order.
 
@@ -39,6 +47,8 @@ def run_job(
         config: who works.
         desc: of the progress bar.
         device: as `model.device`: where the models run.
+        unit: what an item is.
+        on_done: called for every shard that is finished now, in this process.
 
     Raises:
         UserError: workers cannot be had, a worker reports a mistake of the user's, or shards were set aside, which is
@@ -50,9 +60,9 @@ def run_job(
     if missing:
         total = sum(len(shard.items) for shard in shards)
         pool = start_pool(task, config, device, len(missing))
-        with progress_bar(total=total, initial=total - _num_items(missing), unit="image", desc=desc) as bar:
+        with progress_bar(total=total, initial=total - _num_items(missing), unit=unit, desc=desc) as bar:
             try:
-                aside = Schedule(pool, missing, bar).run()
+                aside = Schedule(pool, missing, bar, on_done).run()
             finally:
                 pool.close()
         for written in (task.folder, *job.folders()):
@@ -98,10 +108,13 @@ class Schedule:
         pool: its workers.
         shards: to be made.
         bar: shows the items that are finished.
+        on_done: called for every shard that is finished.
     """
 
-    def __init__(self, pool: Pool, shards: Sequence[Shard], bar: Any) -> None:
-        self.pool, self.bar = pool, bar
+    def __init__(
+        self, pool: Pool, shards: Sequence[Shard], bar: Any, on_done: Callable[[Shard], None] = lambda shard: None
+    ) -> None:
+        self.pool, self.bar, self.on_done = pool, bar, on_done
         self.waiting = deque(shards)
         self.alive: set[int] = set()
         self.idle: list[int] = []
@@ -149,7 +162,7 @@ class Schedule:
             num = len(self.busy[slot].items)
             self._advance(slot, num if event.kind == "done" else min(num, event.value))
             if event.kind == "done":
-                del self.busy[slot]
+                self.on_done(self.busy.pop(slot))
                 self.idle.append(slot)
 
     def _advance(self, slot: int, num: int) -> None:
