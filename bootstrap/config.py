@@ -242,7 +242,7 @@ class LoopConfig(Strict):
     evaluation: EvaluationConfig | None = Field(default=None, description="a labelled dataset to report on")
     wandb: WandbConfig = Field(default=WandbConfig(), description="experiment tracking")
     executor: ExecutorConfig | None = Field(
-        default=None, description="several workers that generate and label (null: this process works alone)"
+        default=None, description="several workers that generate, label and fine-tune (null: this process works alone)"
     )
 
     @model_validator(mode="after")
