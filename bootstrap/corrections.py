@@ -10,7 +10,7 @@ from typing import Any
 from bootstrap.checksums import note_finished, trouble_of
 from bootstrap.run_folder import RoundFolder, RunFolder
 from bootstrap.samples import one_per_photo, read_latest
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_json, write_json
 from diffugen.instances import Instances
 from diffugen.sample import Sample
@@ -84,5 +84,5 @@ def check_corrections(path: Path) -> dict[str, Any]:
             if min(Instances.from_json(encoded).class_ids, default=0) < 0:
                 raise ValueError("a class below 0")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged (entry {name!r}: {error}); {_REMEDY}") from None
+            raise UserError(f"{path} is damaged (entry {name!r}: {reason_of(error)}); {_REMEDY}") from None
     return corrections

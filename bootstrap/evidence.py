@@ -18,7 +18,7 @@ import numpy as np
 
 from bootstrap.row import FOUND_BY_TRAINED
 from diffugen.contained import file_inside
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_json, write_json
 from diffugen.instances import Instances
 from diffugen.masks.matching import mask_iou
@@ -159,7 +159,9 @@ class Evidence:
             for finding in findings:
                 _check_finding(finding)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error}); restore it from a copy, or remove its round") from None
+            raise UserError(
+                f"{path} is damaged ({reason_of(error)}); restore it from a copy, or remove its round"
+            ) from None
         return cls(photos, negatives)
 
 

@@ -16,7 +16,7 @@ from bootstrap.row import read_row
 from diffugen.config.content import fingerprints, first_change, renamed
 from diffugen.config.loader import Strict, validate
 from diffugen.contained import check_contained
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_json, sha256_of, write_json
 from diffugen.lock import locked
 from diffugen.outputs import WANDB
@@ -290,9 +290,9 @@ class RunFolder:
             record = read_json(self.config)
             values, content = record["config"], record.get("content", {})  # version 0.1 recorded none
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(
-                f"{self.config} is damaged ({reason}); restore it from a copy, or give another folder with --out"
+                f"{self.config} is damaged ({reason_of(error)}); restore it from a copy, or give another folder with "
+                "--out"
             ) from None
         if not isinstance(values, dict) or not isinstance(content, dict):
             raise UserError(f"{self.config} is damaged; restore it from a copy, or give another folder with --out")

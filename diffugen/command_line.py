@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import io
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 
 from diffugen.errors import UserError, UserErrors
 from diffugen.files import full_disk_message
+from diffugen.naming import path_trouble
 from diffugen.registered import COMMANDS, registered
 
 USER_THREADS = os.environ.get("OMP_NUM_THREADS")
@@ -71,6 +73,15 @@ def run_command(command: Callable[[], int | None], program: str = "diffugen") ->
         if message := _memory_message(error):
             return _fail(program, message)
         raise
+
+
+def path_option(text: str) -> Path:
+    """The type of options that are paths: refuses what cannot be one, before any work."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; write one")
+    if trouble := path_trouble(text):
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} {trouble}; give another path")
+    return Path(text)
 
 
 def _memory_message(error: BaseException) -> str:

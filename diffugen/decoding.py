@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.naming import text_of
 
 FORMATS = {
@@ -200,7 +200,7 @@ def _decoder_errors(path: Path, what: str) -> Iterator[None]:
             "DIFFUGEN_MAX_PIXELS to a larger number"
         ) from None
     except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        reason = reason_of(error)[:200]
         raise UserError(f"{name} cannot be read (not a readable image: {reason}); replace or remove it") from None
 
 

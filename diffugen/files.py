@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 
 @contextmanager
@@ -242,8 +242,8 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is no regular file; replace it by a text file")
     try:
         data = path.read_bytes()
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise UserError(f"{path} is UTF-16 text; save it as UTF-8")
+        if encoding := _wide_encoding(data):
+            raise UserError(f"{path} is {encoding} text; save it as UTF-8")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -252,6 +252,16 @@ def read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a file that is there and readable") from None
+
+
+def _wide_encoding(data: bytes) -> str:
+    """The name of an encoding with several bytes for each character; empty for others, such as UTF-8."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    zeros = tuple(position for position, byte in enumerate(data[:4]) if not byte)  # without a mark: in plain letters
+    return {(1, 3): "UTF-16", (0, 2): "UTF-16", (1, 2, 3): "UTF-32", (0, 1, 2): "UTF-32"}.get(zeros, "")
 
 
 def read_json(path: Path) -> Any:
@@ -301,7 +311,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _trouble(data: bytes, error: Exception) -> str:
-    return "it is empty" if not data.strip() else str(error).split("\n")[0] or type(error).__name__
+    return "it is empty" if not data.strip() else reason_of(error)
 
 
 def sha256_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "use_kernels", "kernel_config")
@@ -83,8 +83,7 @@ def loading(what: str, wanted: str) -> Iterator[None]:
         raise
     except Exception as error:  # what a broken or hostile file makes of the loaders is no closed list
         logger.debug("loading %s failed", what, exc_info=True)
-        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
-        raise UserError(f"{what} cannot be loaded ({reason}); give {wanted}") from None
+        raise UserError(f"{what} cannot be loaded ({reason_of(error)}); give {wanted}") from None
 
 
 def check_weights(network: Any, missing_keys: Iterable[str], what: str) -> None:

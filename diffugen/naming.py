@@ -10,6 +10,7 @@ caf\\xe9.png (not UTF-8)       caf_xe9
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import unicodedata
@@ -51,6 +52,23 @@ def unique_names(paths: Sequence[PurePath | str]) -> list[str]:
 def text_of(path: PurePath | str) -> str:
     """A path as text for JSON files and messages; bytes that are not UTF-8 as \\xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def path_trouble(path: PurePath | str) -> str:
+    """Why no file can be called so, as what follows the path in a message; empty where one can."""
+    text = str(path)
+    if not text.strip():
+        return "is empty"
+    if "\0" in text:
+        return "has a NUL character"
+    try:
+        os.stat(text)
+    except UnicodeEncodeError:
+        return "has half a character (a lone surrogate)"
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return f"is no path ({error.strerror})"
+    return ""
 
 
 def is_class_name(name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.contained import check_contained
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path, is_full_disk, read_json, write_json
 from diffugen.naming import text_of
 from diffugen.versions import changed_versions, library_versions, version_of
@@ -209,11 +209,12 @@ def _no_place(name: str) -> Iterator[None]:
     """Nobody can write there: a sentence."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # also links that lead round in a circle, a NUL character
         if is_full_disk(error):
             raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{name} cannot be written ({reason}); give another place") from None
+        raise UserError(f"{name} cannot be written ({reason_of(error)}); give another place") from None
 
 
 def _check_place(out: Path, name: str, option: str) -> None:
@@ -236,7 +237,17 @@ def _check_inputs(out: Path, inputs: Iterable[Path], name: str) -> None:
             relation = "holds"
         else:
             continue
-        raise UserError(f"{name} {relation} the input {text_of(path)}; give a folder apart from it")
+        raise UserError(
+            f"{name} {relation} the input {text_of(path)}; give a folder apart from it, such as "
+            f"{text_of(_beside(out, out if relation == 'holds' else path))}"
+        )
+
+
+def _beside(out: Path, other: Path) -> Path:
+    """A place for an output that is not in `other`."""
+    other = other.resolve()
+    place = other.parent / (out.name if other.name != out.name else f"new-{out.name}")
+    return place if out.is_absolute() else Path(os.path.relpath(place))
 
 
 def _with_parents(path: Path) -> list[Path]:

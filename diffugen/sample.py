@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffugen.contained import file_inside
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import iter_jsonl, write_jsonl
 from diffugen.images import read_image
 from diffugen.instances import Instances
@@ -224,8 +224,8 @@ class Sample:
             return Instances.from_json(encoded)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"the labels of sample {self.name} ({self.image}) are damaged ({error}); restore its samples.jsonl "
-                "from a copy"
+                f"the labels of sample {self.name} ({self.image}) are damaged ({reason_of(error)}); restore its "
+                "samples.jsonl from a copy"
             ) from None
 
     def _labels(self) -> EncodedInstances:
@@ -254,7 +254,7 @@ def iter_samples(path: Path, folder: Path | None = None) -> Iterator[Sample]:
         try:
             sample = Sample.from_json(value, folder or path.parent)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            trouble = f"{error} is missing" if isinstance(error, KeyError) else error
+            trouble = reason_of(error)
             raise UserError(
                 f"{path} is damaged (line {number}: {trouble}); restore it from a copy, or remove its folder"
             ) from None

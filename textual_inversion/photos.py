@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffugen.errors import UserError
+from diffugen.files import read_text
 from diffugen.images import list_images, read_image
 
 
@@ -47,10 +48,7 @@ def read_caption(photo: Path, placeholder_token: str) -> str | None:
     path = caption_file(photo)
     if not path.is_file():
         return None
-    try:
-        text = path.read_text(encoding="utf-8").strip().replace(placeholder_token, "{}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"concept.photos: caption {str(path)!r} cannot be read ({error}); write it again") from None
+    text = read_text(path).strip().replace(placeholder_token, "{}")
     if text.count("{}") != 1 or len(text.splitlines()) != 1 or set("{}") & set(text.replace("{}", "")):
         raise UserError(
             f"concept.photos: caption {str(path)!r} must be one line with exactly one {{}}, where "

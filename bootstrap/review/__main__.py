@@ -30,7 +30,7 @@ from bootstrap.samples import read_latest
 from diffugen.cli.parser import CommandParser
 from diffugen.cli.review import OUTCOMES, add_review_arguments
 from diffugen.command_line import run_command
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import link_file, read_json, read_text, write_json, write_text
 from diffugen.naming import text_of
 from diffugen.outputs import check_output_file, new_output
@@ -159,10 +159,11 @@ def _exported_samples(run: RunFolder, corrections: dict[str, Any]) -> Iterator[S
 
 
 def _read_export(path: Path) -> list[dict[str, Any]]:
+    text = read_text(path)
     try:
-        tasks = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # UserError is one
-        raise UserError(f"{path} is no JSON export of Label Studio ({error}); export as JSON") from None
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON export of Label Studio ({reason_of(error)}); export as JSON") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise UserError(f"{path} is no JSON export of Label Studio; choose the format JSON there, not JSON-MIN")
     return tasks

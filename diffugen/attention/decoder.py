@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diffugen.attention.features import num_features, read_features
 from diffugen.attention.heatmaps import Heatmap, ImageAttention
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path
 from diffugen.prompts.prompt import Prompt
 
@@ -209,6 +209,5 @@ def load_decoder(path: Path, device: str) -> PixelDecoder:
         if not all(torch.isfinite(value).all() for value in weights.values()):
             raise ValueError("weights that are no numbers")
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise UserError(f"decoder {path} cannot be loaded ({first_line}); {_REMEDY}") from None
+        raise UserError(f"decoder {path} cannot be loaded ({reason_of(error)}); {_REMEDY}") from None
     return decoder.eval().to(device)

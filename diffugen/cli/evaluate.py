@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from diffugen.cli.options import (
     add_detector_options,
     dataset_path,
 )
+from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 
@@ -31,16 +34,16 @@ def add_evaluate(commands: Any) -> None:
         hints=DETECTOR_HINTS
         | {"save-json": "write --json FILE", "plots": "leave it out", "source": "give the dataset by --data"},
     )
-    parser.add_argument("--weights", "--model", type=Path, metavar="FILE", help=DETECTOR)
+    parser.add_argument("--weights", "--model", type=path_option, metavar="FILE", help=DETECTOR)
     text = f"labels to measure: {DATASET} or COCO JSON file"
     parser.add_argument("--labels", type=dataset_path, metavar="DATASET", help=text)
     text = f"the ground truth: {DATASET} or COCO JSON file"
     parser.add_argument("--data", type=dataset_path, metavar="DATASET", required=True, help=text)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
+    parser.add_argument("--images", type=path_option, metavar="DIR", help="images of a JSON file (default: beside it)")
     parser.add_argument(
         "--split", metavar="NAME", help="split of the ground truth (default: test, else val, else another)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="where to write the figures")
     add_detector_options(parser, "0.25; labels: 0")
     add_class_map(parser)
     parser.set_defaults(run=_evaluate)
@@ -54,6 +57,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if (arguments.weights is None) == (arguments.labels is None):
         raise UserError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
+    _check_options(arguments)
     options = {
         "split": arguments.split,
         "images": arguments.images,
@@ -62,9 +66,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.score_threshold is not None:
         options["score_threshold"] = arguments.score_threshold
     if arguments.json is not None:
-        inputs = (arguments.data, arguments.labels, arguments.weights, arguments.images)
-        given = [path for path in inputs if path is not None]
-        check_output_file(arguments.json, given, option="--json", is_own=_is_own)
+        check_output_file(arguments.json, _inputs(arguments), option="--json", is_own=_is_own)
     if arguments.labels is not None:
         if arguments.map:
             raise UserError("--map is for --weights; labels are compared by the names of their classes")
@@ -75,6 +77,30 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(table_of(scores))
     if arguments.json is not None:
         write_json(arguments.json, scores)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Options that would have no effect are refused."""
+    from diffugen.datasets.folder import is_file
+
+    datasets = [path for path in (arguments.data, arguments.labels) if path is not None]
+    if arguments.images is not None and not any(map(is_file, datasets)):
+        raise UserError(
+            f"--images is for JSON files, but {datasets[-1]} is a folder, which knows its images; leave it out"
+        )
+
+
+def _inputs(arguments: argparse.Namespace) -> Iterator[Path]:
+    """All that the command reads; whoever reads a dataset that is none reports it."""
+    from diffugen.datasets.folder import image_folders
+
+    for path in (arguments.data, arguments.labels, arguments.weights, arguments.images):
+        if path is not None:
+            yield path
+    for dataset in (arguments.data, arguments.labels):
+        if dataset is not None:
+            with suppress(UserError):
+                yield from image_folders(dataset, arguments.images)
 
 
 def _is_own(path: Path) -> bool:

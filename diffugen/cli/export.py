@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from diffugen.cli.options import DATASET, OUT_HINTS, add_command, dataset_path, fraction, image_size, names, split_name
+from diffugen.command_line import path_option
 
 
 def add_export(commands: Any) -> None:
@@ -29,16 +29,16 @@ def add_export(commands: Any) -> None:
         },
     )
     parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"{DATASET} or COCO JSON file")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of the converted dataset")
+    parser.add_argument("--out", type=path_option, metavar="DIR", required=True, help="folder of the converted dataset")
     parser.add_argument(
         "--format",
         choices=("yolo", "coco", "voc", "imagefolder", "webdataset"),
         default="yolo",
         help="of the written folder (default: yolo, which has COCO's files too); webdataset: tar shards",
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of a COCO file (default: beside it)")
+    parser.add_argument("--images", type=path_option, metavar="DIR", help="images of a JSON file (default: beside it)")
     parser.add_argument(
-        "--split", type=split_name, default="train", metavar="NAME", help="split of a COCO file (default: train)"
+        "--split", type=split_name, metavar="NAME", help="only this split; of a JSON file its name (default: train)"
     )
     parser.add_argument("--classes", type=names, metavar="A,B", help="only these classes, in this order (default: all)")
     parser.add_argument(
@@ -82,8 +82,8 @@ def add_export_model(commands: Any) -> None:
         "diffugen export-model runs/demo/best.pt --out best.onnx",
         hints=OUT_HINTS | {"model": "give the file without an option", "weights": "give the file without an option"},
     )
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="trained detector (.pt, .safetensors)")
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the .onnx file")
+    parser.add_argument("weights", type=path_option, metavar="WEIGHTS", help="trained detector (.pt, .safetensors)")
+    parser.add_argument("--out", type=path_option, metavar="FILE", required=True, help="the .onnx file")
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the written file (default: onnx)")
     parser.add_argument("--imgsz", type=image_size, metavar="PIXELS", help="size of its input (default: as trained)")
     parser.set_defaults(run=_export_model)

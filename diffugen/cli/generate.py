@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from diffugen.cli.options import CONFIG_HINTS, add_command, add_overlays, add_set
+from diffugen.command_line import path_option
 
 
 def add_generate(commands: Any) -> None:
@@ -22,8 +22,8 @@ def add_generate(commands: Any) -> None:
         "diffugen generate configs/generate.json --out runs/first --set num_images=100",
         hints=CONFIG_HINTS,
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config; see `diffugen schema`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
+    parser.add_argument("config", type=path_option, metavar="CONFIG", help="JSON config; see `diffugen schema`")
+    parser.add_argument("--out", type=path_option, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
     add_set(parser, "generate.width=768 num_images=20")
     add_overlays(parser)
     parser.add_argument("--dry-run", action="store_true", help="print prompts, counts and estimates, write nothing")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffugen.cli.options import TOY_HELP, add_command, split_names, toy_weights
+from diffugen.cli.options import TOY_HELP, add_command, model_name, split_names, toy_weights
+from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_init(commands: Any) -> None:
         "  diffugen init --kind dataset --class car,tent --model MODEL\n"
         "  diffugen init --example demo my-demo",
     )
-    parser.add_argument("photos", type=Path, nargs="?", metavar="PHOTOS", help="folder of photos of the object")
+    parser.add_argument("photos", type=path_option, nargs="?", metavar="PHOTOS", help="folder of photos of the object")
     parser.add_argument(
         "--kind",
         choices=tuple(COMMANDS),
@@ -45,10 +46,12 @@ def add_init(commands: Any) -> None:
         metavar="A,B",
         help="the object's class (default: the name of the folder), and common ones next to it",
     )
-    parser.add_argument("--model", metavar="MODEL", help=f"hub id, pipeline folder or .safetensors file; {TOY_HELP}")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="YOLOv8-seg weights to start from (loop)")
+    parser.add_argument(
+        "--model", type=model_name, metavar="MODEL", help=f"hub id, pipeline folder or .safetensors file; {TOY_HELP}"
+    )
+    parser.add_argument("--weights", type=path_option, metavar="FILE", help="YOLOv8-seg weights to start from (loop)")
     parser.add_argument("--word", metavar="WORD", help="a word of the model for something similar (loop, concept)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the config (default: NAME.json)")
+    parser.add_argument("--out", type=path_option, metavar="FILE", help="the config (default: NAME.json)")
     parser.add_argument(
         "--example", nargs=2, metavar=("NAME", "DIR"), help="write an example, such as demo, and what it needs to DIR"
     )

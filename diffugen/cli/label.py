@@ -19,8 +19,10 @@ from diffugen.cli.options import (
     add_overlays,
     dataset_path,
     diffusion_model,
+    model_name,
     split_name,
 )
+from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,15 +50,23 @@ def add_label(commands: Any) -> None:
         },
     )
     parser.add_argument("source", type=dataset_path, metavar="SOURCE", help=f"folder of images, or {DATASET}")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the written dataset's folder")
+    parser.add_argument("--out", type=path_option, metavar="DIR", required=True, help="the written dataset's folder")
     add_overlays(parser)
     add_executor(parser)
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     parser.add_argument(
-        "--split", type=split_name, default="train", metavar="NAME", help="split of a folder of photos (default: train)"
+        "--split",
+        type=split_name,
+        metavar="NAME",
+        help="only this split; of a folder of photos its name (default: train)",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"trained {DETECTOR}")
-    parser.add_argument("--mask2former", metavar="MODEL", help="Mask2Former: folder in transformers' format, or hub id")
+    parser.add_argument("--weights", type=path_option, metavar="FILE", help=f"trained {DETECTOR}")
+    parser.add_argument(
+        "--mask2former",
+        type=model_name,
+        metavar="MODEL",
+        help="Mask2Former: folder in transformers' format, or hub id",
+    )
     parser.add_argument(
         "--model",
         type=diffusion_model,
@@ -64,13 +74,18 @@ def add_label(commands: Any) -> None:
         help="diffusion model: folder, .safetensors file, hub id, or toy (the small model that comes with diffugen)",
     )
     group = parser.add_argument_group("options of --model")
-    group.add_argument("--embeddings", type=Path, action="append", default=[], metavar="FILE", help="learned token")
+    group.add_argument(
+        "--embeddings", type=path_option, action="append", default=[], metavar="FILE", help="learned token"
+    )
     group.add_argument(
         "--object", action="append", default=[], metavar="CLASS=WORDS", help="what it looks for; repeatable"
     )
     group.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
     group.add_argument(
-        "--decoder", type=Path, metavar="FILE", help="learned from a few drawn masks; it says where the objects are"
+        "--decoder",
+        type=path_option,
+        metavar="FILE",
+        help="learned from a few drawn masks; it says where the objects are",
     )
     add_detector_options(parser, "0.25; Mask2Former: 0.5")
     add_class_map(parser)
@@ -96,12 +111,13 @@ def _label(arguments: argparse.Namespace) -> None:
         raise UserError("--decoder reads a diffusion model's features; give --model and --object too")
     if arguments.model is not None and Path(arguments.model).suffix in (".pt", ".onnx"):
         raise UserError(f"--model is for diffusion models; give the detector as --weights {arguments.model}")
-    from diffugen.labelers.label_folder import label_folder
+    from diffugen.labelers.label_folder import check_source, label_folder
     from diffugen.outputs import check_output
     from diffugen.progress import say
 
     models = [Path(value) for value in (*given, *arguments.embeddings, arguments.decoder) if value is not None]
     check_output(arguments.out, "label", [arguments.source, *models])
+    check_source(arguments.source, arguments.out, arguments.split)
     say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
     label_folder(

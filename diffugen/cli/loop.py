@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from diffugen.cli.options import CONFIG_HINTS, add_command, add_set
+from diffugen.command_line import path_option
 from diffugen.registered import run_registered
 
 
@@ -36,15 +36,19 @@ def add_compare(commands: Any) -> None:
         "Prints a table of the two runs' promoted rounds. Every figure says on what it was measured.",
         "diffugen compare runs/first runs/second",
     )
-    parser.add_argument("first", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    parser.add_argument("second", type=Path, metavar="RUN", help="another one")
+    parser.add_argument("first", type=path_option, metavar="RUN", help="run folder, such as runs/demo")
+    parser.add_argument("second", type=path_option, metavar="RUN", help="another one")
     parser.set_defaults(run=run_registered("compare"))
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a loop."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="JSON config of a loop, such as configs/demo.json")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the config>)")
+    parser.add_argument(
+        "config", type=path_option, metavar="CONFIG", help="JSON config of a loop, such as configs/demo.json"
+    )
+    parser.add_argument(
+        "--out", type=path_option, metavar="DIR", help="run folder (default: runs/<name of the config>)"
+    )
     add_set(parser, "rounds.num_rounds=5")
     text = "check everything, print what would be done and what it takes, write nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
@@ -69,6 +73,6 @@ def add_learn(commands: Any) -> None:
 def add_learn_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of learning concepts."""
     text = 'JSON config: {"model": {"path": ...}, "concept": {"photos": ..., ...}}; or a list of concepts'
-    parser.add_argument("config", type=Path, metavar="CONFIG", help=text)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
+    parser.add_argument("config", type=path_option, metavar="CONFIG", help=text)
+    parser.add_argument("--out", type=path_option, metavar="DIR", help="output folder (default: runs/<CONFIG>)")
     add_set(parser, "concept.steps=300")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 KINDS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 """By the width of the text that the UNet attends to."""
@@ -81,7 +81,7 @@ def _file_facts(path: Path) -> ModelFacts:
             names = set(weights.keys())
             width = weights.get_slice(_CROSS_ATTENTION).get_shape()[1] if _CROSS_ATTENTION in names else None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"--model {path} cannot be read ({error}); give another file") from None
+        raise UserError(f"--model {path} cannot be read ({reason_of(error)}); give another file") from None
     if any(name.startswith("conditioner.") for name in names):
         return ModelFacts(KINDS[2048], 1024)
     sides = {768: 512, 1024: 768}
@@ -107,5 +107,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore the model's folder") from None
+        raise UserError(f"{path} cannot be read ({reason_of(error)}); restore the model's folder") from None
     return values if isinstance(values, dict) else {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffugen.cli.parser import CommandParser
+from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +59,13 @@ def toy_weights() -> Path:
 
 def diffusion_model(text: str) -> str:
     """The type of a diffusion model's option: its folder, file or hub id; "toy" is the pipeline of `toy_weights`."""
-    return str(toy_weights() / "pipeline") if text == "toy" else text
+    return str(toy_weights() / "pipeline") if text == "toy" else model_name(text)
+
+
+def model_name(text: str) -> str:
+    """The type of a model's option: its folder, file or hub id."""
+    path_option(text)
+    return text
 
 
 def add_command(
@@ -87,9 +95,9 @@ def add_command(
 
 def image_size(text: str) -> int:
     """A size that a detector looks at, pixels."""
-    value = int(text)
+    value = int(text) if text.isdecimal() and len(text) < 10 else 0
     if not 32 <= value <= MAX_IMGSZ or value % 32:
-        raise argparse.ArgumentTypeError(f"{text} must be a multiple of 32, at most {MAX_IMGSZ}")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} must be a multiple of 32, at most {MAX_IMGSZ}")
     return value
 
 
@@ -102,15 +110,15 @@ def split_name(text: str) -> str:
 
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1")
-    return value
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} must be a number from 0 to 1")
 
 
 def dataset_path(text: str) -> Path:
     """A dataset's folder or COCO file; a data.yaml, as ultralytics takes it, stands for its folder."""
-    path = Path(text)
+    path = path_option(text)
     return path.parent if path.name in ("data.yaml", "data.yml") and path.is_file() else path
 
 

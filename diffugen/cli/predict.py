@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from diffugen.cli.options import (
@@ -15,6 +14,7 @@ from diffugen.cli.options import (
     add_overlays,
 )
 from diffugen.cli.parser import CommandParser
+from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 _LABELS = "`diffugen label SOURCE --weights FILE --out DIR` writes label files (YOLO-seg) and COCO JSON"
@@ -38,10 +38,10 @@ def add_predict(commands: Any) -> None:
             "save-crop": "leave it out: OUT/instances.json has the boxes",
         },
     )
-    parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help="images, or folders of images")
-    parser.add_argument("--source", type=Path, action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument("--weights", "--model", type=Path, metavar="FILE", required=True, help=DETECTOR)
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
+    parser.add_argument("sources", type=path_option, nargs="*", metavar="SOURCE", help="images, or folders of images")
+    parser.add_argument("--source", type=path_option, action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--weights", "--model", type=path_option, metavar="FILE", required=True, help=DETECTOR)
+    parser.add_argument("--out", type=path_option, metavar="DIR", required=True, help="output folder")
     parser.add_argument("--recursive", action="store_true", help="read the images of sub-folders too")
     add_overlays(parser)
     add_executor(parser)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from diffugen.cli.options import add_command
 from diffugen.cli.parser import CommandParser
+from diffugen.command_line import path_option
 from diffugen.registered import run_registered
 
 OUTCOMES = ("review", "reject", "keep")
@@ -31,12 +31,14 @@ def add_review_arguments(parser: CommandParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     parser.commands = steps.choices
     out: CommandParser = steps.add_parser("export", help="write Label Studio tasks with the labels so far")
-    out.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    out.add_argument("--out", type=Path, required=True, metavar="FILE", help="tasks (.json); the XML goes beside it")
+    out.add_argument("run_folder", type=path_option, metavar="RUN", help="run folder, such as runs/demo")
+    out.add_argument(
+        "--out", type=path_option, required=True, metavar="FILE", help="tasks (.json); the XML goes beside it"
+    )
     out.add_argument("--embed-images", action="store_true", help="images inside the tasks, not in a folder beside them")
     out.add_argument("--outcome", choices=OUTCOMES, action="append", help="which samples; repeatable (default: review)")
     back: CommandParser = steps.add_parser("import", help="read Label Studio's JSON export for the run's next round")
-    back.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, such as runs/demo")
-    back.add_argument("export", type=Path, metavar="FILE", help="the exported file")
+    back.add_argument("run_folder", type=path_option, metavar="RUN", help="run folder, such as runs/demo")
+    back.add_argument("export", type=path_option, metavar="FILE", help="the exported file")
     for step in (out, back):
         step.set_defaults(parser=step)

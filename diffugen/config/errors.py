@@ -66,13 +66,17 @@ class SettingError(ValueError):
     """One mistake that a rule over several settings finds.
 
     Args:
-        key: dotted key of the setting, relative to the model that has the rule.
+        key: dotted key of the setting, relative to the model that has the rule; empty in a rule of the setting itself.
         message: completes the sentence "setting '<key>' ...": what is wrong and the remedy.
     """
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key} {message}")
+        super().__init__(f"{key} {message}".strip())
         self.key, self.message = key, message
+
+
+class EmptyPath(ValueError):
+    """A path or name of a file that has no characters."""
 
 
 class WrongType(SettingError):
@@ -151,7 +155,7 @@ def _sentences(problems: Sequence[Any], schema: type[BaseModel], values: Any, su
         elif problem["type"].startswith("union_tag_"):
             yield _wrong_tag(problem, key)
         elif problem["type"] == "value_error":
-            yield from _broken_rules(problem, location, key)
+            yield from _broken_rules(problem, location, schema)
     for key, options in wanted.items():  # one sentence where a setting takes several kinds of values
         yield f"setting {key!r} is {_shown(given[key])}, but must be {' or '.join(dict.fromkeys(options))}"
 
@@ -162,13 +166,24 @@ def _wanted(problem: Any) -> str:
     return _WANTED[problem["type"]].format(**plain)
 
 
-def _broken_rules(problem: Any, location: Location, key: str) -> Iterator[str]:
+def _broken_rules(problem: Any, location: Location, schema: type[BaseModel]) -> Iterator[str]:
     cause = problem["ctx"]["error"]
-    if not isinstance(cause, SettingError | SettingErrors):
+    key = _dotted(location) or "config"
+    if isinstance(cause, EmptyPath):
+        yield f"setting {key!r} is empty; {_how_to_fill(location, schema)}"
+    elif not isinstance(cause, SettingError | SettingErrors):
         yield f"setting {key!r}: {cause}"
-        return
-    for error in cause.errors if isinstance(cause, SettingErrors) else [cause]:
-        yield f"setting {_dotted([*location, error.key])!r} {error.message}"
+    else:
+        for error in cause.errors if isinstance(cause, SettingErrors) else [cause]:
+            yield f"setting {_dotted([*location, *filter(None, [error.key])])!r} {error.message}"
+
+
+def _how_to_fill(location: Location, schema: type[BaseModel]) -> str:
+    """What belongs into an empty setting, as its description begins."""
+    *group, name = _names(location)
+    fields = [model.model_fields[name] for model in _models_at(schema, group) if name in model.model_fields]
+    wanted = next((field.description for field in fields if field.description), "a path").partition(";")[0]
+    return f"fill in: {wanted}" + ("" if any(field.is_required() for field in fields) else ", or leave it out")
 
 
 def _wrong_tag(problem: Any, key: str) -> str:

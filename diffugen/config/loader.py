@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from diffugen.config.errors import SettingErrors, WrongType, find_mistakes, shortened
-from diffugen.errors import UserError, raise_mistakes
+from diffugen.config.errors import EmptyPath, SettingError, SettingErrors, WrongType, find_mistakes, shortened
+from diffugen.errors import UserError, raise_mistakes, reason_of
+from diffugen.files import read_text
+from diffugen.naming import path_trouble
 from diffugen.registered import CONFIGS, registered
 
 
@@ -60,9 +62,10 @@ def _is_number_choice(option: Any) -> bool:
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     """Relative paths in a config file mean: beside that file."""
     base = _base(value, info)
-    if base is None or not isinstance(value, str | Path):
+    if not isinstance(value, str | Path):
         return value
-    return _beside(base, value)
+    _check_possible(value)
+    return value if base is None else _beside(base, value)
 
 
 class _Typed(str):
@@ -89,13 +92,19 @@ def _beside(folder: Path, path: str | Path) -> Path:
         resolved = (Path(folder) / Path(path).expanduser()).resolve()
         resolved.exists()
         return resolved
-    except (
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as error:  # an unknown user's home, a null byte, a loop of links, too long
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise ValueError(f"{shortened(str(path))!r} is no path ({reason}); give another") from None
+    except (RuntimeError, OSError) as error:  # an unknown user's home, a loop of links, too long
+        raise SettingError("", f"is {_quoted(path)}, which is no path ({reason_of(error)}); give another") from None
+
+
+def _check_possible(path: str | Path) -> None:
+    if not str(path).strip():
+        raise EmptyPath
+    if trouble := path_trouble(path):
+        raise SettingError("", f"is {_quoted(path)}, which {trouble}; give another path")
+
+
+def _quoted(path: str | Path) -> str:
+    return shortened(json.dumps(str(path), ensure_ascii=not str(path).isprintable()))
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
@@ -105,9 +114,11 @@ ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
 def _if_local(value: Any, info: ValidationInfo) -> Any:
     """A path that exists beside the config, or starts with a dot or slash, is local; else a hub id."""
     folder = _base(value, info)
-    if not isinstance(value, str) or folder is None:
+    if not isinstance(value, str):
         return value
-    # os.path.exists: a text that cannot be a path (too long, a null byte) does not exist
+    _check_possible(value)
+    if folder is None:
+        return value
     local = os.path.exists(os.path.join(folder, value))
     local = local or value.startswith((".", "/", "~")) or value.endswith(".safetensors")
     return str(_beside(folder, value)) if local else str(value)
@@ -204,19 +215,18 @@ def _num_misplaced(values: dict[str, Any], schema: type[Strict]) -> int:
 
 
 def _read(path: Path) -> Any:
-    if path.exists() and not path.is_file() and not path.is_dir():  # a FIFO would be waited for
-        raise UserError(f"config {path} is no regular file; give the path of a JSON config")
+    if not os.path.exists(path):
+        raise UserError(f"config {path} does not exist; give the path of a JSON config")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"  # a FIFO would be waited for
+        raise UserError(f"config {path} is {what}; give the path of a JSON config")
+    text = _TEXT_OR_COMMENT.sub(_blanked, read_text(path))
     try:
-        text = _TEXT_OR_COMMENT.sub(_blanked, path.read_text(encoding="utf-8"))
         return json.loads(text, object_pairs_hook=_group)
-    except FileNotFoundError:
-        raise UserError(f"config {path} does not exist; give the path of a JSON config") from None
-    except OSError as error:
-        raise UserError(f"config {path} cannot be read: {error.strerror}; give the path of a JSON config") from None
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
-        raise UserError(f"config {path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, too deep
+        raise UserError(f"config {path} is not valid JSON ({reason_of(error)}); correct it there") from None
 
 
 def _blanked(match: re.Match[str]) -> str:

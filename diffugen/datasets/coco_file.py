@@ -20,7 +20,7 @@ import numpy as np
 from diffugen.datasets.labelled import Drawn, Labelled, LeftOut, inside, instances_of
 from diffugen.datasets.outlines import box_mask, box_of_entry, is_number, polygon_mask, polygons_of
 from diffugen.decoding import max_pixels
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.instances import Instances, decode_rle
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class _Annotation:
         try:
             mask = decode_rle({"size": size_hw, "counts": counts})
         except ValueError as error:
-            raise UserError(f"{self.where}: {error}; correct or remove the annotation") from None
+            raise UserError(f"{self.where}: {reason_of(error)}; correct or remove the annotation") from None
         return mask if mask.any() else "of an empty mask"
 
 
@@ -101,8 +101,7 @@ def read_document(
     entries = _images(document, path)
     _sort_in(document, path, entries, categories, left_out)
     by_file: dict[Path, _Image] = {}  # a file that is listed twice has all its labels
-    for number, entry in entries.items():
-        file = inside(images, entry.file_name, f"{path}: file_name of image {number!r}")
+    for file, entry in zip(_files(entries, path, images), entries.values(), strict=True):
         if file in by_file:
             by_file[file].annotations += entry.annotations
         else:
@@ -110,6 +109,16 @@ def read_document(
     for file, entry in by_file.items():
         labels = partial(_instances, entry, class_of, path, left_out)
         yield Labelled(file, file.relative_to(images).as_posix(), labels, entry.provenance, entry.size_hw, left_out)
+
+
+def image_files(document: Mapping[str, Any], path: Path, images: Path) -> Iterator[Path]:
+    """The file of each image; arguments and errors as for `read_document`."""
+    return _files(_images(document, path), path, images)
+
+
+def _files(entries: Mapping[Id, _Image], path: Path, images: Path) -> Iterator[Path]:
+    for number, entry in entries.items():
+        yield inside(images, entry.file_name, f"{path}: file_name of image {number!r}")
 
 
 def _instances(

@@ -21,7 +21,7 @@ def export_dataset(
     out: Path,
     *,
     images: Path | None = None,
-    split: str = "train",
+    split: str | None = None,
     class_names: Sequence[str] | None = None,
     layout: str = "yolo",
     masks: coco.Segmentation = "rle",
@@ -32,11 +32,11 @@ def export_dataset(
     Args:
         source: whatever `read_dataset` reads, or a folder of tar shards.
         out: the written folder.
-        images: of a COCO JSON file: the folder of its images.
-        split: of a COCO JSON file.
+        images: of a JSON file: the folder of its images.
+        split: only this one; for a JSON file, which has none, its name ("train" by default).
         class_names: only these classes, in this order; None: all.
         layout: "yolo", "voc", "imagefolder" or "webdataset"; "yolo" has COCO's JSON files too.
-    masks: how COCO's files encode masks.
+        masks: how COCO's files encode masks.
         drop_duplicates: leave out images that look like an earlier one (see `near_duplicates`, whose
             `max_distance` it is); None: keep all.
 
@@ -45,12 +45,16 @@ def export_dataset(
     """
     check_output(out, "export", [source, *([images] if images else [])])
     reader: Any = webdataset if webdataset.is_dataset(source) else folder
+    if images is not None and not folder.is_file(source):
+        raise UserError(f"--images is for JSON files, but {source} is a folder, which knows its images; leave it out")
     known = reader.class_names_of(source, class_names)
     for name in class_names or ():
         if name not in known:
             raise UserError(f"--classes: {source} has no class {name!r}; its classes are {', '.join(known)}")
     names = list(class_names or known)
-    splits = [split] if source.suffix == ".json" else reader.own_splits(source)
+    splits = _splits(reader, source, split)
+    if reader is folder:
+        check_output(out, "export", folder.image_folders(source, images))
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample]:
@@ -70,3 +74,12 @@ def export_dataset(
     if dropped := counts.pop("dropped", 0):
         print(f"dropped {dropped} near-duplicates")
     print(f"{', '.join(f'{part}: {count} images' for part, count in counts.items())}\ndataset: {out}")
+
+
+def _splits(reader: Any, source: Path, wanted: str | None) -> list[str]:
+    if folder.is_file(source):
+        return [wanted or "train"]
+    if wanted is None:
+        return list(reader.own_splits(source))
+    reader.check_split(source, wanted)
+    return [wanted]

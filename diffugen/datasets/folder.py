@@ -112,6 +112,11 @@ def is_dataset(root: Path) -> bool:
     return any(layout.is_dataset(Path(root)) for layout in _LAYOUTS)
 
 
+def is_file(root: Path) -> bool:
+    """Whether `read_dataset` takes it for a JSON file, which has no splits."""
+    return root.suffix == ".json" and not root.is_dir()
+
+
 def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
     """The class names of a dataset in any format that `read_dataset` reads, in the order of their ids.
 
@@ -121,7 +126,7 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
     """
     root = Path(root)
     check_own_dataset(root)
-    if not root.is_dir() and root.suffix == ".json":
+    if is_file(root):
         kind, document = read_annotations(root)
         names = _FILES[kind].names_of(document, root, wanted)
     else:
@@ -133,6 +138,20 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
 def splits_of(root: Path) -> list[str]:
     """The splits that a dataset folder names."""
     return _layout(Path(root)).splits_of(Path(root))
+
+
+def check_split(root: Path, split: str | None) -> None:
+    """Check that a dataset has the split that --split asks for; None for no wish.
+
+    Raises:
+        UserError: it has not, or is a JSON file.
+    """
+    if split is None:
+        return
+    if is_file(root):
+        raise UserError(f"--split {split}: {root} is a JSON file, which has no splits; leave it out")
+    if split not in (known := splits_of(root)):
+        raise UserError(f"--split {split}: {root} has no such split; it has {', '.join(known)}")
 
 
 def own_splits(root: Path) -> list[str]:
@@ -154,6 +173,23 @@ def own_splits(root: Path) -> list[str]:
     by_fit = sorted(places, key=lambda name: not places[name].strip('["]').endswith(name))
     chosen = {places[name]: name for name in reversed(by_fit)}  # the best fit is the last to write
     return [name for name in places if name in chosen.values()]
+
+
+def image_folders(root: Path, images: Path | None = None) -> list[Path]:
+    """The folders that hold the images of a dataset and need not lie in its own; the outermost come first.
+
+    Args:
+        root, images: as for `read_dataset`.
+    """
+    root = Path(root)
+    found: set[Path] = set()
+    if is_file(root):
+        kind, document = read_annotations(root)
+        files = _FILES[kind].image_files(document, root, Path(images or root.parent))
+        found = {file.parent for file in files}
+    elif _layout(root) is yolo_folder:
+        found = yolo_folder.image_folders(root)
+    return sorted(found, key=lambda folder: len(folder.parts))
 
 
 def read_dataset(
@@ -222,7 +258,7 @@ def entries_of(
 
 
 def _entries(root: Path, split: str, class_names: Sequence[str] | None, images: Path | None) -> Iterator[Labelled]:
-    if not root.is_dir() and root.suffix == ".json":
+    if is_file(root):
         kind, document = read_annotations(root)
         yield from _FILES[kind].read_document(document, root, Path(images or root.parent), class_names)
     elif _layout(root) is yolo_folder and (exact := root / "coco" / f"{split}.json").is_file():

@@ -24,7 +24,7 @@ from diffugen.datasets.data_yaml import check_distinct
 from diffugen.datasets.labelled import Labelled, inside, stacked
 from diffugen.datasets.store import check_class_names, check_sample, store_image
 from diffugen.decoding import max_pixels
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_text
 from diffugen.instances import Instances, decode_rle, encode_rle
 from diffugen.outputs import new_output
@@ -172,7 +172,7 @@ def _instances(
         return from_row(row, class_names)[0]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {row.get('file_name')!r} has no objects that can be read "
-                          f"({type(error).__name__}: {error}); write the file again")  from None  # fmt: skip
+                          f"({reason_of(error)}); write the file again")  from None  # fmt: skip
 
 
 def _provenance(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_text
 
 Kind = Literal["coco", "via", "labelme"]
@@ -26,10 +26,8 @@ def read_json_value(path: Path) -> Any:
         return json.loads(read_text(path))
     except UserError:
         raise
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply for an annotation file; give another file") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); write or download it again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({reason_of(error)}); write or download it again") from None
 
 
 def read_annotations(path: Path) -> tuple[Kind, dict[str, Any]]:

@@ -109,10 +109,7 @@ def read_document(
     """
     names = list(class_names or names_of(document, path))
     left_out = left_out or LeftOut(path, "its shapes")
-    name = document.get("imagePath")
-    # LabelMe writes the way from the JSON file, with the slashes of its system; supervision takes the name alone, too
-    plain = name.replace("\\", "/").rpartition("/")[2] if isinstance(name, str) else name
-    file = inside(images, plain, f"{path}: imagePath")
+    (file,) = image_files(document, path, images)
     objects = [
         Drawn(
             f"{path.name}, shapes[{number}]",
@@ -135,6 +132,14 @@ def read_document(
         return instances_of(objects, size_hw, str(path), left_out)
 
     yield Labelled(file, file.name, labels, left_out=left_out)
+
+
+def image_files(document: Mapping[str, Any], path: Path, images: Path) -> list[Path]:
+    """The image's file; arguments and errors as for `read_document`."""
+    name = document.get("imagePath")
+    # LabelMe writes the way from the JSON file, with the slashes of its system; supervision takes the name alone, too
+    plain = name.replace("\\", "/").rpartition("/")[2] if isinstance(name, str) else name
+    return [inside(images, plain, f"{path}: imagePath")]
 
 
 def _folder(root: Path, split: str) -> Path:

@@ -90,7 +90,7 @@ def read_document(
     attribute = _attribute(document, path)
     left_out = LeftOut(path, "its regions")
     for file_name, regions in _entries(document, path):
-        file = inside(images, file_name, f"{path}: filename")
+        file = _image(images, file_name, path)
         objects = []
         for where, shape, attributes in regions:
             name = names[0] if attribute is None else _class_of(attributes, attribute)
@@ -100,6 +100,15 @@ def read_document(
                 objects.append(Drawn(where, names.index(name), partial(_mask, shape)))
         labels = partial(instances_of, objects, what=f"{path}: {file_name}", left_out=left_out)
         yield Labelled(file, file.relative_to(images).as_posix(), labels, left_out=left_out)
+
+
+def image_files(document: Mapping[str, Any], path: Path, images: Path) -> Iterator[Path]:
+    """The file of each image; arguments and errors as for `read_document`."""
+    return (_image(images, name, path) for name, _ in _entries(document, path))
+
+
+def _image(images: Path, file_name: object, path: Path) -> Path:
+    return inside(images, file_name, f"{path}: filename")
 
 
 def _file(root: Path, split: str) -> Path:

@@ -30,7 +30,7 @@ from diffugen.datasets.data_yaml import check_distinct
 from diffugen.datasets.labelled import Labelled, inside
 from diffugen.datasets.store import IMAGE_SUFFIXES, check_class_names, check_sample, store_image
 from diffugen.decoding import known_suffixes, max_pixels
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_text
 from diffugen.images import index_map
 from diffugen.instances import Instances
@@ -199,7 +199,9 @@ def _instances(root: Path, name: str, class_names: Sequence[str] | None, size_hw
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"dataset {root}: the masks of {name!r} cannot be read ({error}); replace them") from None
+        raise UserError(
+            f"dataset {root}: the masks of {name!r} cannot be read ({reason_of(error)}); replace them"
+        ) from None
     try:
         return renumbered(found, names, class_names or names)
     except UserError as error:

@@ -23,7 +23,7 @@ from PIL import Image
 from diffugen.datasets.imagefolder import CLASSES, from_row, to_row
 from diffugen.datasets.store import IMAGE_SUFFIXES, check_class_names, check_sample
 from diffugen.decoding import stores_as_it_is
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import read_text
 from diffugen.images import index_map, read_image
 from diffugen.outputs import new_output
@@ -103,6 +103,12 @@ def own_splits(root: Path) -> list[str]:
     return sorted(found, key=lambda split: (split not in ("train", "val"), split == "val"))
 
 
+def check_split(root: Path, split: str) -> None:
+    """As `folder.check_split`."""
+    if split not in (known := own_splits(root)):
+        raise UserError(f"--split {split}: {root} has no such split; it has {', '.join(known)}")
+
+
 def read_samples(
     root: Path, split: str, class_names: Sequence[str] | None = None, *, images: Path | None = None
 ) -> Iterator[tuple[Sample, np.ndarray]]:
@@ -136,9 +142,9 @@ def read_samples(
                 sample = Sample.labelled(str(row["name"]), stored, instances, split, provenance)
                 check_sample(sample, names)
             except (StopIteration, KeyError, TypeError, ValueError, RecursionError, UserError) as error:
+                why = "it has no image" if isinstance(error, StopIteration) else reason_of(error)
                 raise UserError(
-                    f"{root}: image {entry.get('__key__')} of {split} is damaged ({error or 'no image in it'}); export "
-                    "the dataset again"
+                    f"{root}: image {entry.get('__key__')} of {split} is damaged ({why}); export the dataset again"
                 ) from None
             yield sample, image
 
@@ -147,7 +153,7 @@ def _next(entries: Iterator[dict[str, Any]], root: Path) -> dict[str, Any] | Non
     try:
         return next(entries, None)
     except Exception as error:  # a damaged tar makes tarfile and webdataset raise many kinds
-        raise UserError(f"{root} has a damaged shard ({error}); export the dataset again") from None
+        raise UserError(f"{root} has a damaged shard ({reason_of(error)}); export the dataset again") from None
 
 
 def _library() -> Any:

@@ -8,7 +8,10 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from diffugen.class_maps import renumbered
 from diffugen.datasets import data_yaml, yolo
@@ -41,6 +44,21 @@ def splits_of(root: Path) -> list[str]:
     return list(data_yaml.read(root).splits)
 
 
+def image_folders(root: Path) -> set[Path]:
+    """The folders of the splits' images that are there, which may lie anywhere."""
+    settings = data_yaml.read(root)
+    found: set[Path] = set()
+    for split in settings.splits:
+        with suppress(UserError):  # whoever reads the split reports it
+            for place in settings.places(split):
+                if place.is_dir() or place.suffix.lower() in known_suffixes():
+                    found.add(place if place.is_dir() else place.parent)
+                else:
+                    lines = read_text(place).splitlines()
+                    found |= {image.parent for line in lines if (image := _image_of(line.strip(), place, root))}
+    return found
+
+
 def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> Iterator[Labelled]:
     """Each image of a split with the labels of its label file; no label file means no objects, and is counted.
 
@@ -51,15 +69,15 @@ def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> It
     images = images_of(settings.places(split), Path(root))
     if not images:
         raise UserError(f"dataset {root}: split {split!r} has no images; put some there, such as .png or .jpg files")
-    labels, boxes = {path: label_file(path) for path in images}, _Boxes(Path(root), f"split {split}")
+    labels, odd = {path: label_file(path) for path in images}, _OddLabels(Path(root), f"split {split}")
     _warn_of_missing(Path(root), split, labels)
     for path, key in images.items():
-        read_labels = functools.partial(_labels, labels[path], settings.names, class_names or settings.names, boxes)
-        yield Labelled(path, key, read_labels, left_out=boxes)
+        read_labels = functools.partial(_labels, labels[path], settings.names, class_names or settings.names, odd)
+        yield Labelled(path, key, read_labels, left_out=odd)
 
 
-class _Boxes(LeftOut):
-    """Counts label lines that are boxes, not outlines."""
+class _OddLabels(LeftOut):
+    """Counts labels that are read, but hardly meant so: boxes, and single pixels."""
 
     def warn(self) -> None:
         """Say how many there were, if any."""
@@ -139,11 +157,16 @@ def _listed(file: Path, root: Path) -> Iterator[Path]:
             if text:
                 logger.warning("%s, line %d: %r is no image and is left out", file, number, text[:60])
             continue
-        bases = [file.parent] if text.startswith("./") else [root, file.parent, Path()]
-        found = next((base / text for base in bases if os.path.isfile(base / text)), None)
+        found = _image_of(text, file, root)
         if found is None:
             raise UserError(f"{file}, line {number}: image {text[:100]!r} does not exist; correct or remove the line")
-        yield Path(os.path.abspath(found))
+        yield found
+
+
+def _image_of(text: str, file: Path, root: Path) -> Path | None:
+    bases = [file.parent] if text.startswith("./") else [root, file.parent, Path()]
+    found = next((base / text for base in bases if os.path.isfile(base / text)), None)
+    return None if found is None else Path(os.path.abspath(found))
 
 
 def _warn_of_missing(root: Path, split: str, labels: dict[Path, Path | None]) -> None:
@@ -158,15 +181,19 @@ def _warn_of_missing(root: Path, split: str, labels: dict[Path, Path | None]) ->
 
 
 def _labels(
-    file: Path | None, names: Sequence[str], class_names: Sequence[str], boxes: LeftOut, size_hw: tuple[int, int]
+    file: Path | None, names: Sequence[str], class_names: Sequence[str], odd: LeftOut, size_hw: tuple[int, int]
 ) -> Instances:
     if file is None:
         return Instances.empty(size_hw)
     lines = read_text(file).splitlines()
     for line in lines:
         if len(line.split()) == _BOX_VALUES:
-            boxes.add("have no outline, so their boxes count as masks", file.name)
+            odd.add("have no outline, so their boxes count as masks", file.name)
     try:
-        return renumbered(yolo.from_lines(lines, size_hw), names, class_names)
+        found = yolo.from_lines(lines, size_hw)
+        for mask in found.masks:
+            if np.count_nonzero(mask) <= 1:
+                odd.add("cover a single pixel", file.name)
+        return renumbered(found, names, class_names)
     except ValueError as error:
         raise UserError(f"label file {file}: {error}") from None

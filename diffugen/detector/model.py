@@ -36,7 +36,7 @@ from diffugen.detector.safety import (
     plain_name,
     under_plain_name,
 )
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path
 from diffugen.instances import Instances
 
@@ -144,7 +144,7 @@ def _load_safetensors(weights: Path) -> YOLO:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{place} are no safetensors file ({error}); give a detector's file") from None
+        raise UserError(f"{place} are no safetensors file ({reason_of(error)}); give a detector's file") from None
     if metadata.get("format") != _FORMAT:
         raise UserError(f"{place} were not written by save_detector; give a detector's file")
     names, imgsz = _described(metadata, place)

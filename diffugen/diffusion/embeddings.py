@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], str]:
             token = (file.metadata() or {}).get(_TOKEN, path.stem)
             return {key: file.get_tensor(key) for key in file.keys()}, token  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"embedding file {path} is not a readable safetensors file ({error}); fetch it again") from None
+        raise UserError(
+            f"embedding file {path} is not a readable safetensors file ({reason_of(error)}); fetch it again"
+        ) from None
 
 
 def _read_pickled(path: Path) -> dict[str, Any]:
@@ -157,7 +159,9 @@ def _read_pickled(path: Path) -> dict[str, Any]:
             "give a safetensors file"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"embedding file {path} is not a readable torch file ({error}); fetch it again") from None
+        raise UserError(
+            f"embedding file {path} is not a readable torch file ({reason_of(error)}); fetch it again"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"embedding file {path} holds a {type(values).__name__}; expected a dict of token to tensor")
     return values

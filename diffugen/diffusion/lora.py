@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,9 @@ def load_lora(pipe: Any, path: Path) -> None:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, use_safetensors=True)
     except Exception as error:  # what a file of another kind makes of the converters is no closed list
         logger.debug("loading %s failed", path, exc_info=True)
-        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
-        raise UserError(f"model.lora {str(path)!r} does not fit this model ({reason}); choose another") from None
+        raise UserError(
+            f"model.lora {str(path)!r} does not fit this model ({reason_of(error)}); choose another"
+        ) from None
     if not any(_changes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)):
         raise UserError(
             f"model.lora {str(path)!r} changes no weight of this model: it is for another kind of model, or was never "
@@ -73,7 +74,9 @@ def _check_file(path: Path) -> None:
             metadata = file.metadata() or {}
             broken = [key for key in file.keys() if not torch.isfinite(file.get_tensor(key)).all()]  # noqa: SIM118
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"model.lora {str(path)!r} is no readable safetensors file ({error}); fetch it again") from None
+        raise UserError(
+            f"model.lora {str(path)!r} is no readable safetensors file ({reason_of(error)}); fetch it again"
+        ) from None
     if broken:
         raise UserError(f"model.lora {str(path)!r} has values that are no numbers in {broken[0]}; choose another")
     try:

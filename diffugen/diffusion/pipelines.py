@@ -37,7 +37,7 @@ from diffugen.diffusion.lora import load_lora
 from diffugen.diffusion.model_index import check_model_index
 from diffugen.diffusion.model_parts import check_complete, check_parts
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 from diffugen.files import is_full_disk
 from diffugen.model_files import check_model_folder, read_model_config
 
@@ -233,10 +233,9 @@ def _readable(path: str) -> Iterator[None]:
         if is_full_disk(error) or isinstance(error, torch.OutOfMemoryError):
             raise
         logger.debug("loading %s failed", path, exc_info=True)
-        reason = (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
         raise UserError(
-            f"model.path {path!r} cannot be loaded ({reason}); check the name, the files and the network, or give "
-            "another model, as by --set model.path=MODEL"
+            f"model.path {path!r} cannot be loaded ({reason_of(error)}); check the name, the files and the network, or "
+            "give another model, as by --set model.path=MODEL"
         ) from None
 
 

@@ -19,7 +19,7 @@ from pyparsing import ParseException
 from torch import Tensor
 
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 _A1111_WEIGHT = re.compile(r":\s*(\d*\.?\d+)\s*\)")
 _WEIGHT = re.compile(r"[^\s+-](\++|--+)(?=[\s,.;:)]|$)|\)([+-]|\d*\.?\d)")  # a single "-" is a hyphen, except after ")"
@@ -39,7 +39,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
         children: list[Any] = parts[0].children if len(parts) == 1 and isinstance(parts[0], FlattenedPrompt) else [None]
     except (ParseException, PromptParser.ParsingException, ValueError) as error:
         raise UserError(
-            f"the weights in prompt {text!r} are not understood ({error}); write word++ or (some words:1.4)"
+            f"the weights in prompt {text!r} are not understood ({reason_of(error)}); write word++ or (some words:1.4)"
         ) from None
     if not all(isinstance(child, Fragment) for child in children):
         raise UserError(f"prompt {text!r} uses more of compel than weights; write only word++ or (some words:1.4)")

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from diffugen.class_maps import class_index, mapped_classes, renumbered
-from diffugen.datasets.folder import class_names_of, entries_of, own_splits, read_dataset, read_entries, read_labels
+from diffugen.datasets.folder import (
+    check_split,
+    class_names_of,
+    entries_of,
+    own_splits,
+    read_dataset,
+    read_entries,
+    read_labels,
+)
 from diffugen.detector.model import load_detector
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import detector_pairs
@@ -53,12 +61,12 @@ def score_detector(
     Raises:
         UserError: the dataset or the weights are missing or broken, or have no class in common.
     """
+    part = _split_of(truth, split)
     yolo = load_detector(weights)
     known = class_names_of(truth, class_names)
     class_index(yolo.names, known, class_map)  # a wrong map is reported before any work
     reachable = mapped_classes(yolo.names, None, {}, str(weights)) + list((class_map or {}).values())
     names = _shared_classes(class_names, reachable, known, str(weights), truth)
-    part = _split_of(truth, split)
     rows = progress_bar(read_dataset(truth, part, names, images=images), desc="measuring", unit="image")
     options: dict[str, Any] = {"class_names": known, "class_map": class_map, "imgsz": imgsz, "device": device}
     all_pairs = detector_pairs(yolo, ((image, true) for _, image, true in rows), **options)
@@ -86,9 +94,9 @@ def score_labels(
     Raises:
         UserError: a dataset is missing or broken, or they have no class or no image in common.
     """
+    part = _split_of(truth, split)
     known = [class_names_of(dataset, class_names) for dataset in (labels, truth)]
     names = _shared_classes(class_names, known[0], known[1], str(labels), truth)
-    part = _split_of(truth, split)
     found: dict[str, dict[str, Any]] = {}
     for own in sorted(_splits_of(labels), key=lambda own: own == part):  # the same split, last, has the say
         entries = list(entries_of(labels, own, names, images=images if labels.is_file() else None))
@@ -204,5 +212,6 @@ def _splits_of(dataset: Path) -> list[str]:
 
 
 def _split_of(truth: Path, split: str | None) -> str:
+    check_split(truth, split)
     splits = _splits_of(truth)
     return split or next((name for name in ("test", "val", *splits) if name in splits), "")

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from diffugen.datasets.folder import entries_of, is_dataset, own_splits, read_samples, write_dataset
+from diffugen.datasets.folder import (
+    check_split,
+    entries_of,
+    image_folders,
+    is_dataset,
+    own_splits,
+    read_samples,
+    write_dataset,
+)
 from diffugen.decoding import stores_as_it_is
 from diffugen.drawing import OverlaySheets
 from diffugen.errors import UserError
@@ -33,19 +41,19 @@ def label_folder(
     labeler: Labeler,
     class_names: Sequence[str],
     *,
-    split: str = "train",
+    split: str | None = None,
     recursive: bool = False,
     overlays: bool = False,
     workers: Workers | None = None,
 ) -> None:
-    """Label a folder of photos (all into `split`) or a dataset (its splits kept) and write the dataset.
+    """Label a folder of photos (all into `split`, by default "train") or a dataset, and write the dataset.
 
-    Images on which nothing is found stay in it, as images without objects. What is known of an image's origin
-    stays with it; who labelled it is noted. Photos that cannot be read are left out with a warning. With `recursive`
-    the photos of sub-folders are labelled too, and with `overlays` the labels are drawn, see `OverlaySheets`. With
-    `workers` these label, as `labeler` does.
+    Of a dataset all splits are labelled and kept, or only `split`. Images on which nothing is found stay, as images
+    without objects. What is known of an image's origin stays with it; who labelled it is noted. Photos that cannot be
+    read are left out with a warning. With `recursive` the photos of sub-folders are labelled too, and with `overlays`
+    the labels are drawn, see `OverlaySheets`. With `workers` these label, as `labeler` does.
     """
-    check_output(out, "label", [source])
+    check_source(source, out, split)
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample]:
@@ -69,6 +77,22 @@ def label_folder(
         _draw(out, class_names)
 
 
+def check_source(source: Path, out: Path, split: str | None = None) -> None:
+    """Check before any work that `label_folder` can take a source and a split of it, and may write to `out`.
+
+    Raises:
+        UserError: it cannot, or may not.
+    """
+    check_output(out, "label", [source])
+    if is_dataset(source):
+        check_split(source, split)
+        check_output(out, "label", image_folders(source))
+
+
+def _splits(source: Path, wanted: str | None) -> list[str]:
+    return own_splits(source) if wanted is None else [wanted]
+
+
 def _by_itself(images: Iterable[tuple[Sample, np.ndarray]], labeler: Labeler) -> Iterator[tuple[Sample, Instances]]:
     """Each image with its labels, found by this process."""
     waiting = iter(progress_bar(images, desc="labelling", unit="image"))
@@ -78,7 +102,7 @@ def _by_itself(images: Iterable[tuple[Sample, np.ndarray]], labeler: Labeler) ->
 
 
 def _by_workers(
-    workers: Workers, source: Path, split: str, recursive: bool, out: Path
+    workers: Workers, source: Path, split: str | None, recursive: bool, out: Path
 ) -> Iterator[tuple[Sample, Instances]]:
     """The same by workers."""
     samples = _listed(source, split, recursive)
@@ -98,11 +122,11 @@ def _checked(result: tuple[Sample, Instances | UserError]) -> tuple[Sample, Inst
     return sample, found
 
 
-def _listed(source: Path, split: str, recursive: bool) -> list[Sample]:
+def _listed(source: Path, split: str | None, recursive: bool) -> list[Sample]:
     """The images as samples before any is read."""
     if not is_dataset(source):
         return list(_photos(source, split, recursive).values())
-    entries = [(part, entry) for part in own_splits(source) for entry in entries_of(source, part)]
+    entries = [(part, entry) for part in _splits(source, split) for entry in entries_of(source, part)]
     names: dict[str, Iterator[str]] = {
         part: iter(unique_names([entry.key for other, entry in entries if other == part])) for part, _ in entries
     }
@@ -118,10 +142,10 @@ def _draw(dataset: Path, class_names: Sequence[str]) -> None:
     print(f"overlays: {dataset / 'overlays'}")
 
 
-def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[Sample, np.ndarray]]:
+def _images(source: Path, split: str | None, recursive: bool) -> Iterator[tuple[Sample, np.ndarray]]:
     """Each image as a sample, whose labels do not count, and its pixels."""
     if is_dataset(source):
-        for part in own_splits(source):
+        for part in _splits(source, split):
             yield from read_samples(source, part)
         return
     photos = _photos(source, split, recursive)
@@ -129,11 +153,11 @@ def _images(source: Path, split: str, recursive: bool) -> Iterator[tuple[Sample,
         yield (photos[path] if stores_as_it_is(path) else replace(photos[path], image=image)), image
 
 
-def _photos(source: Path, split: str, recursive: bool) -> dict[Path, Sample]:
+def _photos(source: Path, split: str | None, recursive: bool) -> dict[Path, Sample]:
     """The images of a folder by their paths."""
     paths = list_images(source, recursive=recursive, hint=RECURSIVE_HINT)
     files = [path.relative_to(source) for path in paths]
     return {
-        path: Sample(name, path, split=split, provenance={"task": "photo", "parent": text_of(file)})
+        path: Sample(name, path, split=split or "train", provenance={"task": "photo", "parent": text_of(file)})
         for path, file, name in zip(paths, files, unique_names(files), strict=True)
     }

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from diffugen.attention.decoder import PixelDecoder, save_decoder
 from diffugen.attention.features import num_features, read_features
-from diffugen.command_line import run_command
+from diffugen.command_line import path_option, run_command
 from diffugen.config.loader import validate
 from diffugen.config.settings import ModelConfig
-from diffugen.datasets.folder import class_names_of, read_dataset
+from diffugen.datasets.folder import check_split, class_names_of, read_dataset
 from diffugen.diffusion.denoising import at_most_native
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.diffusion.protocol import Pipeline
@@ -132,17 +132,19 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--data", type=Path, required=True, help="dataset with the drawn masks (YOLO-seg, COCO, ...)")
-    found.add_argument("--split", default="train", help="of the dataset (default: %(default)s)")
+    found.add_argument(
+        "--data", type=path_option, required=True, help="dataset with the drawn masks (YOLO-seg, COCO, ...)"
+    )
+    found.add_argument("--split", help="of the dataset (default: train)")
     found.add_argument("--model", required=True, help="pipeline folder, .safetensors file or hub id")
     found.add_argument(
-        "--embeddings", type=Path, action="append", default=[], metavar="FILE", help="learned token; repeatable"
+        "--embeddings", type=path_option, action="append", default=[], metavar="FILE", help="learned token; repeatable"
     )
     found.add_argument(
         "--object", action="append", default=[], metavar="CLASS=WORDS", help="what was drawn, and its words; repeatable"
     )
     found.add_argument("--prompt", metavar="TEXT", help="caption with these words (default: a photo of a WORDS)")
-    found.add_argument("--out", type=Path, required=True, help="where the decoder goes (.safetensors)")
+    found.add_argument("--out", type=path_option, required=True, help="where the decoder goes (.safetensors)")
     found.add_argument("--steps", type=int, default=300, help="of each of the five classifiers (default: %(default)s)")
     found.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda:0' (default: %(default)s)")
     found.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the model")
@@ -160,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--steps is {args.steps}, but must be at least 1")
     prompt = caption_prompt(args.object, args.prompt)
     class_names = list(dict.fromkeys(phrase.class_name for phrase in prompt.objects))
-    drawn = read_drawn(args.data, args.split, class_names)
+    check_split(args.data, args.split)
+    drawn = read_drawn(args.data, args.split or "train", class_names)
     model = {
         "path": args.model,
         "dtype": args.dtype,

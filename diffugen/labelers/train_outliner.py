@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from diffugen.command_line import run_command
+from diffugen.command_line import path_option, run_command
 from diffugen.config.loader import validate
 from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, ModelConfig
 from diffugen.datasets.folder import class_names_of
@@ -162,11 +162,16 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--data", type=Path, required=True, help="labelled dataset (YOLO-seg, COCO, VOC, imagefolder)")
-    found.add_argument("--model", required=True, help="pipeline folder, .safetensors file or hub id")
-    found.add_argument("--out", type=Path, required=True, help="where the weights go (.safetensors)")
     found.add_argument(
-        "--work", type=Path, default=Path(".training/outliner"), help="readings and checkpoints (default: %(default)s)"
+        "--data", type=path_option, required=True, help="labelled dataset (YOLO-seg, COCO, VOC, imagefolder)"
+    )
+    found.add_argument("--model", required=True, help="pipeline folder, .safetensors file or hub id")
+    found.add_argument("--out", type=path_option, required=True, help="where the weights go (.safetensors)")
+    found.add_argument(
+        "--work",
+        type=path_option,
+        default=Path(".training/outliner"),
+        help="readings and checkpoints (default: %(default)s)",
     )
     found.add_argument("--num", type=int, default=5000, help="images at most (default: %(default)s)")
     found.add_argument("--steps", type=int, default=6000, help="(default: %(default)s)")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffugen.command_line import run_command
+from diffugen.command_line import path_option, run_command
 from diffugen.images import write_png
 from diffugen.outputs import claim_output
 from diffugen.toyworld.palette import COLOURS
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--kind", required=True, choices=RARE_KINDS + TRAINING_KINDS, metavar="KIND", help="what they show"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the photos")
+    parser.add_argument("--out", type=path_option, required=True, help="folder of the photos")
     parser.add_argument("--num", type=int, default=6, help="number of photos")
     parser.add_argument("--seed", type=int, default=880_000, help="first seed")
     args = parser.parse_args(arguments)

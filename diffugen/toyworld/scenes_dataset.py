@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffugen.command_line import path_option
 from diffugen.datasets.folder import write_dataset
 from diffugen.errors import UserError
 from diffugen.files import write_jsonl
@@ -142,7 +143,7 @@ def _check(num: int, class_names: Sequence[str], rare: str | None, rare_fraction
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m diffugen.toyworld.scenes_dataset`."""
     parser = argparse.ArgumentParser(description="Render scenes with exact masks into a dataset (YOLO-seg and COCO).")
-    parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
+    parser.add_argument("--out", type=path_option, required=True, help="the dataset's folder")
     parser.add_argument("--num", type=int, default=300, help="number of scenes (default: 300)")
     parser.add_argument("--seed", type=int, required=True, help="scenes of different seeds differ")
     parser.add_argument(

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from diffugen.command_line import run_command
+from diffugen.command_line import path_option, run_command
 from diffugen.devices import pick_device
 from diffugen.outputs import claim_output
 from diffugen.toyworld.captions import caption
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m diffugen.toyworld.train`."""
     parser = argparse.ArgumentParser(prog="python -m diffugen.toyworld.train", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path(".training/toyworld"), help="checkpoints and the pipeline folder"
+        "--out", type=path_option, default=Path(".training/toyworld"), help="checkpoints and the pipeline folder"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--num-crops", type=int, default=100_000, help="64-px crops that the autoencoder sees")
@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument(
-        "--start-from", type=Path, metavar="FOLDER", help="go on from a trained toy pipeline: its autoencoder stays"
+        "--start-from",
+        type=path_option,
+        metavar="FOLDER",
+        help="go on from a trained toy pipeline: its autoencoder stays",
     )
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from diffugen.command_line import run_command
+from diffugen.command_line import path_option, run_command
 from diffugen.config.settings import DetectorConfig
 from diffugen.detector.model import load_detector, new_detector, save_detector
 from diffugen.detector.training import train
@@ -91,9 +91,11 @@ def _hardware(device: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m diffugen.toyworld.train_detector`."""
     parser = argparse.ArgumentParser(description="Train the toy world's base detector from scratch.")
-    parser.add_argument("--out", type=Path, required=True, help="scratch folder: rendered scenes and the training run")
     parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS, help="where the weights go (default: into the package)"
+        "--out", type=path_option, required=True, help="scratch folder: rendered scenes and the training run"
+    )
+    parser.add_argument(
+        "--weights", type=path_option, default=WEIGHTS, help="where the weights go (default: into the package)"
     )
     parser.add_argument("--num", type=int, default=3000, help="training scenes (default: 3000)")
     parser.add_argument("--num-test", type=int, default=500, help="unseen scenes to measure on (default: 500)")

@@ -112,6 +112,7 @@ def test_places_where_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         tmp_path / "link": "is a symbolic link",
         tmp_path / "round" / "sub": "cannot be written",
         tmp_path / ("x" * 300): r"cannot be written \(File name too long\)",
+        tmp_path / "a\0b": r"cannot be written \(it has a NUL character\)",
         Path("."): "is the working folder; give a folder of its own, such as --out out",
         Path(""): "is the working folder",
         tmp_path / "elsewhere": "is the working folder",

@@ -110,5 +110,5 @@ def test_captions_without_one_object_are_named(photo_folder: Path, text: str) ->
 
 def test_captions_that_are_not_text_are_named(photo_folder: Path) -> None:
     (photo_folder / "0.txt").write_bytes(b"\xff\xfe\x00{}")
-    with pytest.raises(UserError, match=r"caption '.*0\.txt' cannot be read"):
+    with pytest.raises(UserError, match=r"0\.txt is UTF-16 text; save it as UTF-8"):
         read_caption(photo_folder / "0.png", "<piano>")

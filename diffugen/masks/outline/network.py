@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffugen.errors import UserError
+from diffugen.errors import UserError, reason_of
 
 WORKING_SIZE = 112
 """Side of the window that the network sees, pixels."""
@@ -113,6 +113,5 @@ def load_network(path: Path) -> OutlineNet:
         if not all(torch.isfinite(value).all() for value in weights.values()):
             raise ValueError("weights that are no numbers")
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise UserError(f"outliner {path} cannot be loaded ({first_line}); {remedy}") from None
+        raise UserError(f"outliner {path} cannot be loaded ({reason_of(error)}); {remedy}") from None
     return network.eval()

@@ -117,7 +117,7 @@ def test_overlays_are_contact_sheets(
         (["--format", "coco"], "`diffugen label SOURCE --weights FILE --out DIR` writes label files"),
         (["--save-txt"], "there is no option '--save-txt'"),
         (["--project", "x"], "give the output folder by --out DIR"),
-        (["--conf", "25"], "25 must lie between 0 and 1"),
+        (["--conf", "25"], "'25' must be a number from 0 to 1"),
     ],
 )
 def test_options_of_ultralytics_lead_to_ours(

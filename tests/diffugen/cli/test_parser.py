@@ -58,3 +58,54 @@ def test_sizes_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["predict", "a.png", "--weights", "w.pt", "--out", "out", "--imgsz", "1000000"])
     assert "must be a multiple of 32, at most 8192" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["abc", "", "1e3", "640.0", "9" * 5000])
+def test_a_size_that_is_no_number_is_refused_in_our_words(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["predict", "a.png", "--weights", "w.pt", "--out", "out", "--imgsz", given])
+    assert f"argument --imgsz: {given[:60]!r} must be a multiple of 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["nan", "abc", "", "-0.1", "inf"])
+def test_a_fraction_lies_between_0_and_1(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["predict", "a.png", "--weights", "w.pt", "--out", "out", f"--conf={given}"])
+    assert f"argument --conf/--score-threshold: {given!r} must be a number from 0 to 1" in capsys.readouterr().err
+
+
+OPTIONS = {
+    "--out": "export coco.json --out",
+    "--images": "export coco.json --out out --images",
+    "SOURCE": "export --out out",
+    "--weights": "predict a.png --out out --weights",
+    "--data": "evaluate --weights w.pt --data",
+    "--json": "evaluate --weights w.pt --data truth --json",
+    "--model": "label photos --out out --model",
+    "--mask2former": "label photos --out out --mask2former",
+    "--decoder": "label photos --out out --model toy --decoder",
+    "CONFIG": "loop",
+    "PHOTOS": "init",
+    "RUN": "compare a",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "the path is empty; write one"),
+        (" ", "the path is empty; write one"),
+        ("a\0b", r"'a\x00b' has a NUL character; give another path"),
+        ("\ud800", r"'\ud800' has half a character (a lone surrogate); give another path"),
+        ("x" * 300, "is no path (File name too long); give another path"),
+        ("x/" * 5000, "is no path (File name too long); give another path"),
+    ],
+)
+def test_paths_that_cannot_be_are_named(
+    option: str, path: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*OPTIONS[option].split(), path])
+    message = capsys.readouterr().err
+    assert f"argument {option}" in message and reason in message and len(message) < 300

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffugen.config.dataset import DatasetConfig
 from diffugen.config.errors import SettingError
-from diffugen.config.loader import ConfigPath, Strict, load_config, validate
+from diffugen.config.loader import ConfigPath, HubPath, Strict, load_config, validate
 from diffugen.config.settings import DetectorConfig, GenerateConfig, ModelConfig
 from diffugen.errors import UserError, UserErrors
 
@@ -24,7 +24,8 @@ class Part(Strict):
     """One item of a list."""
 
     width: int = Field(default=3, ge=1)
-    photo: ConfigPath | None = None
+    photo: ConfigPath | None = Field(default=None, description="a photo; of any size")
+    model: HubPath | None = Field(default=None, description="a photo; of any size")
 
     @model_validator(mode="after")
     def _rule(self) -> Part:
@@ -117,8 +118,9 @@ def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "config.json is not valid JSON: .*line 1"),
-        ("", "config.json is not valid JSON"),
+        ("{", r"config.json is not valid JSON \(line 1, column 2: a name in double quotes is missing\); correct it"),
+        ("", r"config.json is not valid JSON \(it is empty\)"),
+        ("// nothing else", r"config.json is not valid JSON \(it is empty\)"),
         ("[1, 2]", "config.json must be a JSON object, not a list"),
         ('{"name": "x", "name": "y"}', "setting 'name' stands twice"),
         ('{"name": "x", "main": {"width": 1, "width": 2}}', "setting 'width' stands twice"),
@@ -136,11 +138,47 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(UserError, match=r"pipe\.json is no regular file; give the path of a JSON config"):
         load_config(tmp_path / "pipe.json", DatasetConfig)
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder; give the path of a JSON config"):
         load_config(tmp_path, Whole)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(UserError, match="binary.json is not valid JSON"):
+    with pytest.raises(UserError, match="binary.json is UTF-16 text; save it as UTF-8"):
         load_config(tmp_path / "binary.json", Whole)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_wide_encodings_are_named(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes('{"name": "Flügel"}'.encode(encoding))
+    with pytest.raises(UserError, match=rf"config.json is {encoding[:6].upper()} text; save it as UTF-8"):
+        load_config(tmp_path / "config.json", Whole)
+
+
+def test_a_mark_at_the_beginning_is_passed_over_and_latin_1_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes('{"name": "Flügel"} // Flügel'.encode("utf-8-sig"))
+    assert load_config(tmp_path / "config.json", Whole).name == "Flügel"
+    (tmp_path / "config.json").write_bytes('{\n"name": "Flügel"}'.encode("latin-1"))
+    with pytest.raises(UserError, match="config.json is not UTF-8 text .line 2, maybe Latin-1.*; save it as UTF-8"):
+        load_config(tmp_path / "config.json", Whole)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "is empty; fill in: a photo, or leave it out"),
+        (" \t", "is empty; fill in: a photo, or leave it out"),
+        ("a\0b", r'is "a.u0000b", which has a NUL character; give another path'),
+        ("\ud800", r'is "(.ud800)", which has half a character .*; give another path'),
+        ("x" * 300, r"is .*, which is no path .File name too long.; give another( path)?"),
+        ("x/" * 5000, r"is .*, which is no path .File name too long.; give another( path)?"),
+        ("~nobody-has-this-name/x", ".*, which is no path .*; give another( path)?"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["photo", "model"])
+def test_paths_that_cannot_be_are_named(kind: str, path: str, reason: str, tmp_path: Path) -> None:
+    for values in ({"main": {kind: path}}, {"parts": [{kind: path}]}):
+        with pytest.raises(UserError, match=rf"^setting '(main|parts.0).{kind}' {reason}$"):
+            load_config(write(tmp_path, {"name": "x"} | values), Whole)
+    with pytest.raises(UserError, match=f"setting 'main.{kind}' {reason}"):
+        load_config(write(tmp_path, {"name": "x"}), Whole, [f"main.{kind}={path}"])
 
 
 def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
@@ -171,7 +209,7 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
     assert str(caught.value).split("\n  ")[0] == f"config {path} has 6 mistakes:"
     assert caught.value.mistakes == (
         "setting 'ratio' is true, but must be a number",
-        "unknown setting 'main.colour'; remove it, the known names are width, photo",
+        "unknown setting 'main.colour'; remove it, the known names are width, photo, model",
         "unknown setting 'nmae'; did you mean 'name'?",
         "setting 'parts.1.width' is 13, which brings bad luck; take another",
         "setting 'main.width' is 0, but must be at least 1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diffugen.datasets import imagefolder, voc, webdataset
 from diffugen.datasets.export import export_dataset
 from diffugen.datasets.folder import class_names_of, own_splits, read_samples, write_dataset
 from diffugen.errors import UserError
+from diffugen.images import write_image
 from diffugen.instances import Instances
 from diffugen.outputs import MARKER, claim_output
 from diffugen.sample import Sample
@@ -196,3 +198,82 @@ def test_splits_stay_in_the_dataset(tmp_path: Path, split: str) -> None:
     sample = Sample.labelled("a", picture(0), CASES["empty"], split)
     with pytest.raises(ValueError, match="both must be plain file names"):
         write_dataset(tmp_path / "out", [sample], NAMES)
+
+
+FILES = {
+    "coco": {
+        "images": [{"id": 1, "file_name": "{}"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 9, 9]}],
+        "categories": [{"id": 1, "name": "car"}],
+    },
+    "via": {
+        "x": {
+            "filename": "{}",
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 2, "y": 2, "width": 9, "height": 9},
+                    "region_attributes": {"class": "car"},
+                }
+            ],
+        }
+    },
+    "labelme": {"imagePath": "{}", "shapes": [{"label": "car", "points": [[2, 2], [9, 2], [9, 9]]}]},
+}
+"""A file of each format for one image, whose name goes into the braces."""
+
+
+def annotated(folder: Path, kind: str, image: str) -> Path:
+    write_image(folder / image, picture(1))
+    (folder / "annotations.json").write_text(json.dumps(FILES[kind]).replace("{}", image))
+    return folder / "annotations.json"
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("place", ["yolo", "deep/yolo", ".", "..", "new/../yolo"])
+def test_nothing_is_written_where_the_images_of_a_file_are(kind: str, place: str, tmp_path: Path) -> None:
+    source = annotated(tmp_path / "data", kind, "a.png")
+    with pytest.raises(UserError, match="(lies in|is|holds) the input .*; give a folder apart from it, such as "):
+        export_dataset(source, tmp_path / "data" / place)
+    assert {path.name for path in tmp_path.rglob("*")} == {"data", "a.png", "annotations.json"}
+
+
+@pytest.mark.parametrize("kind", ["coco", "via"])
+def test_a_folder_beside_that_of_the_images_is_fine(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = annotated(tmp_path / "data", kind, "images/a.png")
+    monkeypatch.chdir(tmp_path / "data")
+    with pytest.raises(UserError, match="^--out images/yolo lies in the input images; .*, such as yolo$"):
+        export_dataset(Path("annotations.json"), Path("images/yolo"))
+    export_dataset(source, tmp_path / "data" / "yolo")
+    export_dataset(Path("annotations.json"), Path("yolo"))
+    assert set(rows_of(tmp_path / "data" / "yolo")) == {"a"}
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_nothing_is_written_where_a_data_yaml_has_its_images(listed: bool, tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "a.png", picture(1))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "list.txt").write_text(f"{tmp_path}/photos/a.png\n")
+    place = "list.txt" if listed else "../photos"
+    (tmp_path / "data" / "data.yaml").write_text(f"train: {place}\nval: missing\nnames: [car]\n")
+    with pytest.raises(UserError, match="lies in the input .*photos; give"):
+        export_dataset(tmp_path / "data", tmp_path / "photos" / "yolo")
+    export_dataset(tmp_path / "data", tmp_path / "yolo")
+
+
+@pytest.mark.parametrize("layout", ["yolo", "voc", "imagefolder", "webdataset"])
+def test_a_split_is_chosen_and_an_unknown_one_refused(source: Path, tmp_path: Path, layout: str) -> None:
+    export_dataset(source, tmp_path / "a", layout=layout)
+    export_dataset(tmp_path / "a", tmp_path / "b", split="val")
+    assert own_splits(tmp_path / "b") == ["val"]
+    with pytest.raises(UserError, match="^--split test: .*a has no such split; it has train, val$"):
+        export_dataset(tmp_path / "a", tmp_path / "c", split="test")
+    with pytest.raises(UserError, match="^--images is for JSON files, but .*a is a folder"):
+        export_dataset(tmp_path / "a", tmp_path / "c", images=source)
+
+
+def test_the_split_of_a_file_is_its_name(tmp_path: Path) -> None:
+    source = annotated(tmp_path / "data", "coco", "images/a.png")
+    export_dataset(source, tmp_path / "a")
+    assert own_splits(tmp_path / "a") == ["train"]
+    export_dataset(source, tmp_path / "b", split="extra")
+    assert (tmp_path / "b" / "coco" / "extra.json").is_file()

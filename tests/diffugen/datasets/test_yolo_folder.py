@@ -154,3 +154,10 @@ def test_boxes_that_become_masks_are_told(tmp_path: Path, caplog: pytest.LogCapt
     dataset(tmp_path, "train: images", **files, labels__b_txt=SQUARE.format(0))
     assert classes(tmp_path) == {"a": [0, 0], "b": [0]}
     assert "1 labels have no outline, so their boxes count as masks (first: a.txt)" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["0" + " 0.5 0.5" * 3, "0 0.5 0.5 0.501 0.5 0.5 0.501", "0" + " 1 1" * 4, "0 1 1 0 0"])
+def test_labels_of_a_single_pixel_are_told(line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset(tmp_path, "train: images", images__a_png=None, labels__a_txt=f"{line}\n{SQUARE.format(1)}")
+    assert classes(tmp_path) == {"a": [0, 1]}
+    assert "1 labels cover a single pixel (first: a.txt)" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,32 @@ def test_the_command_names_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--map is for --weights" in capsys.readouterr().err
     assert main(["evaluate", "--data", str(tmp_path / "gone"), "--weights", str(BASE)]) == 2
     assert "gone does not exist" in capsys.readouterr().err
+
+
+def coco_of(dataset: Path) -> Path:
+    """The dataset's COCO file, alone beside its images."""
+    folder = dataset.parent / "file"
+    shutil.copytree(dataset / "images" / "val", folder)
+    shutil.copy(dataset / "coco" / "val.json", folder / "a.json")
+    return folder / "a.json"
+
+
+def test_options_without_effect_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = write(tmp_path / "truth", TRUTH, "val")
+    file = coco_of(truth)
+    usual = ["evaluate", "--labels", str(truth), "--data"]
+    for arguments, sentence in (
+        ([str(file), "--split", "val"], f"--split val: {file} is a JSON file, which has no splits; leave it out"),
+        ([str(truth), "--split", "new"], f"--split new: {truth} has no such split; it has train, val"),
+        ([str(truth), "--images", str(truth)], f"--images is for JSON files, but {truth} is a folder"),
+        ([str(file), "--json", str(file.parent / "scores.json")], f"lies in the input {file.parent}; give"),
+    ):
+        assert main([*usual, *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main([*usual, str(file), "--images", str(file.parent), "--json", str(tmp_path / "scores.json")]) == 0
+    for score in (lambda: score_labels(truth, file, split="x"), lambda: score_detector(BASE, file, split="x")):
+        with pytest.raises(UserError, match="--split x: .* is a JSON file"):
+            score()
 
 
 def test_images_of_one_name_in_two_folders_are_distinguished(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_shares_of_a_grid() -> None:
     ("options", "sentence"),
     [
         (["--object", "piano=bench"], "class 'piano' is not one of"),
-        (["--split", "test"], "test"),
+        (["--split", "test"], "--split test: .* has no such split"),
         (["--steps", "0"], "--steps is 0"),
         (["--out", "decoder.pt"], "must end in .safetensors"),
     ],
