@@ -90,7 +90,10 @@ def shown(names: Sequence[str]) -> str:
 def renumbered(instances: Instances, old_names: Sequence[str], new_names: Sequence[str]) -> Instances:
     """The instances whose class is in `new_names`, their class ids indexing those."""
     if len(instances) and instances.class_ids.max() >= len(old_names):
-        raise UserError(f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes")
+        raise UserError(
+            f"class id {instances.class_ids.max()} has no name among the {len(old_names)} classes; correct it, or add "
+            "the name"
+        )
     index = {i: new_names.index(name) for i, name in enumerate(old_names) if name in new_names}
     import numpy as np  # the command line reads class maps, and should start at once
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from diffugen.errors import UserError, UserErrors
+from diffugen.errors import UserError, UserErrors, reason_of
 from diffugen.files import full_disk_message
 from diffugen.naming import path_trouble
 from diffugen.registered import COMMANDS, registered
@@ -81,7 +81,10 @@ def path_option(text: str) -> Path:
         raise argparse.ArgumentTypeError("the path is empty; write one")
     if trouble := path_trouble(text):
         raise argparse.ArgumentTypeError(f"{text[:60]!a} {trouble}; give another path")
-    return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no path ({reason_of(error)}); give another path") from None
 
 
 def _memory_message(error: BaseException) -> str:

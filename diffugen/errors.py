@@ -55,11 +55,14 @@ def reason_of(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".")
+    words = error.args[0] if len(error.args) > 1 else error  # what else an error holds is for programs
+    text = " ".join(str(words).strip().partition("\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
     if "integer string conversion" in text:
         return "a number has too many digits"
+    if "deserializing header" in text:  # safetensors names structures of its own
+        return "its header is damaged or another format's"
     if "embedded null" in text:
         return "it has a NUL character"
     if found := _KEYWORD.search(text):

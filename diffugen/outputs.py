@@ -238,7 +238,7 @@ def _check_inputs(out: Path, inputs: Iterable[Path], name: str) -> None:
         else:
             continue
         raise UserError(
-            f"{name} {relation} the input {text_of(path)}; give a folder apart from it, such as "
+            f"{name} {relation} the input {text_of(path)}; give a place apart from it, such as "
             f"{text_of(_beside(out, out if relation == 'holds' else path))}"
         )
 
@@ -246,7 +246,8 @@ def _check_inputs(out: Path, inputs: Iterable[Path], name: str) -> None:
 def _beside(out: Path, other: Path) -> Path:
     """A place for an output that is not in `other`."""
     other = other.resolve()
-    place = other.parent / (out.name if other.name != out.name else f"new-{out.name}")
+    name = out.resolve().name or "out"
+    place = other.parent / (name if other.name != name else f"new-{name}")
     return place if out.is_absolute() else Path(os.path.relpath(place))
 
 

@@ -29,10 +29,10 @@ def check_inception(weights: Path) -> None:
             raise OSError("no regular file")
         # torch-fidelity would unpickle anything; a file that this accepts holds nothing but tensors
         torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError):
         raise UserError(
-            f"setting 'evaluation.inception_weights': {weights} is no readable file of tensors "
-            f"({type(error).__name__}); give torch-fidelity's pt_inception-2015-12-05 file, or leave the setting out"
+            f"setting 'evaluation.inception_weights': {weights} is no readable file of tensors; "
+            "give torch-fidelity's pt_inception-2015-12-05 file, or leave the setting out"
         ) from None
 
 

@@ -51,13 +51,15 @@ def add_evaluate(commands: Any) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from diffugen.class_maps import parse_class_map
+    from diffugen.datasets.folder import check_images
     from diffugen.evaluation.scorecard import score_detector, score_labels, table_of
     from diffugen.files import write_json
     from diffugen.outputs import check_output_file
 
     if (arguments.weights is None) == (arguments.labels is None):
         raise UserError("evaluate needs either --weights (a detector) or --labels (a dataset); give one of them")
-    _check_options(arguments)
+    datasets = [path for path in (arguments.data, arguments.labels) if path is not None]
+    check_images(arguments.images, datasets)
     options = {
         "split": arguments.split,
         "images": arguments.images,
@@ -77,17 +79,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(table_of(scores))
     if arguments.json is not None:
         write_json(arguments.json, scores)
-
-
-def _check_options(arguments: argparse.Namespace) -> None:
-    """Options that would have no effect are refused."""
-    from diffugen.datasets.folder import is_file
-
-    datasets = [path for path in (arguments.data, arguments.labels) if path is not None]
-    if arguments.images is not None and not any(map(is_file, datasets)):
-        raise UserError(
-            f"--images is for JSON files, but {datasets[-1]} is a folder, which knows its images; leave it out"
-        )
 
 
 def _inputs(arguments: argparse.Namespace) -> Iterator[Path]:

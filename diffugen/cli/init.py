@@ -71,8 +71,11 @@ def _init(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path(f"{request.name}.json")
     if out.exists():
         raise UserError(f"{out} exists; remove it, or give another file with --out")
-    check_output_file(out, is_own=lambda _: False)
-    check_output_file(out.parent / f"{arguments.kind}.schema.json", option="the config's schema", is_own=_is_schema)
+    inputs = [path for path in (arguments.photos, arguments.weights) if path is not None]
+    check_output_file(out, inputs, is_own=lambda _: False)
+    check_output_file(
+        out.parent / f"{arguments.kind}.schema.json", inputs, option="the config's schema", is_own=_is_schema
+    )
     _write(arguments.kind, request, out)
     for note in _notes(arguments, request):
         print(f"note: {note}")

@@ -118,6 +118,7 @@ def _label(arguments: argparse.Namespace) -> None:
     models = [Path(value) for value in (*given, *arguments.embeddings, arguments.decoder) if value is not None]
     check_output(arguments.out, "label", [arguments.source, *models])
     check_source(arguments.source, arguments.out, arguments.split)
+    _label_config(arguments.outline)  # a mistake in it is told before anything is loaded
     say(f"loading {given[0]}")
     labeler, class_names = _labeler(arguments)
     label_folder(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffugen.cli.parser import CommandParser
 from diffugen.command_line import path_option
 from diffugen.errors import UserError
+from diffugen.naming import MAX_BYTES
 
 if TYPE_CHECKING:
     from diffugen.config.executor import ExecutorConfig
@@ -103,8 +104,9 @@ def image_size(text: str) -> int:
 
 def split_name(text: str) -> str:
     """A split's name, which folders are called after."""
-    if not text or Path(text).name != text or text in (".", "..") or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is no plain name, such as train")
+    plain = text.strip() == text != "" and Path(text).name == text and text.isprintable()
+    if not plain or text == ".." or len(text.encode()) > MAX_BYTES:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no plain name, such as train")
     return text
 
 
@@ -159,6 +161,8 @@ def executor(text: str) -> ExecutorConfig:
     values: dict[str, Any] = {}
     try:
         for part in text.split(","):
+            if "=" not in part:
+                raise argparse.ArgumentTypeError(f"{part[:60]!r} must have the form KEY=VALUE, such as num_workers=2")
             apply_override(values, part)
         return validate(values, ExecutorConfig)
     except UserError as error:

@@ -154,6 +154,9 @@ def load_config(path: Path, schema: type[AnyConfig], overrides: Sequence[str] = 
     return validate(values, schema, folder=Path(path).parent, where=f"config {path}")
 
 
+_KINDS: Mapping[type, str] = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of a config file, without comments and "$schema", not validated yet.
 
@@ -165,7 +168,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     values = _read(Path(path))
     if not isinstance(values, dict):
-        raise UserError(f"config {path} must be a JSON object, not a {type(values).__name__}")
+        raise UserError(f"config {path} must be a JSON object, not {_KINDS.get(type(values), 'a number')}")
     values.pop("$schema", None)  # for editors
     return values
 
@@ -203,8 +206,9 @@ def _other_command(values: dict[str, Any], schema: type[Strict]) -> str | None:
     if is_upstream(values):
         return "generate"
     misplaced = {name: _num_misplaced(values, other) for name, other in schemas.items()}
-    best = min(misplaced, key=lambda name: misplaced[name])
-    return best if misplaced[best] < own else None
+    best, *others = sorted(misplaced, key=lambda name: misplaced[name])
+    is_plain = misplaced[best] < min(own, *(misplaced[name] for name in others))
+    return best if is_plain else None
 
 
 def _num_misplaced(values: dict[str, Any], schema: type[Strict]) -> int:

@@ -16,6 +16,7 @@ from diffugen.files import read_text
 NAME = "data.yaml"
 SPLITS = ("train", "val", "test")
 
+_OTHER_KEYS = ("path", "names", "nc", "validation", "channels", "download", "kpt_shape", "flip_idx", "yaml_file")
 _MAX_BYTES = 2**20  # the parser takes seconds for each further megabyte
 _MAX_NODES = 100_000
 """Values of a file, those that an alias repeats counted each time: nested aliases make exponentially many."""
@@ -90,6 +91,18 @@ def read(root: Path) -> DataYaml:
     return DataYaml(path, _names(path, values), splits, values.get("path") or "")
 
 
+def check_split_name(split: str) -> None:
+    """Check that a data.yaml can have a split of this name.
+
+    Raises:
+        UserError: the key means something else there.
+    """
+    if split in _OTHER_KEYS:
+        raise UserError(
+            f"a split cannot be called {split!r}, which is a setting of {NAME}; call it otherwise (--split)"
+        )
+
+
 def lines_of(splits: Sequence[str], class_names: Sequence[str]) -> list[str]:
     """The lines of a data.yaml, beside which lies images/<split>.
 
@@ -102,7 +115,8 @@ def lines_of(splits: Sequence[str], class_names: Sequence[str]) -> list[str]:
     for split, stand_ins in {"train": ("val", "test"), "val": ("train", "test")}.items():
         available.setdefault(split, next(f"images/{s}" for s in (split, *stand_ins, *splits) if s in splits))
     order = sorted(available, key=lambda split: ((*SPLITS, split).index(split), split))
-    lines = [f"{split}: {json.dumps(available[split], ensure_ascii=False)}" for split in order]
+    texts = [(split, json.dumps(available[split], ensure_ascii=False)) for split in order]
+    lines = [f"{key if key in SPLITS else json.dumps(key, ensure_ascii=False)}: {place}" for key, place in texts]
     names = (f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(class_names))
     return [*lines, "names:", *names]
 

@@ -45,8 +45,7 @@ def export_dataset(
     """
     check_output(out, "export", [source, *([images] if images else [])])
     reader: Any = webdataset if webdataset.is_dataset(source) else folder
-    if images is not None and not folder.is_file(source):
-        raise UserError(f"--images is for JSON files, but {source} is a folder, which knows its images; leave it out")
+    folder.check_images(images, [source])
     known = reader.class_names_of(source, class_names)
     for name in class_names or ():
         if name not in known:

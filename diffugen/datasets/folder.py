@@ -95,6 +95,7 @@ def write_dataset(
         for sample in samples:
             check_sample(sample, class_names)
             if sample.split not in documents:
+                data_yaml.check_split_name(sample.split)
                 documents[sample.split] = coco.StreamedDocument(folder, class_names, segmentation)
             document = documents[sample.split]
             file_name = store_image(folder / "images" / sample.split, sample, link=link_images)
@@ -138,6 +139,20 @@ def class_names_of(root: Path, wanted: Sequence[str] | None = None) -> list[str]
 def splits_of(root: Path) -> list[str]:
     """The splits that a dataset folder names."""
     return _layout(Path(root)).splits_of(Path(root))
+
+
+def check_images(images: Path | None, roots: Sequence[Path]) -> None:
+    """Check that --images is a folder, and that one of the datasets is a JSON file, which needs it.
+
+    Raises:
+        UserError: it is not.
+    """
+    if images is None:
+        return
+    if not any(map(is_file, roots)):
+        raise UserError(f"--images is for JSON files, but {roots[0]} is a folder, which knows its images; leave it out")
+    if not images.is_dir():
+        raise UserError(f"--images {images} is no folder; give the folder of the JSON file's images")
 
 
 def check_split(root: Path, split: str | None) -> None:

@@ -52,7 +52,7 @@ def _has_files(folder: Path) -> bool:
     if first is None:
         return False
     with first.open("rb") as file:
-        head = file.read(4096)
+        head = file.read(4096).replace(b"\0", b"")  # UTF-16 too: its reader says what is wrong with it
     return b'"shapes"' in head or (b'"flags"' in head and b'"version"' in head)
 
 

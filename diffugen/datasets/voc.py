@@ -182,7 +182,10 @@ def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> It
         candidates = (place.with_name(place.name + suffix) for suffix in (*IMAGE_SUFFIXES, *sorted(known_suffixes())))
         image = next((path for path in candidates if path.is_file()), None)
         if image is None:
-            raise UserError(f"dataset {root}: {listing.name} lists {name!r}, which is not in JPEGImages")
+            raise UserError(
+                f"dataset {root}: {listing.name} lists {name!r}, which is not in JPEGImages; add the image, or "
+                "remove the line"
+            )
         yield Labelled(image, name, partial(_instances, root, name, class_names))
 
 

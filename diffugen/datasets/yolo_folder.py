@@ -195,5 +195,7 @@ def _labels(
             if np.count_nonzero(mask) <= 1:
                 odd.add("cover a single pixel", file.name)
         return renumbered(found, names, class_names)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"label file {file}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"label file {file}: {error}; correct or remove the line") from None

@@ -125,10 +125,10 @@ def _load_checkpoint(weights: Path) -> YOLO:
     try:
         with under_plain_name(weights) as link:
             yolo = ultralytics.YOLO(str(link))
-    except Exception as error:  # what a broken or hostile file makes of the loader is no closed list
+    except Exception:  # what a broken or hostile file makes of the loader is no closed list
         logger.debug("loading %s failed", weights, exc_info=True)
         raise UserError(
-            f"detector weights {weights} are not a checkpoint that loads safely ({type(error).__name__}); "
+            f"detector weights {weights} are not a checkpoint that loads safely; "
             "give an ultralytics segmentation checkpoint"
         ) from None
     yolo.ckpt_path = yolo.model_name = yolo.overrides["model"] = yolo.model.pt_path = str(weights)
@@ -192,11 +192,10 @@ def _load_onnx(weights: Path) -> YOLO:
         yolo.overrides["imgsz"] = _onnx_imgsz(size_hw)
         if task == "segment":
             yolo.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, device="cpu", verbose=False, save=False)
-    except Exception as error:  # onnxruntime's errors are no closed list either
+    except Exception:  # onnxruntime's errors are no closed list either
         logger.debug("loading %s failed", weights, exc_info=True)
         raise UserError(
-            f"detector weights {weights} are no ONNX file of a detector ({type(error).__name__}); "
-            "give one that `diffugen export-model` wrote"
+            f"detector weights {weights} are no ONNX file of a detector; give one that `diffugen export-model` wrote"
         ) from None
     yolo.folder_of_link = folder  # goes when the detector does
     return yolo

@@ -84,6 +84,9 @@ def check_source(source: Path, out: Path, split: str | None = None) -> None:
         UserError: it cannot, or may not.
     """
     check_output(out, "label", [source])
+    if not source.is_dir():
+        state = "is not a folder" if source.exists() else "does not exist"
+        raise UserError(f"{source} {state}; give a folder of images, or of a dataset")
     if is_dataset(source):
         check_split(source, split)
         check_output(out, "label", image_folders(source))

@@ -66,4 +66,6 @@ def test_python_has_no_say(action: Callable[[], Any], reason: str) -> None:
 def test_other_reasons_are_kept_in_one_line() -> None:
     assert reason_of(ValueError("the mask has\n5 pixels.")) == "the mask has"
     assert reason_of(UserError("a.png is empty; replace it")) == "a.png is empty; replace it"
+    assert reason_of(ValueError("a shard ends early", object(), "more")) == "a shard ends early"
+    assert reason_of(OSError("Error while deserializing header: X")) == "its header is damaged or another format's"
     assert reason_of(ValueError()) == "it is not in the form that is expected"

@@ -144,7 +144,7 @@ def test_never_into_above_or_below_the_inputs(tmp_path: Path) -> None:
         tmp_path / "link" / "photos" / "found": "lies in the input",
     }.items():
         for source in (photos, tmp_path / "link" / "photos"):
-            with pytest.raises(UserError, match=rf"{sentence} .*photos; give a folder apart from it"):
+            with pytest.raises(UserError, match=rf"{sentence} .*photos; give a place apart from it"):
                 check_output(out, "label", [tmp_path / "gone", source])
     with pytest.raises(UserError, match=r"holds the input .*a\.png"):
         check_output(photos, "label", [photos / "a.png"])

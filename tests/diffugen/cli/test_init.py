@@ -210,3 +210,11 @@ def test_an_example_is_written_into_no_folder_of_the_users(
     said = error_of(capsys, init("--example", "plain-word", "d"))
     assert "has files that diffugen did not write" in said
     assert path.read_text() == "mine" and not Path("d/plain-word.json").exists()
+
+
+def test_no_config_is_written_among_the_photos(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(photos.iterdir())
+    for out in (photos / "x.json", photos / "new" / "x.json"):
+        said = error_of(capsys, init(photos, "--model", "toy", "--out", str(out)))
+        assert "lies in the input" in said and "give a place apart from it, such as" in said
+    assert sorted(photos.iterdir()) == before

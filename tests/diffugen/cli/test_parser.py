@@ -45,6 +45,7 @@ def test_a_number_is_a_gpu(given: str, name: str) -> None:
     "options",
     [
         ["--split", "../x"], ["--split", ".."], ["--split", ""], ["--split", "a\nb"],
+        ["--split", " "], ["--split", "train "], ["--split", "."],
         ["--classes", "car,car"], ["--classes", ","],
     ],
 )  # fmt: skip
@@ -109,3 +110,23 @@ def test_paths_that_cannot_be_are_named(
         build_parser().parse_args([*OPTIONS[option].split(), path])
     message = capsys.readouterr().err
     assert f"argument {option}" in message and reason in message and len(message) < 300
+
+
+def test_a_split_has_a_name_that_a_folder_can_have(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["export", "instances.json", "--out", "out", "--split", "x" * 300])
+    assert f"argument --split: '{'x' * 60}' is no plain name" in capsys.readouterr().err
+
+
+def test_a_home_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(dataset_path("~/data")) == "/home/somebody/data"
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["export", "a.json", "--out", "~nobody-has-this-name/x"])
+    assert "argument --out: '~nobody-has-this-name/x' is no path" in capsys.readouterr().err
+
+
+def test_an_executor_without_a_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["predict", "a.png", "--weights", "w.pt", "--out", "out", "--executor", "2"])
+    assert "argument --executor: '2' must have the form KEY=VALUE, such as num_workers=2" in capsys.readouterr().err

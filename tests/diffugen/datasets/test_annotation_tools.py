@@ -201,3 +201,10 @@ def test_labelme_outlines_of_another_size_are_refused(tmp_path: Path, side: str)
     path.write_text(json.dumps(value | {side: 600}))
     with pytest.raises(UserError, match=r"a\.png is 30x20 pixels, but .*a\.json says"):
         objects(tmp_path)
+
+
+def test_files_in_a_wide_encoding_are_known_for_what_they_are(tmp_path: Path) -> None:
+    text = '{"version": "5.0.1", "flags": {}, "shapes": [], "imagePath": "a.png"}'
+    (tmp_path / "a.json").write_bytes(text.encode("utf-16"))
+    with pytest.raises(UserError, match="a.json is UTF-16 text; save it as UTF-8"):
+        class_names_of(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from diffugen.datasets import imagefolder, voc, webdataset
 from diffugen.datasets.export import export_dataset
@@ -232,7 +233,7 @@ def annotated(folder: Path, kind: str, image: str) -> Path:
 @pytest.mark.parametrize("place", ["yolo", "deep/yolo", ".", "..", "new/../yolo"])
 def test_nothing_is_written_where_the_images_of_a_file_are(kind: str, place: str, tmp_path: Path) -> None:
     source = annotated(tmp_path / "data", kind, "a.png")
-    with pytest.raises(UserError, match="(lies in|is|holds) the input .*; give a folder apart from it, such as "):
+    with pytest.raises(UserError, match="(lies in|is|holds) the input .*; give a place apart from it, such as "):
         export_dataset(source, tmp_path / "data" / place)
     assert {path.name for path in tmp_path.rglob("*")} == {"data", "a.png", "annotations.json"}
 
@@ -271,9 +272,43 @@ def test_a_split_is_chosen_and_an_unknown_one_refused(source: Path, tmp_path: Pa
         export_dataset(tmp_path / "a", tmp_path / "c", images=source)
 
 
+def test_the_folder_of_a_file_s_images_must_be_there(tmp_path: Path) -> None:
+    source = annotated(tmp_path / "data", "coco", "images/a.png")
+    for images in (tmp_path / "nothing", source):
+        with pytest.raises(UserError, match="^--images .* is no folder; give the folder of the JSON file's images$"):
+            export_dataset(source, tmp_path / "out", images=images)
+
+
+@pytest.mark.parametrize("split", ["a:b #", "no", "1", "{x}", "- a", '"q"', "é"])
+def test_splits_may_be_called_anything(split: str, tmp_path: Path) -> None:
+    export_dataset(annotated(tmp_path / "data", "coco", "images/a.png"), tmp_path / "out", split=split)
+    values = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
+    assert set(values) == {"train", "val", "names", split}
+    assert {values[key] for key in ("train", "val", split)} == {f"images/{split}"}
+
+
+@pytest.mark.parametrize("split", ["names", "nc", "path", "download"])
+def test_a_split_is_no_setting_of_data_yaml(split: str, tmp_path: Path) -> None:
+    source = annotated(tmp_path / "data", "coco", "images/a.png")
+    with pytest.raises(UserError, match=f"^a split cannot be called '{split}', which is a setting of data.yaml"):
+        export_dataset(source, tmp_path / "out", split=split)
+    export_dataset(source, tmp_path / "out", split=split, layout="voc")
+
+
 def test_the_split_of_a_file_is_its_name(tmp_path: Path) -> None:
     source = annotated(tmp_path / "data", "coco", "images/a.png")
     export_dataset(source, tmp_path / "a")
     assert own_splits(tmp_path / "a") == ["train"]
     export_dataset(source, tmp_path / "b", split="extra")
     assert (tmp_path / "b" / "coco" / "extra.json").is_file()
+
+
+@pytest.mark.parametrize("outs", [("..", "../../new-"), ("/", "/")])
+def test_a_place_above_everything_has_one_beside_it(
+    outs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = annotated(tmp_path / "data", "coco", "a.png")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(UserError, match=f"holds the input .*, such as {outs[1]}"):
+        export_dataset(source, Path(outs[0]))
