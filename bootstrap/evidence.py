@@ -72,11 +72,13 @@ class NegativeFinding:
 
     Attributes:
         source: "generated", or "photo" for the user's own.
+        trained_score: as for a photo.
     """
 
     name: str
     score: float
     source: str
+    trained_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,18 @@ class Evidence:
         }
         if ious:
             measured["photos/mask_iou"] = float(np.mean(ious))
-        if (trained := self._trained_scores()) is not None:
+        if (trained := _trained_scores(self.photos)) is not None:
             measured[FOUND_BY_TRAINED] = float(np.mean(trained >= threshold))
         for source in ("generated", "photo"):
-            wrong = [one.score >= threshold for one in self.negatives if one.source == source]
-            if wrong:
-                measured[f"negatives/{source}/num"] = len(wrong)
-                measured[f"negatives/{source}/false_positives"] = float(np.mean(wrong))
+            negatives = [one for one in self.negatives if one.source == source]
+            if negatives:
+                measured[f"negatives/{source}/num"] = len(negatives)
+                measured[f"negatives/{source}/false_positives"] = float(
+                    np.mean([one.score >= threshold for one in negatives])
+                )
+            if (trained := _trained_scores(negatives)) is not None:
+                measured[f"negatives/{source}/false_positives_by_trained"] = float(np.mean(trained >= threshold))
         return measured
-
-    def _trained_scores(self) -> np.ndarray | None:
-        """Each photo's score by the round's checkpoint, whether trained on it or not; None where no fold judged any."""
-        if all(photo.trained_score is None for photo in self.photos):
-            return None
-        return np.array([p.score if p.trained_score is None else p.trained_score for p in self.photos])
 
     def by_photo(self) -> dict[str, float]:
         """How well each photo's object is found, 0 to 1: the confidence of its detection."""
@@ -163,6 +163,13 @@ class Evidence:
                 f"{path} is damaged ({reason_of(error)}); restore it from a copy, or remove its round"
             ) from None
         return cls(photos, negatives)
+
+
+def _trained_scores(findings: Sequence[PhotoFinding | NegativeFinding]) -> np.ndarray | None:
+    """Each image's score by the round's checkpoint, trained on it or not; None where no fold judged any."""
+    if all(one.trained_score is None for one in findings):
+        return None
+    return np.array([one.score if one.trained_score is None else one.trained_score for one in findings])
 
 
 def _check_finding(finding: PhotoFinding | NegativeFinding) -> None:

@@ -9,9 +9,10 @@ the object are dealt into the same folds. The concept has seen all photos.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput, label_input
 from diffugen.prompts.prompt import Prompt
 from diffugen.sample import Sample
+
+Finding = TypeVar("Finding", PhotoFinding, NegativeFinding)
 
 NUM_FOLDS = 3
 """Of the cross-fitted photos: each detector is trained on two thirds of them."""
@@ -98,18 +101,18 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
         return Evidence.read(folder.evidence)
     outlines = _outlines(context.config, samples, photos)
     folds = _folds(context, samples, photos)
+    checkpoint = detector_labeler(folder.weights, context.config, MIN_SCORE)
     judged: list[PhotoFinding] = []
     negatives: list[NegativeFinding] = []
     for number, (own, without) in enumerate(folds):
         judge = detector_labeler(folder.fold(number), context.config, MIN_SCORE)
-        shown = [photo for photo in photos if _key(photo) in own]
-        judged += _findings(context, judge, shown, outlines, f"fold {number}")
-        negatives += _on_negatives(context, judge, [s for s in samples if s.name in without])
-    checkpoint = detector_labeler(folder.weights, context.config, MIN_SCORE)
+        shown, absent = [p for p in photos if _key(p) in own], [s for s in samples if s.name in without]
+        by_judge, by_checkpoint = (
+            _findings(context, one, shown, outlines, f"fold {number}") for one in (judge, checkpoint)
+        )
+        judged += _with_trained(by_judge, by_checkpoint)
+        negatives += _with_trained(*(_on_negatives(context, one, absent) for one in (judge, checkpoint)))
     folded = {key for own, _ in folds for key in own}
-    trained_on = [photo for photo in photos if _key(photo) in folded]
-    by_trained = {one.image: one.score for one in _findings(context, checkpoint, trained_on, outlines, "checkpoint")}
-    judged = [replace(one, trained_score=by_trained[one.image]) for one in judged]
     rest = [photo for photo in photos if _key(photo) not in folded]
     judged += _findings(context, checkpoint, rest, outlines, "checkpoint")
     unseen = [sample for sample in validation_samples(context.run) if _is_negative(sample, context.config)]
@@ -122,6 +125,12 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     evidence.write(folder.evidence)  # last: it says that the stage is done
     note_finished(folder, folder.evidence)
     return evidence
+
+
+def _with_trained(by_judge: Iterable[Finding], by_trained: Iterable[Finding]) -> list[Finding]:
+    """What a fold's judge found, with the scores of the detector that was trained on these images."""
+    pairs = zip(by_judge, by_trained, strict=True)
+    return [replace(one, trained_score=other.score) for one, other in pairs]
 
 
 def _folds(

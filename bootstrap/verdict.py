@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bootstrap.measures.balance import wilson_interval
-from bootstrap.row import BASE_AGREEMENT, FOUND, IMAGE_AGREEMENT, Row, number
+from bootstrap.row import BASE_AGREEMENT, FOUND, FOUND_BY_TRAINED, IMAGE_AGREEMENT, Row, number
 
 Level = Literal["good", "doubtful", "failed"]
 
@@ -23,6 +23,8 @@ GOOD_IOU = 0.6
 """Least mean IoU of found masks with the photos' outlines for good."""
 FEW_PHOTOS = 3
 """With fewer the evidence is too thin for more than doubtful."""
+# Cross-fitted judges are no better than the detector that was trained on everything, which is no better than it looks
+# on its own training images. So a run failed where both say so.
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,18 @@ def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
     if share >= GOOD_FOUND:
         return "good", text, ""
     level: Level = "failed" if share <= FAILED_FOUND else "doubtful"
+    trained = number(row, FOUND_BY_TRAINED)
+    if level == "failed" and trained is not None and trained >= GOOD_FOUND:
+        level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
     return level, text, _advice_where_missed(row, score)
+
+
+def _between(found: str) -> str:
+    """What it means that the round's own detector does well where the judges do not."""
+    return (
+        f"The round's detector, which was trained on them too, finds it on {found}. What it finds on new photos is "
+        "between the two: the judges had fewer photos and fewer steps."
+    )
 
 
 def _advice_where_missed(row: Mapping[str, Any] | Row, score: float) -> str:
@@ -156,8 +169,11 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
             continue
         text = f"It is wrongly found on {round(share * num)} of {num:.0f} {what} without it."
         level: Level = "good" if share <= GOOD_FALSE else "doubtful"
+        trained = number(row, f"negatives/{source}/false_positives_by_trained")
         if share >= FAILED_FALSE and num >= FEW_PHOTOS:
             level = "failed"
+            if trained is not None and trained <= GOOD_FALSE:
+                level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
         more = "give photos without it to `labelled`" if _are_photos_alone(row) else "generate more images without it"
         advice = f"Raise the confidence threshold (`--conf`), or {more}."
         findings.append((level, text, "" if level == "good" else advice))

@@ -18,17 +18,33 @@ GOOD: dict[str, Any] = {
     "negatives/generated/false_positives": 0.0,
 }
 
+MISSED = {"photos/found": 0.0, "photos/score": 0.0}
+WRONG = {"negatives/generated/false_positives": 0.6}
+WRONG_BY_TRAINED = "negatives/generated/false_positives_by_trained"
+
 
 @pytest.mark.parametrize(
     ("changes", "level", "reason"),
     [
         ({}, "good", "found on 6 of 6 photos"),
         ({"photos/found": 0.5}, "doubtful", "found on 3 of 6 photos"),
-        ({"photos/found": 0.0, "photos/score": 0.0}, "failed", "found on 0 of 6 photos"),
+        (MISSED, "failed", "found on 0 of 6 photos"),
         ({"photos/mask_iou": 0.4}, "doubtful", "mean IoU of 0.40"),
         ({"negatives/generated/false_positives": 0.6}, "failed", "wrongly found on 6 of 10 generated images"),
         ({"negatives/photo/num": 4, "negatives/photo/false_positives": 0.25}, "doubtful", "on 1 of 4 photos without"),
         ({"photos/num": 2}, "doubtful", "little evidence"),
+        (MISSED | {"photos/found_by_trained": 0.5}, "failed", "found on 0 of 6 photos"),
+        (
+            {"photos/found": 0.0, "photos/found_by_trained": 1.0},
+            "doubtful",
+            "trained on them too, finds it on 6 of them",
+        ),
+        (WRONG | {"negatives/generated/false_positives_by_trained": 0.0}, "doubtful", "too, finds it on 0 of them"),
+        (
+            WRONG | {"negatives/generated/false_positives_by_trained": 0.4},
+            "failed",
+            "found on 6 of 10 generated images",
+        ),
         ({"test/mask_map50": 0.0}, "good", "found on 6 of 6 photos"),
     ],
 )
