@@ -95,8 +95,7 @@ def judge_by_agreement(
     A labeler that knows only some classes votes on these. It abstains if the image neither should have such objects nor
     does.
 
-    Nobody knows what a photo without a prompt shows. There the detector says it, and the others must find the same. A
-    photo on which it finds nothing is rejected: it may have missed what is there.
+    What a photo without a prompt shows nobody says, see `judge_objects`.
 
     Args:
         prompt: the image's prompt.
@@ -106,12 +105,11 @@ def judge_by_agreement(
         min_ious: least IoU by class; `config.min_iou` for a class that is not in it.
         known_classes: by labeler, the classes that it knows; a labeler that is not in it knows all.
     """
+    if not prompt.is_known:
+        return judge_objects(labels, class_names, config, min_ious, known_classes)
     counted = above_threshold(labels, config)
     detector = counted["detector"]
-    if not prompt.is_known and not len(detector):
-        return Judgement("reject", NOTHING_FOUND, detector)
-    seen = _count(detector, class_names)
-    expected = expected_counts(prompt, class_names) if prompt.is_known else {name: seen[name] for name in class_names}
+    expected = expected_counts(prompt, class_names)
     dissents, num_votes = {}, 0
     for name in sorted(counted, key=lambda name: name != "detector"):
         known = (known_classes or {}).get(name, class_names)
@@ -128,9 +126,51 @@ def judge_by_agreement(
             if misplaced:
                 dissents[name] = f"{'' if name == 'attention' else name + '_'}low_iou:{misplaced}"
     outcome: Outcome = "reject" if 2 * len(dissents) >= num_votes else "review" if dissents else "keep"
-    other = counted[reference_of(counted)]
-    agreement = mean_agreement(detector, other) if len(other) + len(detector) else None
-    return Judgement(outcome, next(iter(dissents.values()), ""), detector, agreement)
+    return Judgement(outcome, next(iter(dissents.values()), ""), detector, _agreement(counted))
+
+
+def judge_objects(
+    labels: Mapping[str, Instances],
+    class_names: Sequence[str],
+    config: FilterConfig,
+    min_ious: Mapping[str, float] | None = None,
+    known_classes: Mapping[str, Collection[str]] | None = None,
+) -> Judgement:
+    """Keep the objects of an image on which all labelers agree, where nobody says what it shows.
+
+    An object of the detector's is kept if every other labeler that knows its class has it in the same place. Without
+    one the image is rejected: the detector may have missed what is there. What only some labelers see is doubtful, see
+    `bootstrap.doubtful`.
+
+    Args: see `judge_by_agreement`.
+    """
+    counted = above_threshold(labels, config)
+    detector = counted["detector"]
+    if not len(detector):
+        return Judgement("reject", NOTHING_FOUND, detector)
+    names = [class_names[class_id] for class_id in detector.class_ids]
+    votes, reason = np.ones(len(detector), int), ""
+    for labeler, other in counted.items():
+        if labeler == "detector":
+            continue
+        ious = matched_ious(detector, other)
+        for index, name in enumerate(names):
+            known = name in (known_classes or {}).get(labeler, class_names)
+            if not known or ious.get(index, 0.0) >= (min_ious or {}).get(name, config.min_iou):
+                votes[index] += 1
+            else:
+                reason = reason or f"{labeler}_low_iou:{name}"
+    agreed = votes == len(counted)
+    if agreed.any():
+        return Judgement("keep", "", detector.subset(agreed), _agreement(counted))
+    outcome: Outcome = "review" if 2 * votes.max() > len(counted) else "reject"
+    return Judgement(outcome, reason, detector, _agreement(counted))
+
+
+def _agreement(counted: Mapping[str, Instances]) -> float | None:
+    """How far the detector and its reference agree; None where neither found anything."""
+    detector, other = counted["detector"], counted[reference_of(counted)]
+    return mean_agreement(detector, other) if len(other) + len(detector) else None
 
 
 def reference_of(labels: Collection[str]) -> str:

@@ -20,6 +20,7 @@ from bootstrap.checksums import note_finished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.disagreement import MIN_DETECTOR_SCORE, mean_agreement
+from bootstrap.doubtful import without_doubtful
 from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo, without_others
 from bootstrap.finetunes import FineTune
 from bootstrap.given import given_photos, largest_rare
@@ -159,7 +160,7 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
         images = [image for image in round_images(context, samples) if _key(image) not in own | without]
         workdir = folder.scratch / f"fold_{number}"
         shutil.rmtree(workdir, ignore_errors=True)
-        write_dataset(workdir / "dataset", images, config.classes)
+        write_dataset(workdir / "dataset", map(without_doubtful, images), config.classes)
         continues = best is not None and best.fold(number).is_file()
         per_epoch = -(-len(images) // config.detector.batch_size)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))

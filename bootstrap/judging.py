@@ -84,6 +84,7 @@ def _with_labels(
     if agreed.kept:
         votes = above_threshold(found, config)
         votes.pop("previous", None)  # its masks are worse than the detector's: it only checks
+        votes["detector"] = agreed.instances
         shared = consensus(sample.pixels(), votes, load_outliner(loop.label, loop.device))
         if len(shared) == len(agreed.instances):  # a thin object can vanish where a large image is shrunk
             return agreed.with_instances(shared), "consensus"

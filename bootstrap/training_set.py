@@ -12,6 +12,7 @@ from pathlib import Path
 from bootstrap.checksums import note_finished, trouble_of
 from bootstrap.context import RoundContext
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
+from bootstrap.doubtful import doubtful_boxes, is_partly_known, without_doubtful
 from bootstrap.run_folder import RunFolder
 from bootstrap.samples import one_per_photo, with_relabelled
 from diffugen.datasets.folder import read_dataset, write_dataset
@@ -31,7 +32,7 @@ def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path
     """
     config, folder = context.config, context.folder
     if not folder.dataset.is_dir():
-        images = chain(validation_samples(context.run), round_images(context, samples))
+        images = chain(validation_samples(context.run), map(without_doubtful, round_images(context, samples)))
         write_dataset(folder.dataset, images, config.classes)
         note_finished(folder, folder.dataset)
     return folder.dataset
@@ -137,6 +138,11 @@ def _train(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.split == "train"]
 
 
+def _is_known(sample: Sample) -> bool:
+    """Whether labelers agree on all that an image shows, as far as it can be told."""
+    return not (is_partly_known(sample) and len(doubtful_boxes(sample)))
+
+
 def _parent_name(sample: Sample) -> str | None:
     """Of a variation, the name of its parent sample."""
     return sample.provenance.get("parent", {}).get("name")
@@ -158,7 +164,7 @@ def choose_validation(
     """
     # All photos of one object look alike, so they are used for training only, unless there is nothing else.
     all_photos = all(sample.is_photo for sample in samples)
-    kept = [sample for sample in samples if sample.kept and (all_photos or not sample.is_photo)]
+    kept = [sample for sample in samples if sample.kept and (_is_known(sample) if all_photos else not sample.is_photo)]
     with_rare = [sample for sample in kept if set(sample.class_ids) & set(rare_ids)]
     without = [sample for sample in kept if not set(sample.class_ids) & set(rare_ids)]
     if len(with_rare) < 2:
