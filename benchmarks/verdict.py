@@ -26,7 +26,7 @@ from train_loop import load_run_config, train_loop
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "evaluation=null", "rounds.num_rounds=1", "rounds.num_images=24", "concept.batch_size=4",
-    "concept.on_failure=continue", "generate.num_inference_steps=10",
+    "concept.on_failure=continue", "generate.num_inference_steps=10", "executor=null",
 )  # fmt: skip
 VARIANTS = {
     "60 steps, no pool, 4 epochs": ("concept.steps=60", "pool=null", "detector.epochs=4"),
