@@ -227,18 +227,40 @@ def test_a_labeler_that_knows_nothing_in_an_image_softens_no_verdict() -> None:
     assert judge_by_agreement(prompt_for("piano"), found | {"mask2former": there}, CLASSES, RULES).outcome == "review"
 
 
+BOTH = [("car", LEFT, 0.9), ("car", RIGHT, 0.8)]
+
+
 @pytest.mark.parametrize(
-    ("detector", "flipped", "reason"),
+    ("detector", "flipped", "reason", "kept"),
     [
-        ([("car", LEFT, 0.9), ("car", RIGHT, 0.8)], [("car", RIGHT, 0.9), ("car", SHIFTED, 0.4)], ""),
-        ([("car", LEFT, 0.9), ("car", RIGHT, 0.8)], [("car", LEFT, 0.9)], "flipped_too_few:car"),
-        ([("car", LEFT, 0.9)], [("car", LEFT, 0.9), ("piano", RIGHT, 0.9)], "flipped_too_many:piano"),
-        ([("car", LEFT, 0.9)], [("car", ASIDE, 0.9)], "flipped_low_iou:car"),
-        ([], [], NOTHING_FOUND),
+        (BOTH, [("car", RIGHT, 0.9), ("car", SHIFTED, 0.4)], "", 2),
+        (BOTH, [("car", LEFT, 0.9)], "", 1),
+        (BOTH[:1], [*BOTH[:1], ("piano", RIGHT, 0.9)], "", 1),
+        (BOTH[:1], [("car", ASIDE, 0.9)], "flipped_low_iou:car", 0),
+        (BOTH[:1], [("piano", LEFT, 0.9)], "flipped_low_iou:car", 0),
+        (BOTH[:1], [], "flipped_low_iou:car", 0),
+        ([], BOTH, NOTHING_FOUND, 0),
     ],
 )
-def test_where_nobody_says_what_a_photo_shows_the_detector_does(detector: list, flipped: list, reason: str) -> None:
+def test_where_nobody_says_what_a_photo_shows_agreed_objects_count(
+    detector: list, flipped: list, reason: str, kept: int
+) -> None:
     found = {"detector": labels(*detector), "flipped": labels(*flipped)}
     judgement = judge_by_agreement(Prompt(""), found, CLASSES, RULES)
     assert (judgement.reason, judgement.outcome) == (reason, "reject" if reason else "keep")
-    assert judgement.kept is (judgement.agreement is not None and not reason)
+    if judgement.kept:
+        assert len(judgement.instances) == kept
+
+
+def test_a_photo_on_which_most_labelers_agree_is_for_review() -> None:
+    car, nothing = labels(*BOTH[:1]), labels()
+    found = {"detector": car, "flipped": car, "previous": nothing}
+    assert judge_by_agreement(Prompt(""), found, CLASSES, RULES).outcome == "review"
+    assert judge_by_agreement(Prompt(""), found | {"flipped": nothing}, CLASSES, RULES).outcome == "reject"
+
+
+def test_a_labeler_has_no_say_about_objects_that_it_does_not_know() -> None:
+    both = labels(("piano", LEFT, 0.9), ("car", RIGHT, 0.9))
+    found = {"detector": both, "flipped": both, "mask2former": labels(("car", RIGHT, 0.9))}
+    judgement = judge_by_agreement(Prompt(""), found, CLASSES, RULES, known_classes={"mask2former": ["car"]})
+    assert judgement.kept and len(judgement.instances) == 2

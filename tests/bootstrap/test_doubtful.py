@@ -1,0 +1,71 @@
+"""Photos that nobody described are grey where labelers disagree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from round_samples import SIZE_HW, make_instances
+
+from bootstrap.doubtful import GREY, doubtful_boxes, without_doubtful
+from bootstrap.training_set import choose_validation
+from diffugen.errors import UserError
+from diffugen.instances import Instances
+from diffugen.prompts.prompt import Prompt
+from diffugen.sample import Decision, Sample
+
+OBJECTS = make_instances([0, 1, 1])
+"""Bars side by side, from x = 4, 24 and 44 on."""
+
+
+def photo(name: str = "photo", kept: tuple[int, ...] = (0, 1, 2), mirrored: tuple[int, ...] = (0, 1, 2)) -> Sample:
+    labels = {"detector": OBJECTS.to_json(), "flipped": OBJECTS.subset(list(mirrored)).to_json()}
+    return Sample(
+        name,
+        np.full((*SIZE_HW, 3), 200, np.uint8),
+        task="photo",
+        split="train",
+        encoded=OBJECTS.subset(list(kept)).to_json(),
+        labeler="consensus",
+        decision=Decision(labels=labels),
+    )
+
+
+def test_where_all_agree_the_photo_is_as_it_was() -> None:
+    sample = photo()
+    assert without_doubtful(sample) is sample and len(doubtful_boxes(sample)) == 0
+
+
+def test_what_only_some_see_is_hidden_and_the_rest_is_not() -> None:
+    shown = without_doubtful(photo(kept=(0, 2), mirrored=(0, 2))).pixels()
+    assert (shown[8:40, 24:36] == GREY).all()
+    hidden = (shown == GREY).all(axis=2)
+    assert hidden.sum() == 32 * 12, "nothing else"
+
+
+def test_labels_own_pixels_stay_where_boxes_overlap() -> None:
+    masks = np.zeros((2, *SIZE_HW), bool)
+    masks[0, 10:30, 10:30] = True
+    masks[1, 5:40, 5:12] = masks[1, 35:40, 5:50] = True  # around it
+    found = Instances.from_masks(masks, [0, 1])
+    sample = photo()
+    sample = replace(
+        sample, encoded=found.subset([0]).to_json(), decision=Decision(labels={"detector": found.to_json()})
+    )
+    shown = without_doubtful(sample).pixels()
+    assert (shown[10:30, 10:30] == 200).all() and (shown[masks[1] & ~masks[0]] == GREY).all()
+
+
+@pytest.mark.parametrize("change", [{"prompt": Prompt("a photo of a car")}, {"labeler": "person"}, {"task": "txt2img"}])
+def test_images_that_somebody_described_are_left_alone(change: dict) -> None:
+    sample = replace(photo(kept=(0,)), **change)
+    assert without_doubtful(sample) is sample
+
+
+def test_validation_has_no_photo_with_something_doubtful() -> None:
+    partly = [photo(f"partly{number}", kept=(0,)) for number in range(6)]
+    chosen = choose_validation([*partly, photo("a"), photo("b")], [0], 0.5, seed=0)
+    assert {sample.name for sample in chosen if sample.split == "val"} <= {"a", "b"}
+    with pytest.raises(UserError, match="kept 1 of 7 images with a rare object"):
+        choose_validation([*partly, photo("a")], [0], 0.5, seed=0)
