@@ -265,11 +265,13 @@ def entries_of(
 ) -> Iterator[Labelled]:
     """The images of a split before any pixel is read; arguments and errors as for `read_dataset`."""
     root = Path(root)
-    within = check_own_dataset(root)
+    within, entry = check_own_dataset(root), None
     for entry in _entries(root, split, class_names, images):
         if within and not images and not Path(os.path.realpath(entry.path)).is_relative_to(within):
             raise UserError(f"dataset {root}: image {entry.path} lies outside {within}; copy it into the dataset")
         yield entry
+    if entry is None:
+        raise UserError(f"dataset {root}: split {split!r} has no images; add some, or remove the split")
 
 
 def _entries(root: Path, split: str, class_names: Sequence[str] | None, images: Path | None) -> Iterator[Labelled]:

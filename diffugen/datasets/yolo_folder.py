@@ -67,8 +67,6 @@ def read(root: Path, split: str, class_names: Sequence[str] | None = None) -> It
     """
     settings = data_yaml.read(root)
     images = images_of(settings.places(split), Path(root))
-    if not images:
-        raise UserError(f"dataset {root}: split {split!r} has no images; put some there, such as .png or .jpg files")
     labels, odd = {path: label_file(path) for path in images}, _OddLabels(Path(root), f"split {split}")
     _warn_of_missing(Path(root), split, labels)
     for path, key in images.items():

@@ -144,6 +144,9 @@ def test_missing_splits_and_items_are_named(tmp_path: Path) -> None:
         list(read_dataset(tmp_path / "d", "test"))
     with pytest.raises(ValueError, match="has no images"):
         voc.write(tmp_path / "e", [], NAMES)
+    (tmp_path / "d/ImageSets/Segmentation/train.txt").write_text("\n")
+    with pytest.raises(UserError, match="split 'train' has no images; add some, or remove the split"):
+        list(read_dataset(tmp_path / "d", "train"))
 
 
 def test_an_image_that_is_listed_twice_is_read_once(tmp_path: Path) -> None:
