@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError, reason_of
+from diffugen.files import is_full_disk
 
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "use_kernels", "kernel_config")
@@ -67,12 +68,12 @@ def _entries(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def loading(what: str, wanted: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is one sentence.
+def loading(what: str, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is one sentence; full disks and a lack of memory have theirs elsewhere.
 
     Args:
         what: the model, for messages.
-        wanted: what the user should give instead.
+        remedy: what the user should do.
 
     Raises:
         UserError: the model cannot be loaded, and why.
@@ -82,8 +83,10 @@ def loading(what: str, wanted: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # what a broken or hostile file makes of the loaders is no closed list
+        if is_full_disk(error) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            raise
         logger.debug("loading %s failed", what, exc_info=True)
-        raise UserError(f"{what} cannot be loaded ({reason_of(error)}); give {wanted}") from None
+        raise UserError(f"{what} cannot be loaded ({reason_of(error)}); {remedy}") from None
 
 
 def check_weights(network: Any, missing_keys: Iterable[str], what: str) -> None:

@@ -37,9 +37,8 @@ from diffugen.diffusion.lora import load_lora
 from diffugen.diffusion.model_index import check_model_index
 from diffugen.diffusion.model_parts import check_complete, check_parts
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.errors import UserError, reason_of
-from diffugen.files import is_full_disk
-from diffugen.model_files import check_model_folder, read_model_config
+from diffugen.errors import UserError
+from diffugen.model_files import check_model_folder, loading, read_model_config
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ _SCHEDULERS = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "eul
 HALF = "fp16"
 """What diffusers calls the variant of a model whose files hold half precision."""
 
+_REMEDY = "check the name, the files and the network, or give another model, as by --set model.path=MODEL"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -116,7 +116,7 @@ def as_task(pipe: Pipeline, task: str) -> Pipeline:
 def _load_folder(config: ModelConfig) -> Any:
     """A pipeline folder or hub id."""
     _check_source(config.path)
-    with _readable(config.path):
+    with loading(f"model.path {config.path!r}", _REMEDY):
         options: dict[str, Any] = {"use_safetensors": True}
         folder = _local(config.path)
         if folder is None:
@@ -187,7 +187,7 @@ def _load_file(config: ModelConfig) -> Any:
         raise UserError(
             f"model.path {config.path!r} does not exist; give a pipeline folder, a .safetensors file or a hub id"
         )
-    with _readable(config.path):
+    with loading(f"model.path {config.path!r}", _REMEDY):
         with safe_open(path, framework="pt") as weights:
             is_xl = any(key.startswith("conditioner.") for key in weights.keys())  # noqa: SIM118 (no mapping)
         pipeline_class = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
@@ -220,23 +220,6 @@ def _cast(pipe: Any, dtype: torch.dtype) -> None:
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module) and any(weight.dtype != dtype for weight in part.parameters()):
             part.to(dtype)
-
-
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Make one sentence of whatever diffusers, transformers and the hub say of a model that cannot be loaded."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # what a broken or hostile file makes of the loaders is no closed list
-        if is_full_disk(error) or isinstance(error, torch.OutOfMemoryError):
-            raise
-        logger.debug("loading %s failed", path, exc_info=True)
-        raise UserError(
-            f"model.path {path!r} cannot be loaded ({reason_of(error)}); check the name, the files and the network, or "
-            "give another model, as by --set model.path=MODEL"
-        ) from None
 
 
 @contextmanager

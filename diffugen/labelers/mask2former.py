@@ -139,7 +139,7 @@ def network_size(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int
 def _load(model: str | Path) -> tuple[Any, Any]:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
-    with loading(f"Mask2Former {model}", "a folder with config.json and model.safetensors, or a hub id"):
+    with loading(f"Mask2Former {model}", "give a folder with config.json and model.safetensors, or a hub id"):
         values, _ = Mask2FormerConfig.get_config_dict(model)
         _check_config(values, model)
         network, loaded = Mask2FormerForUniversalSegmentation.from_pretrained(

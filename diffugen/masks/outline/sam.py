@@ -166,7 +166,7 @@ def _load(model: str) -> tuple[Any, Any]:
     import transformers
 
     what = f"Segment Anything {model}"
-    with loading(what, "a folder with config.json, model.safetensors and the processor's config, or a hub id"):
+    with loading(what, "give a folder with config.json, model.safetensors and the processor's config, or a hub id"):
         values, _ = transformers.PreTrainedConfig.get_config_dict(model)
         kind = values.get("model_type")
         if kind not in _KINDS:
