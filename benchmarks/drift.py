@@ -9,6 +9,7 @@ base detector and of every round's. What is finished is not made again.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark/drift"), help="folder of the runs")
     args = parser.parse_args()
     frames = list_images(args.data / "images")
+    shutil.rmtree(args.out / "pool", ignore_errors=True)  # a call with more frames may have left some that measure now
     for frame in frames[: args.frames]:
-        if not (args.out / "pool" / frame.name).is_file():
-            link_file(frame, args.out / "pool" / frame.name)
+        link_file(frame, args.out / "pool" / frame.name)
     measured = frames[args.frames :]
     base = car_iou(args.weights, CARS["car"], args.data, measured)
     rows: list[dict[str, Any]] = []

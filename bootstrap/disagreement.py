@@ -159,7 +159,8 @@ def judge_objects(
             if not known or ious.get(index, 0.0) >= (min_ious or {}).get(name, config.min_iou):
                 votes[index] += 1
             else:
-                reason = reason or f"{labeler}_low_iou:{name}"
+                is_seen = class_names.index(name) in other.class_ids
+                reason = reason or f"{labeler}_{'low_iou' if is_seen else 'too_few'}:{name}"
     agreed = votes == len(counted)
     if agreed.any():
         return Judgement("keep", "", detector.subset(agreed), _agreement(counted))

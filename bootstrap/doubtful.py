@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffugen.instances import Instances
 from diffugen.masks.matching import mask_iou
 from diffugen.sample import Sample
 
@@ -17,6 +18,10 @@ GREY = 114
 """What ultralytics pads images with."""
 SAME_OBJECT = 0.3
 """Least IoU of a labeler's mask with a label for it to be of the same object."""
+MOST_HIDDEN = 0.5
+"""Share of an image that may be grey; what is left of others teaches little."""
+MOSTLY_DOUBTFUL = "mostly_doubtful"
+"""Why others are put aside for a person to look at."""
 
 
 def is_partly_known(sample: Sample) -> bool:
@@ -30,22 +35,41 @@ def doubtful_boxes(sample: Sample) -> np.ndarray:
     for labeler in sample.encoded_labels:
         found = sample.labels(labeler)
         if len(found):
-            known = mask_iou(found.masks, labels.masks).max(axis=1, initial=0) >= SAME_OBJECT
-            boxes.append(found.xyxy[~known])
+            boxes.append(found.xyxy[~_are_known(found, labels)])
     stacked = np.concatenate(boxes)
     return np.concatenate([np.floor(stacked[:, :2]), np.ceil(stacked[:, 2:])], axis=1).astype(np.int64)
 
 
-def without_doubtful(sample: Sample) -> Sample:
-    """A sample whose image is grey where labelers disagree, its labels' own pixels apart; itself where they do not."""
-    if not is_partly_known(sample):
-        return sample
-    boxes = doubtful_boxes(sample)
-    if not len(boxes):
-        return sample
+def _are_known(found: Instances, labels: Instances) -> np.ndarray:
+    """Which of a labeler's objects are among the labels, or parts of them: bool [n]."""
+    same = mask_iou(found.masks, labels.masks).max(axis=1, initial=0) >= SAME_OBJECT
+    inside = (found.masks & labels.masks.any(axis=0)).sum(axis=(1, 2))
+    return same | (2 * inside >= found.masks.sum(axis=(1, 2)))
+
+
+def hidden_pixels(sample: Sample) -> np.ndarray:
+    """Which pixels of an image are doubtful: bool [H, W]."""
     hidden = np.zeros(sample.size_hw, bool)
-    for left, top, right, bottom in boxes.clip(0):
-        hidden[top:bottom, left:right] = True
+    if is_partly_known(sample):
+        for left, top, right, bottom in doubtful_boxes(sample).clip(0):
+            hidden[top:bottom, left:right] = True
+    return hidden & ~sample.instances.masks.any(axis=0)
+
+
+def is_mostly_hidden(sample: Sample) -> bool:
+    """Whether most of an image would be grey."""
+    return bool(hidden_pixels(sample).mean() > MOST_HIDDEN)
+
+
+def without_doubtful(sample: Sample) -> Sample:
+    """A sample whose image is grey where labelers disagree, its labels' own pixels apart; itself where they do not.
+
+    Its provenance, which datasets record, says where.
+    """
+    hidden = hidden_pixels(sample)
+    if not hidden.any():
+        return sample
     pixels = sample.pixels().copy()
-    pixels[hidden & ~sample.instances.masks.any(axis=0)] = GREY
-    return replace(sample, image=pixels)
+    pixels[hidden] = GREY
+    boxes = doubtful_boxes(sample).tolist()
+    return replace(sample, image=pixels, provenance={**sample.provenance, "hidden_boxes": boxes})

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.checksums import note_finished
+from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from diffugen.config.executor import ExecutorConfig
 from diffugen.config.settings import DetectorConfig
 from diffugen.detector.training import finetune
 from diffugen.executor.base import Advance, Record, Work, shards_of
+from diffugen.executor.local_pool import local_room
 from diffugen.executor.run import discard_records, run_job
 from diffugen.files import sha256_of
 from diffugen.progress import subpart
@@ -58,16 +60,38 @@ def fine_tune_all(context: RoundContext, wanted: Sequence[FineTune]) -> None:
     """Make the detectors of a round that are not there yet, and note each that is finished.
 
     Workers make several at the same time, but not where `detector.device` names the GPUs.
+
+    Args:
+        context: the round's.
+        wanted: all detectors of the round, those that are there included. Their number decides who makes them: a run
+            that resumes with one left has it made as it would have been.
     """
     missing = [one for one in wanted if not one.weights.is_file()]
-    if context.config.executor is None or len(missing) < 2 or context.config.detector.device not in ("auto", "cpu"):
+    executor = detector_executor(context.config)
+    if executor is None or len(wanted) < 2:
         for one in missing:
             with subpart(one.title):
                 one.make()
             note_finished(context.folder, one.weights)
     else:
-        _by_workers(context, context.config.executor, missing)
+        _by_workers(context, executor, missing)
     shutil.rmtree(context.folder.scratch, ignore_errors=True)
+
+
+def detector_executor(config: LoopConfig) -> ExecutorConfig | None:
+    """Who fine-tunes several detectors; None: this process.
+
+    Raises:
+        UserError: this machine has no room for so many workers.
+    """
+    executor, device = config.executor, config.detector.device
+    if executor is None or device not in ("auto", "cpu"):
+        return None
+    if device == "cpu":  # the share is meant for the workers that generate
+        executor = executor.model_copy(update={"gpus_per_worker": None})
+    if executor.kind == "local":
+        local_room(executor, device)
+    return executor
 
 
 def _by_workers(context: RoundContext, executor: ExecutorConfig, missing: Sequence[FineTune]) -> None:

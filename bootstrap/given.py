@@ -11,6 +11,7 @@ import numpy as np
 from bootstrap.config import LoopConfig
 from bootstrap.run_folder import RunFolder
 from bootstrap.training_set import import_labelled, labelled_samples
+from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 from diffugen.sample import Sample
@@ -29,6 +30,11 @@ def given_photos(config: LoopConfig, run: RunFolder) -> list[Sample]:
         return []
     import_labelled(config.labelled, config.classes, run)
     photos = list(labelled_samples(run.labelled, config.classes))
+    if len(photos) < 2:
+        raise UserError(
+            f"setting 'labelled': {config.labelled} has {len(photos)} image; give at least two, since each is judged "
+            "by a detector that was trained on the others"
+        )
     judged = [(photo, largest_rare(photo.instances, config)) for photo in photos]
     shown = [
         replace(photo, prompt=Prompt("", (ObjectPhrase(name, name),)))

@@ -139,7 +139,8 @@ def _folds(
 ) -> list[tuple[set[str], set[str]]]:
     """Of each fold, the keys of the photos and the names of the generated images that it is trained without."""
     trained = {_key(sample) for sample in samples if sample.is_photo}
-    pooled = [key for photo in photos if (key := _key(photo)) in trained or photo.encoded is not None]
+    # a photo that is there twice is in one fold, else each copy would be judged in both
+    pooled = list(dict.fromkeys(key for one in photos if (key := _key(one)) in trained or one.encoded is not None))
     negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
     num = min(NUM_FOLDS, len(pooled))
     return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
@@ -150,17 +151,19 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
     detector of the promoted round. Writes the datasets of those that are missing.
 
     Args: see `collect_evidence`.
+
+    Returns:
+        One for each fold, those that are there included.
     """
     config, folder, best = context.config, context.folder, promoted_round(context.run)
     wanted: list[FineTune] = []
     folds = _folds(context, samples, photos)
     for number, (own, without) in enumerate(folds):
-        if folder.fold(number).is_file():
-            continue
         images = [image for image in round_images(context, samples) if _key(image) not in own | without]
         workdir = folder.scratch / f"fold_{number}"
-        shutil.rmtree(workdir, ignore_errors=True)
-        write_dataset(workdir / "dataset", map(without_doubtful, images), config.classes)
+        if not folder.fold(number).is_file():
+            shutil.rmtree(workdir, ignore_errors=True)
+            write_dataset(workdir / "dataset", map(without_doubtful, images), config.classes)
         continues = best is not None and best.fold(number).is_file()
         per_epoch = -(-len(images) // config.detector.batch_size)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))

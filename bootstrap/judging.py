@@ -16,6 +16,7 @@ from bootstrap.disagreement import (
     matched_ious,
     reference_of,
 )
+from bootstrap.doubtful import MOSTLY_DOUBTFUL, is_mostly_hidden
 from bootstrap.labelers import EncodedLabels
 from bootstrap.samples import decided
 from diffugen.images import BLANK, is_blank
@@ -60,7 +61,11 @@ def judge_images(
             judgement, labeler = judge_by_score(prompt, found["attention"], class_names, config), "attention"
         if judgement.kept and is_blank(sample.pixels()):
             judgement = replace(judgement, outcome="reject", reason=BLANK)
-        judged.append(decided(sample, judgement, labeler, encoded))
+        chosen = decided(sample, judgement, labeler, encoded)
+        if chosen.kept and is_mostly_hidden(chosen):
+            judgement = replace(judgement, outcome="review", reason=MOSTLY_DOUBTFUL)
+            chosen = decided(sample, judgement, labeler, encoded)
+        judged.append(chosen)
     return judged
 
 

@@ -79,7 +79,8 @@ def earlier_samples(context: RoundContext) -> list[Sample]:
 def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[Sample]:
     """The kept ones among samples, photos repeated.
 
-    Photos show the real object but are few, so each may be repeated. The repetitions are links to one file.
+    Photos show the real object but are few, so each may be repeated. The repetitions are links to one file, unless the
+    dataset has the photo partly grey.
     """
     for sample in samples:
         if not sample.kept:
@@ -174,10 +175,10 @@ def choose_validation(
             else "raise rounds.num_images, lower rounds.filter.min_score, or see in concept/samples.png whether the "
             "model draws the object"
         )
-        raise UserError(
-            f"round 0 kept {len(with_rare)} of {len(samples)} images with a rare object, and at least 2 are needed; "
-            + remedy
-        )
+        what = "images with a rare object"
+        if all_photos:
+            what = "photos with a rare object and without one that only some labelers find"
+        raise UserError(f"round 0 kept {len(with_rare)} of {len(samples)} {what}, and at least 2 are needed; {remedy}")
     splits: dict[str, str] = {}
     for group in (with_rare, without):
         # Samples of one prompt stay together, else validation images would resemble training images.

@@ -145,8 +145,8 @@ def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
 def _between(found: str) -> str:
     """What it means that the round's own detector does well where the judges do not."""
     return (
-        f"The round's detector, which was trained on them too, finds it on {found}. What it finds on new photos is "
-        "between the two: the judges had fewer photos and fewer steps."
+        f"The round's own detector, which was trained on most of them, finds it on {found}. What it does with new "
+        "images is between the two: the judges had fewer photos and fewer steps."
     )
 
 

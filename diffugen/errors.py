@@ -81,7 +81,7 @@ _PYTHONS_WORDS = re.compile(
 
 _JSON = {
     "Expecting value": "{}: a value is missing, or is not valid JSON",
-    "Expecting property name enclosed in double quotes": "{}: a name in double quotes is missing",
+    "Expecting property name enclosed in double quotes": "{}: a quoted name is missing, or a comma too many",
     "Expecting ',' delimiter": "{}: a comma or a closing bracket is missing",
     "Expecting ':' delimiter": "{}: a colon is missing",
     "Extra data": "{}: something follows the end of the value",

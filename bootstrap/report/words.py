@@ -6,6 +6,7 @@ import html
 import re
 
 from bootstrap.disagreement import NOTHING_FOUND
+from bootstrap.doubtful import MOSTLY_DOUBTFUL
 
 _REASONS = {
     "too_few": "sees too few {name}",
@@ -13,6 +14,7 @@ _REASONS = {
     "low_score": "sees {name} too faintly",
     "low_iou": "places {name} elsewhere than the detector",
 }
+_WHOLE = {NOTHING_FOUND: "the detector finds nothing", MOSTLY_DOUBTFUL: "labelers disagree about most of the photo"}
 _LABELERS = {
     "detector": "the detector",
     "flipped": "the detector on the mirrored image",
@@ -24,8 +26,8 @@ _LABELERS = {
 def in_words(reason: str) -> str:
     """A sample's reason as people say it: "flipped_low_iou:car" is "the detector on the mirrored image places car
     elsewhere than the detector"; what is no such key stays as it is."""
-    if reason == NOTHING_FOUND:
-        return "the detector finds nothing"
+    if reason in _WHOLE:
+        return _WHOLE[reason]
     kind, _, name = reason.partition(":")
     labeler, _, rest = kind.partition("_")
     who = _LABELERS.get(labeler)

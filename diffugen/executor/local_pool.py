@@ -39,19 +39,8 @@ class LocalPool:
 
     def __init__(self, task: Task, config: ExecutorConfig, device: str, num_shards: int) -> None:
         self.task = task
-        gpus = visible_gpus() if device != "cpu" else []
-        self.share = config.gpus_per_worker if config.gpus_per_worker is not None else float(bool(gpus))
-        if self.share and not gpus:
-            raise UserError("setting 'executor.gpus_per_worker' asks for GPUs, but there are none here; set it to 0")
-        self.gpus = gpus if self.share else []
-        most = int(len(gpus) / self.share + 1e-9) if self.share else num_cores()
-        if config.num_workers is not None and config.num_workers > most:
-            what = f"{len(gpus)} GPUs" if self.share else f"{most} cores"
-            raise UserError(
-                f"setting 'executor.num_workers' is {config.num_workers}, but this machine has {what}, enough for "
-                f"{most}; lower it"
-            )
-        self.size = min(config.num_workers or most, num_shards)
+        self.gpus, self.share, num_workers = local_room(config, device)
+        self.size = min(num_workers, num_shards)
         self.workers: dict[int, _Worker] = {}
 
     def start(self, slot: int) -> None:
@@ -115,6 +104,26 @@ class LocalPool:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+
+
+def local_room(config: ExecutorConfig, device: str) -> tuple[list[str], float, int]:
+    """The GPUs that workers get here, the share of one that each gets, and how many workers there are.
+
+    Raises:
+        UserError: the machine has too few GPUs or cores.
+    """
+    gpus = visible_gpus() if device != "cpu" else []
+    share = config.gpus_per_worker if config.gpus_per_worker is not None else float(bool(gpus))
+    if share and not gpus:
+        raise UserError("setting 'executor.gpus_per_worker' asks for GPUs, but there are none here; set it to 0")
+    most = int(len(gpus) / share + 1e-9) if share else num_cores()
+    if config.num_workers is not None and config.num_workers > most:
+        what = f"{len(gpus)} GPUs" if share else f"{most} cores"
+        raise UserError(
+            f"setting 'executor.num_workers' is {config.num_workers}, but this machine has {what}, enough for "
+            f"{most}; lower it"
+        )
+    return gpus if share else [], share, config.num_workers or most
 
 
 def _how_it_ended(code: int) -> str:

@@ -68,7 +68,7 @@ def run_job(
         for written in (task.folder, *job.folders()):
             remove_temporaries(written)
         if aside:
-            _raise_set_aside(aside, len(shards))
+            _raise_set_aside(aside, len(shards), unit)
     for shard in shards:
         records = read_records(task, shard)
         if records is None:
@@ -220,10 +220,10 @@ def _described(rates: dict[int, float]) -> str:
     return f"{len(rates)} workers, each {min(rates.values()):.2g} to {max(rates.values()):.2g}/s"
 
 
-def _raise_set_aside(aside: dict[str, str], num_shards: int) -> None:
+def _raise_set_aside(aside: dict[str, str], num_shards: int, unit: str) -> None:
     names = ", ".join(f"{name} ({how})" for name, how in sorted(aside.items())[:5])
     more = f" and {len(aside) - 5} more" if len(aside) > 5 else ""
     raise UserError(
-        f"{len(aside)} of {num_shards} shards ended their workers {MAX_DEATHS} times and were set aside: images "
+        f"{len(aside)} of {num_shards} shards ended their workers {MAX_DEATHS} times and were set aside: {unit}s "
         f"{names}{more}; all others are made; give a worker more memory, and the same command makes the rest"
     )

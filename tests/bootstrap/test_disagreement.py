@@ -237,8 +237,8 @@ BOTH = [("car", LEFT, 0.9), ("car", RIGHT, 0.8)]
         (BOTH, [("car", LEFT, 0.9)], "", 1),
         (BOTH[:1], [*BOTH[:1], ("piano", RIGHT, 0.9)], "", 1),
         (BOTH[:1], [("car", ASIDE, 0.9)], "flipped_low_iou:car", 0),
-        (BOTH[:1], [("piano", LEFT, 0.9)], "flipped_low_iou:car", 0),
-        (BOTH[:1], [], "flipped_low_iou:car", 0),
+        (BOTH[:1], [("piano", LEFT, 0.9)], "flipped_too_few:car", 0),
+        (BOTH[:1], [], "flipped_too_few:car", 0),
         ([], BOTH, NOTHING_FOUND, 0),
     ],
 )

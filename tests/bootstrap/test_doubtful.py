@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from round_samples import SIZE_HW, make_instances
+from round_samples import SIZE_HW, loop_config, make_instances
 
-from bootstrap.doubtful import GREY, doubtful_boxes, without_doubtful
+from bootstrap.doubtful import GREY, MOSTLY_DOUBTFUL, doubtful_boxes, without_doubtful
+from bootstrap.judging import judge_images
 from bootstrap.training_set import choose_validation
 from diffugen.errors import UserError
 from diffugen.instances import Instances
@@ -38,10 +39,33 @@ def test_where_all_agree_the_photo_is_as_it_was() -> None:
 
 
 def test_what_only_some_see_is_hidden_and_the_rest_is_not() -> None:
-    shown = without_doubtful(photo(kept=(0, 2), mirrored=(0, 2))).pixels()
+    sample = without_doubtful(photo(kept=(0, 2), mirrored=(0, 2)))
+    shown = sample.pixels()
+    assert sample.origin()["hidden_boxes"] == [[24, 8, 36, 40]]
     assert (shown[8:40, 24:36] == GREY).all()
     hidden = (shown == GREY).all(axis=2)
     assert hidden.sum() == 32 * 12, "nothing else"
+
+
+def test_parts_of_a_label_are_not_doubtful() -> None:
+    part = OBJECTS.masks[:1].copy()
+    part[0, 20:] = False  # IoU below 0.3 with the whole
+    labels = {"detector": OBJECTS.to_json(), "mask2former": Instances.from_masks(part, [1]).to_json()}
+    sample = replace(photo(), decision=Decision(labels=labels))
+    assert without_doubtful(sample) is sample
+
+
+def test_a_photo_that_would_be_mostly_grey_is_for_review() -> None:
+    everything = Instances.from_masks(np.ones((1, *SIZE_HW), bool), [1], [0.9])
+    one = OBJECTS.subset([0])
+    both = Instances.concatenate([one, everything])
+    config = loop_config(model=None, prompts=None, pool={"folder": "unused"})
+    noise = np.random.default_rng(0).integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)
+    sample = replace(photo(), image=noise, encoded=None, decision=None)
+    (judged,) = judge_images([sample], [{"detector": both.to_json(), "flipped": one.to_json()}], config)
+    assert (judged.outcome, judged.reason) == ("review", MOSTLY_DOUBTFUL) and not judged.split
+    (judged,) = judge_images([sample], [{"detector": one.to_json(), "flipped": one.to_json()}], config)
+    assert judged.kept
 
 
 def test_labels_own_pixels_stay_where_boxes_overlap() -> None:
@@ -67,5 +91,5 @@ def test_validation_has_no_photo_with_something_doubtful() -> None:
     partly = [photo(f"partly{number}", kept=(0,)) for number in range(6)]
     chosen = choose_validation([*partly, photo("a"), photo("b")], [0], 0.5, seed=0)
     assert {sample.name for sample in chosen if sample.split == "val"} <= {"a", "b"}
-    with pytest.raises(UserError, match="kept 1 of 7 images with a rare object"):
+    with pytest.raises(UserError, match="kept 1 of 7 photos with a rare object and without one that only some"):
         choose_validation([*partly, photo("a")], [0], 0.5, seed=0)

@@ -12,12 +12,14 @@ from loop_run import CLASSES
 from bootstrap import finetunes
 from bootstrap.checksums import is_as_noted
 from bootstrap.context import RoundContext
-from bootstrap.finetunes import FineTune, fine_tune_all
+from bootstrap.finetunes import FineTune, detector_executor, fine_tune_all
 from bootstrap.run_folder import RunFolder
+from diffugen.config.executor import ExecutorConfig
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.detector.model import load_detector
 from diffugen.errors import UserError
 from diffugen.executor import local_pool
+from diffugen.executor.base import Shard
 from diffugen.files import read_json
 from diffugen.sample import Sample
 from train_loop import load_run_config
@@ -100,3 +102,33 @@ def test_devices_that_are_named_are_used_by_this_process(
     config = context.config.model_copy(update={"detector": detector})
     fine_tune_all(replace(context, config=config), wanted(context, trainable))
     assert made == [0, 1]
+
+
+@pytest.mark.parametrize(("device", "share"), [("auto", 0.5), ("cpu", None)])
+def test_the_last_detector_of_several_is_made_by_workers_too(
+    context: RoundContext, trainable: Path, monkeypatch: pytest.MonkeyPatch, device: str, share: float | None
+) -> None:
+    made: list[tuple[int, float | None]] = []
+
+    def run_job(job: object, shards: list[Shard], folder: Path, executor: ExecutorConfig, **options: object) -> list:
+        made.extend((shard.items[0].seed, executor.gpus_per_worker) for shard in shards)
+        return []
+
+    monkeypatch.setattr(finetunes, "run_job", run_job)
+    monkeypatch.setattr(local_pool, "visible_gpus", lambda: ["0"])
+    first, second = wanted(context, trainable)
+    first.weights.parent.mkdir(parents=True)
+    first.weights.touch()
+    settings = context.config
+    assert settings.executor is not None
+    executor = settings.executor.model_copy(update={"gpus_per_worker": 0.5})
+    detector = settings.detector.model_copy(update={"device": device})
+    config = settings.model_copy(update={"executor": executor, "detector": detector})
+    fine_tune_all(replace(context, config=config), [first, second])
+    assert made == [(1, share)]
+
+
+def test_more_workers_than_fit_are_refused_before_a_run_begins(context: RoundContext) -> None:
+    executor = ExecutorConfig(num_workers=999)
+    with pytest.raises(UserError, match="'executor.num_workers' is 999, but this machine has"):
+        detector_executor(context.config.model_copy(update={"executor": executor}))

@@ -17,7 +17,7 @@ from diffugen.errors import UserError, reason_of
     [
         ("", "it is empty"),
         (" \n", "it is empty"),
-        ("{", "line 1, column 2: a name in double quotes is missing"),
+        ("{", "line 1, column 2: a quoted name is missing, or a comma too many"),
         ("[1,]", "line 1, column 4: a value is missing, or is not valid JSON"),
         ('{"a": 1\n "b": 2}', "line 2, column 2: a comma or a closing bracket is missing"),
         ('{"a" 1}', "line 1, column 6: a colon is missing"),

@@ -11,6 +11,7 @@ from bootstrap.report.words import in_words, with_code
     ("reason", "words"),
     [
         ("low_score:car", "attention sees car too faintly"),
+        ("mostly_doubtful", "labelers disagree about most of the photo"),
         ("low_iou:grand-piano", "attention places grand-piano elsewhere than the detector"),
         ("detector_too_many:car", "the detector sees too many car"),
         ("flipped_low_iou:car", "the detector on the mirrored image places car elsewhere than the detector"),

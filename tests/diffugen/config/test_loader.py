@@ -118,7 +118,10 @@ def test_mistakes_name_the_setting_and_the_remedy(tmp_path: Path, values: dict[s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"config.json is not valid JSON \(line 1, column 2: a name in double quotes is missing\); correct it"),
+        (
+            "{",
+            r"config.json is not valid JSON \(line 1, column 2: a quoted name is missing, or a comma too many\)",
+        ),
         ("", r"config.json is not valid JSON \(it is empty\)"),
         ("// nothing else", r"config.json is not valid JSON \(it is empty\)"),
         ("[1, 2]", "config.json must be a JSON object, not a list"),
