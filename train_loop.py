@@ -325,4 +325,6 @@ def summary(rows: Sequence[Row], run: RunFolder, problems: Sequence[str] = ()) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import train_loop as importable  # classes of __main__ cannot be sent to workers
+
+    sys.exit(importable.main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import re
 import subprocess
 from pathlib import Path
@@ -322,3 +323,10 @@ def test_a_start_word_is_chosen_once_and_recorded(
     assert train_loop.with_start_words(chosen, tiny_pipeline) == chosen
     resumed = finished_loop.resumed(config)
     assert resumed.concept[0].start_word == "tent", "a run that is resumed keeps the word that it was started with"
+
+
+def test_the_script_runs_the_module_that_workers_can_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_loop, "main", lambda: 7)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(train_loop.__file__)), run_name="__main__")
+    assert ended.value.code == 7
