@@ -116,13 +116,14 @@ def _unlabelled(row: Mapping[str, Any] | Row) -> RunVerdict:
     """Of a loop of photographs of which none came with labels: whether the detector strayed from its first labeler."""
     own, base = number(row, IMAGE_AGREEMENT), number(row, BASE_AGREEMENT)
     reasons = ["There is no evidence: no photo came with labels, and the detector's own prove nothing."]
+    advice = ["Draw the objects on a few photos and give them as `labelled`; at least three, better ten."]
     if own is not None and base is not None and own < base:
         reasons.append(
             f"It may be worse than the labeler of round 0: their labels of validation photos agree by {own:.2f} (IoU), "
             f"that labeler's of the photos and their mirror images by {base:.2f}."
         )
-    advice = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
-    return RunVerdict("doubtful", tuple(reasons), (advice,))
+        advice.insert(0, "Until then use the detector that the run began with.")
+    return RunVerdict("doubtful", tuple(reasons), tuple(advice))
 
 
 def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:

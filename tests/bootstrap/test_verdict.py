@@ -63,7 +63,8 @@ def test_without_photos_there_is_no_evidence() -> None:
 def test_of_photos_alone_it_is_said_whether_the_detector_strayed() -> None:
     row = {"num_generated": 9, "num_photos": 9, "val/image_agreement": 0.8, "val/base_agreement": 0.9}
     strayed, stayed = judge_round(row), judge_round(row | {"val/image_agreement": 0.95})
-    assert strayed.level == stayed.level == "doubtful" and "`labelled`" in strayed.advice[0]
+    assert strayed.level == stayed.level == "doubtful" and "`labelled`" in stayed.advice[0]
+    assert "the run began with" in strayed.advice[0] and len(strayed.advice) == 2
     assert "agree by 0.80 (IoU)" in strayed.reasons[1] and len(stayed.reasons) == 1
 
 
