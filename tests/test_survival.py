@@ -121,7 +121,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(
         "round_00/heatmaps/000003.npz",
         "round_00/masks/000001.png",
         "round_00/dataset",
-        "round_00/finetune",  # ultralytics' own files
+        "round_00/finetune/detector",  # ultralytics' own files
         "round_00/weights/best.pt",
         "round_01/images/000002.png",
         "round_01/metrics.json",

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -107,7 +108,9 @@ def _quoted(path: str | Path) -> str:
     return shortened(json.dumps(str(path), ensure_ascii=not str(path).isprintable()))
 
 
-ConfigPath = Annotated[Path, BeforeValidator(_resolve)]
+_NO_EMPTY_PATH = {"type": "string", "pattern": r"\S"}
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve), WithJsonSchema(_NO_EMPTY_PATH | {"format": "path"})]
 """A path; relative ones are taken from the folder of the config file."""
 
 
@@ -124,7 +127,7 @@ def _if_local(value: Any, info: ValidationInfo) -> Any:
     return str(_beside(folder, value)) if local else str(value)
 
 
-HubPath = Annotated[str, BeforeValidator(_if_local)]
+HubPath = Annotated[str, BeforeValidator(_if_local), WithJsonSchema(_NO_EMPTY_PATH)]
 """A hub id, or a path as `ConfigPath` has it."""
 
 AnyConfig = TypeVar("AnyConfig", bound=Strict)

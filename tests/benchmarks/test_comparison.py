@@ -179,5 +179,5 @@ def test_photos_count_as_often_in_every_cell(demo: RunConfig, tmp_path: Path, mo
     monkeypatch.setattr(concept_photos, "prepare_pipeline", lambda config, run: (None, config))
     for num_photos in (1, 3, 12, 12):  # the last cell is there already
         row = concept_photos.measure(demo, num_photos, False, tmp_path)
-    assert given == [(steps_of(80 + 48, demo), repeats) for repeats in (48, 16, 4)]
+    assert given == [(steps_of(demo.rounds.num_images + 48, demo), repeats) for repeats in (48, 16, 4)]
     assert row == read_json(tmp_path / "12_photos/row.json")

@@ -47,7 +47,7 @@ REPAINTED = {
 def loop_config(folder: Path, *variations: dict[str, Any], **rounds: Any) -> LoopConfig:
     values = {
         "name": "test",
-        "seed": 3,
+        "seed": 9,  # five of eight images are kept, so that a few more or less by rounding do not matter
         "classes": CLASSES,
         "rare_classes": ["piano"],
         "model": {"path": "unused"},
@@ -58,7 +58,7 @@ def loop_config(folder: Path, *variations: dict[str, Any], **rounds: Any) -> Loo
         },
         "generate": {"height": 64, "width": 96, "num_inference_steps": 2, "guidance_scale": 3, "batch_size": 2},
         # A random model's attention is noise; smeared over the image, every phrase has its one component.
-        "label": {"method": "paper", "min_area_fraction": 0.05},
+        "label": {"method": "paper", "min_area_fraction": 0.1},
         "detector": CONFIG["detector"] | {"base_weights": str(folder / "base.safetensors")},
         "rounds": {
             "num_rounds": 2,
