@@ -11,13 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from diffugen.instances import Instances
+from diffugen.masks.consensus import SAME_OBJECT
 from diffugen.masks.matching import mask_iou
 from diffugen.sample import Sample
 
 GREY = 114
 """What ultralytics pads images with."""
-SAME_OBJECT = 0.3
-"""Least IoU of a labeler's mask with a label for it to be of the same object."""
 MOST_HIDDEN = 0.5
 """Share of an image that may be grey; what is left of others teaches little."""
 MOSTLY_DOUBTFUL = "mostly_doubtful"
@@ -47,18 +46,17 @@ def _are_known(found: Instances, labels: Instances) -> np.ndarray:
     return same | (2 * inside >= found.masks.sum(axis=(1, 2)))
 
 
-def hidden_pixels(sample: Sample) -> np.ndarray:
-    """Which pixels of an image are doubtful: bool [H, W]."""
+def _hidden_pixels(sample: Sample, boxes: np.ndarray) -> np.ndarray:
+    """Which pixels of an image are doubtful: those of the boxes [n, 4] but for its labels' own: bool [H, W]."""
     hidden = np.zeros(sample.size_hw, bool)
-    if is_partly_known(sample):
-        for left, top, right, bottom in doubtful_boxes(sample).clip(0):
-            hidden[top:bottom, left:right] = True
+    for left, top, right, bottom in boxes.clip(0):
+        hidden[top:bottom, left:right] = True
     return hidden & ~sample.instances.masks.any(axis=0)
 
 
 def is_mostly_hidden(sample: Sample) -> bool:
     """Whether most of an image would be grey."""
-    return bool(hidden_pixels(sample).mean() > MOST_HIDDEN)
+    return is_partly_known(sample) and bool(_hidden_pixels(sample, doubtful_boxes(sample)).mean() > MOST_HIDDEN)
 
 
 def without_doubtful(sample: Sample) -> Sample:
@@ -66,10 +64,12 @@ def without_doubtful(sample: Sample) -> Sample:
 
     Its provenance, which datasets record, says where.
     """
-    hidden = hidden_pixels(sample)
+    if not is_partly_known(sample):
+        return sample
+    boxes = doubtful_boxes(sample)
+    hidden = _hidden_pixels(sample, boxes)
     if not hidden.any():
         return sample
     pixels = sample.pixels().copy()
     pixels[hidden] = GREY
-    boxes = doubtful_boxes(sample).tolist()
-    return replace(sample, image=pixels, provenance={**sample.provenance, "hidden_boxes": boxes})
+    return replace(sample, image=pixels, provenance={**sample.provenance, "hidden_boxes": boxes.tolist()})
