@@ -319,8 +319,10 @@ def describe(row: Row, config: LoopConfig) -> str:
 
 def summary(rows: Sequence[Row], run: RunFolder, problems: Sequence[str] = ()) -> str:
     """The verdict, where everything is, and what went wrong without stopping the run."""
-    best = [row["round"] for row in rows if row["promoted"]][-1]
-    files = {f"detector (round_{best:02d})": run.best, "its dataset": run.dataset, "report": run.report}
+    promoted = [row["round"] for row in rows if row["promoted"]]
+    files = {"report": run.report}
+    if promoted:
+        files = {f"detector (round_{promoted[-1]:02d})": run.best, "its dataset": run.dataset, **files}
     return "\n".join([judge_run(rows).text(), *(f"{name + ':':<24}{path}" for name, path in files.items()), *problems])
 
 

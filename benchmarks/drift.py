@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, seed: int, measured: Sequence[Path]) -> di
             }
             for row in rows
         ],
-        "promoted": car_iou(run.best, list(CARS), args.data, measured),
+        "handed over": car_iou(run.best, list(CARS), args.data, measured) if run.best.is_file() else "the base",
         "verdict": [verdict.level, *verdict.reasons],
     }
 

@@ -29,9 +29,9 @@ from comparison import (
     steps_of,
     truth_trained,
 )
-from paste import pasted_samples
 
 from bootstrap.config import EvaluationConfig
+from bootstrap.pasting import plan_pastes
 from bootstrap.run_folder import RunFolder
 from diffugen.evaluation.detector import evaluate_groups
 from diffugen.files import read_jsonl, write_json
@@ -100,9 +100,9 @@ def train_arm(arm: str, config: RunConfig, run: RunFolder, out: Path, num_images
     elif arm == "generated":
         samples_trained(config, generated, out, steps)
     else:
-        rare = {config.classes.index(name) for name in config.rare_classes}
-        scenes = [sample for sample in generated if not rare & set(sample.class_ids)]
-        samples_trained(config, list(pasted_samples(photos, scenes, num_images, config.seed)), out, steps)
+        rare_ids = [config.classes.index(name) for name in config.rare_classes]
+        pastes = plan_pastes([*photos, *generated], rare_ids, num_images // max(1, len(photos)), config.seed)
+        samples_trained(config, [one.sample() for one in pastes], out, steps)
     return out / "best.pt"
 
 

@@ -1,66 +1,100 @@
-"""Photos' cut-outs on generated scenes without the object: the copy-and-paste arm of `benchmarks/loop.py`."""
+"""Does pasting pay on photographs?
+`python benchmarks/paste.py --data FOLDER --scenes PHOTOS --weights COCO.pt --json FILE [--labelled 4 8] [--seeds 3]`
+
+FOLDER is that of `benchmarks/photographs.py`; PHOTOS are photographs without its class, in place of generated scenes.
+Each seed deals the photos anew. The detector is fine-tuned for as many steps on the labelled photos alone, repeated,
+and with as many pasted images as repeated ones: with exact masks, and with masks as coarse as attention's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
+from consensus import coarse
+from photographs import config_of, deal, mask_map
 
+from bootstrap.pasting import plan_pastes
+from bootstrap.run_folder import derive_seed
+from bootstrap.training_set import kept_samples, written
+from diffugen.datasets.folder import read_dataset, write_dataset
+from diffugen.detector.training import finetune
+from diffugen.files import write_json
+from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
 from diffugen.sample import Sample
+from train_loop import RunConfig
 
-SCALES = (0.5, 1.25)
-"""Of a cut-out, as a share of its size in its photo."""
-MIN_VISIBLE = 0.25
-"""Share of a covered object that stays visible, below which it is no longer labelled."""
-
-
-def pasted_samples(photos: Sequence[Sample], scenes: Sequence[Sample], num_images: int, seed: int) -> Iterator[Sample]:
-    """Paste a photo's objects into a scene, mirrored half of the time, at a random size and place.
-
-    Args:
-        photos: labelled photos that show the object.
-        scenes: labelled images that do not; the objects they show stay labelled where they stay visible.
-        num_images: how many to make.
-        seed: of all that is random.
-    """
-    rng = np.random.default_rng(seed)
-    for number in range(num_images):
-        scene, photo = scenes[number % len(scenes)], photos[int(rng.integers(len(photos)))]
-        image, found = paste(scene, photo, rng)
-        yield replace(Sample.labelled(f"pasted_{number:05d}", image, found, "train"), labeler=photo.labeler)
+REPEATS = 8
+"""Of a photo; with pasting, half of them are pasted."""
 
 
-def paste(scene: Sample, photo: Sample, rng: np.random.Generator) -> tuple[np.ndarray, Instances]:
-    """The scene's pixels with the photo's objects upon them, and the labels of both."""
-    image, pixels, objects = scene.pixels().copy(), photo.pixels(), photo.instances
-    masks = objects.masks.astype(np.uint8)
-    if rng.random() < 0.5:
-        pixels, masks = pixels[:, ::-1], masks[:, :, ::-1]
-    move = _move(np.asarray(masks.any(0)), image.shape[:2], rng)
-    size = image.shape[1::-1]
-    moved = cv2.warpAffine(np.ascontiguousarray(pixels), move, size, flags=cv2.INTER_LINEAR)
-    cut = [cv2.warpAffine(np.ascontiguousarray(mask), move, size, flags=cv2.INTER_NEAREST) > 0 for mask in masks]
-    covered = np.any(cut, axis=0)
-    # half a pixel of blur: a hard edge would teach the detector to look for it
-    alpha = cv2.GaussianBlur(covered.astype(np.float32), (3, 3), 0)[..., None]
-    image = np.round(alpha * moved + (1 - alpha) * image).astype(np.uint8)
-    below = scene.instances
-    visible = below.masks & ~covered
-    keep = visible.sum((1, 2)) >= MIN_VISIBLE * below.masks.sum((1, 2))
-    pasted = Instances.from_masks(np.stack(cut), objects.class_ids, objects.scores)
-    return image, Instances.concatenate(
-        [Instances.from_masks(visible[keep], below.class_ids[keep], below.scores[keep]), pasted]
-    )
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances.json")
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs without the class")
+    parser.add_argument("--weights", type=Path, required=True, help="base detector")
+    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
+    parser.add_argument("--labelled", type=int, nargs="+", default=[4, 8], help="numbers of labelled photos")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument("--epochs", type=int, default=15, help="of each fine-tune (default: 15)")
+    parser.add_argument("--imgsz", type=int, default=416, help="pixels (default: 416)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark/paste"), help="folder of the runs")
+    parser.set_defaults(rounds=1)
+    args = parser.parse_args()
+    scenes = [
+        Sample.labelled(path.stem, path, Instances.empty(read_image(path).shape[:2]), "train")
+        for path in list_images(args.scenes, what="--scenes")
+    ]
+    rows: list[dict[str, Any]] = []
+    for seed in range(args.seeds):
+        for number in args.labelled:
+            folder = deal(args.data, args.out / f"seed{seed}_labelled{number}", number, seed)
+            config = config_of(args, seed, folder)
+            rows.append({"seed": seed, "labelled": number, **measure(config, folder, scenes)})
+            write_json(args.json, rows)
+            print(rows[-1], flush=True)
 
 
-def _move(mask: np.ndarray, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A similarity [2, 3] that keeps a mask's box inside the image."""
-    ys, xs = np.nonzero(mask)
-    left, top, width, height = xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1
-    scale = min(rng.uniform(*SCALES), size_hw[1] / width, size_hw[0] / height)
-    x = rng.uniform(0, size_hw[1] - scale * width)
-    y = rng.uniform(0, size_hw[0] - scale * height)
-    return np.array([[scale, 0, x - scale * left], [0, scale, y - scale * top]], np.float32)
+def measure(config: RunConfig, folder: Path, scenes: Sequence[Sample]) -> dict[str, float | None]:
+    """mAP50-95 of each way to train on the labelled photos."""
+    photos = [
+        replace(Sample.labelled(name, folder / "labelled/images/train" / f"{name}.png", found, "train"), task="photo")
+        for name, _, found in read_dataset(folder / "labelled", "train")
+    ]
+    figures: dict[str, float | None] = {}
+    for masks, own in {"exact": photos, "coarse": [made_coarse(photo) for photo in photos]}.items():
+        repeated = list(kept_samples(own, REPEATS))
+        fewer = list(kept_samples(own, REPEATS // 2))
+        drawn = [replace(scene, task="txt2img") for scene in scenes]
+        pastes = plan_pastes([*own, *drawn], range(len(config.classes)), REPEATS // 2, config.seed)
+        ways = {"repeated": repeated, "half of them pasted": list(written(fewer, pastes))}
+        for way, images in ways.items():
+            figures[f"{masks} masks, {way}"] = trained(config, folder, f"{masks} {way}", images)
+    return figures
+
+
+def made_coarse(photo: Sample) -> Sample:
+    """The photo with masks as coarse as attention's."""
+    found = photo.instances
+    masks = np.array([coarse(mask) for mask in found.masks]).reshape(found.masks.shape)
+    kept = Instances.from_masks(masks, found.class_ids).subset(masks.any((1, 2)))
+    return replace(photo, encoded=kept.to_json())
+
+
+def trained(config: RunConfig, folder: Path, name: str, images: Sequence[Sample]) -> float | None:
+    """mAP50-95, on the photos to measure on, of the base detector fine-tuned on images."""
+    weights = folder / f"{name}.pt"
+    if not weights.is_file():
+        write_dataset(folder / name, images, config.classes)
+        seed, data = derive_seed(config.seed, "detector", 0), folder / name / "data.yaml"
+        finetune(config.detector.base_weights, data, weights, config.detector, seed=seed, workdir=folder / "finetune")
+    return mask_map(weights, config, folder / "measured")
+
+
+if __name__ == "__main__":
+    main()

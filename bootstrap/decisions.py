@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bootstrap.config import RoundsConfig
-from bootstrap.row import AGREEMENT, FOUND, Row, number
+from bootstrap.row import AGREEMENT, BASE_AGREEMENT, FOUND, IMAGE_AGREEMENT, Row, are_photos_alone, number
 
 MIN_PHOTO_LOSS = 0.1
 """Loss of mean confidence on the photos that is too small to take a promotion back."""
@@ -65,12 +65,10 @@ def decide_promotion(
 
     Args:
         agreement: by validation image, the mean IoU of the candidate's labels with attention's.
-        promoted: the same of the promoted rounds' checkpoints, by round.
+        promoted: the same of the promoted rounds' checkpoints, by round; at least one, see `decide_first`.
         allow_chance: whether a loss within the standard error may be chance. Where the detector's own labels are all
             that is new, later rounds seldom make it good, and no loss is taken.
     """
-    if not promoted:
-        return {"promoted": True, "why": "the first checkpoint"}
     best = max(promoted, key=lambda index: (np.mean(list(promoted[index].values())), index))
     gains = np.array([agreement[name] - promoted[best][name] for name in sorted(agreement)])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
@@ -81,6 +79,23 @@ def decide_promotion(
         f"(IoU {gains.mean():+.3f}, standard error {error:.3f})"
     )
     return {"promoted": kept, "why": why}
+
+
+def decide_first(scores: Mapping[str, float]) -> dict[str, bool | str]:
+    """Whether the first checkpoint is any good, where nobody but its own labeler says what photographs show.
+
+    Args:
+        scores: on the validation photos, how far its labels, and the first labeler's of their mirror images, agree with
+            the labels that they have (`IMAGE_AGREEMENT`, `BASE_AGREEMENT`); without the latter it is promoted.
+    """
+    own, base = scores[IMAGE_AGREEMENT], scores.get(BASE_AGREEMENT, 0.0)
+    if own >= base:
+        return {"promoted": True, "why": "the first checkpoint"}
+    why = (
+        f"its labels of the validation photos agree with those of round 0's labeler by {own:.2f} (IoU), that labeler's "
+        f"own of the mirrored photos by {base:.2f}: what the run began with is better"
+    )
+    return {"promoted": False, "why": why}
 
 
 def decide_by_photos(
@@ -115,6 +130,9 @@ def stop_reason(rows: Sequence[Row], patience: int) -> str:
         rows: the complete rounds' rows.
         patience: rounds in a row that may be rolled back.
     """
+    first = rows[0]
+    if are_photos_alone(first) and first["labels_from"] == "detector" and not any(row["promoted"] for row in rows):
+        return "round 0's labeler is better than what it taught, and would label the same photos again"
     if len(rows) >= patience and all(number(row, FOUND) == 0 for row in rows[-patience:]):
         return f"after {patience} round{'s' * (patience > 1)} in a row the object was found on none of the photos"
     if len(rows) <= patience or any(row["promoted"] for row in rows[-patience:]):

@@ -20,13 +20,12 @@ from bootstrap.checksums import note_finished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.disagreement import MIN_DETECTOR_SCORE, mean_agreement
-from bootstrap.doubtful import without_doubtful
 from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo, without_others
 from bootstrap.finetunes import FineTune
 from bootstrap.given import given_photos, largest_rare
 from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
-from bootstrap.training_set import round_images, validation_samples
+from bootstrap.training_set import round_images, round_pastes, validation_samples, written
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
 from diffugen.diffusion.protocol import Pipeline
@@ -160,12 +159,13 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
     folds = _folds(context, samples, photos)
     for number, (own, without) in enumerate(folds):
         images = [image for image in round_images(context, samples) if _key(image) not in own | without]
+        pastes = round_pastes(context, images)  # of what is left: nothing of the fold's own photos
         workdir = folder.scratch / f"fold_{number}"
         if not folder.fold(number).is_file():
             shutil.rmtree(workdir, ignore_errors=True)
-            write_dataset(workdir / "dataset", map(without_doubtful, images), config.classes)
+            write_dataset(workdir / "dataset", written(images, pastes), config.classes)
         continues = best is not None and best.fold(number).is_file()
-        per_epoch = -(-len(images) // config.detector.batch_size)
+        per_epoch = -(-(len(images) + len(pastes)) // config.detector.batch_size)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
         wanted.append(
             FineTune(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diffugen.config.errors import SettingError
+from diffugen.config.prompt_rules import SLOT
 from diffugen.config.settings import GenerateConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,20 @@ def _needed_by_model(config: LoopConfig) -> Iterator[SettingError]:
             yield SettingError("pool.captions", "is missing; say what the photos show, the model reads them by it")
         if not config.pool.objects:
             yield SettingError("pool.objects", "is missing; give each class its phrases of pool.captions")
+        if config.pool.pasted and not _draws_without_rare(config):
+            yield SettingError(
+                "pool.pasted",
+                "needs generated images without a rare object, but all of prompts.templates ask for one; add a "
+                "template without it, or set pool.pasted to 0",
+            )
+
+
+def _draws_without_rare(config: LoopConfig) -> bool:
+    """Whether some template may be filled without a rare object."""
+    if config.prompts is None:
+        return False
+    always_rare = {slot for slot, names in config.prompts.objects.items() if set(names) <= set(config.rare_classes)}
+    return any(not always_rare & set(SLOT.findall(template.text)) for template in config.prompts.templates)
 
 
 def _without_model(config: LoopConfig) -> Iterator[SettingError]:
@@ -45,6 +60,7 @@ def _without_model(config: LoopConfig) -> Iterator[SettingError]:
         "pool.captions": pool is not None and bool(pool.captions),
         "pool.objects": pool is not None and bool(pool.objects),
         "pool.presence": pool is not None and not pool.presence,
+        "pool.pasted": pool is not None and bool(pool.pasted),
         "rounds.filter.by": rounds.filter.by == "attention",
     }
     for name in (name for name, given in idle.items() if given and pool is not None):

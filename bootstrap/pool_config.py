@@ -29,6 +29,12 @@ class PoolConfig(Strict):
         "all of them show everything",
     )
     repeats: int = Field(default=1, ge=1, le=1000, description="how often each photo counts among the training images")
+    pasted: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="with a model: how often each photo's object is pasted onto a generated image that shows none",
+    )
 
     @model_validator(mode="after")
     def _captions_agree(self) -> PoolConfig:

@@ -265,6 +265,11 @@ def number(row: Mapping[str, Any] | Row, key: str) -> float | None:
     return cast(Mapping[str, Any], row).get(key)
 
 
+def are_photos_alone(row: Mapping[str, Any] | Row) -> bool:
+    """Whether nothing was generated, in a loop without a diffusion model."""
+    return "num_photos" in row and row["num_photos"] == row["num_generated"]
+
+
 def scores_by_attribute(row: Mapping[str, Any] | Row) -> dict[str, dict[str, dict[str, float]]]:
     """The evaluation set by its images' attributes: slot -> value -> "num_images" and average precision on these.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bootstrap.checksums import note_finished
 from bootstrap.context import RoundContext
-from bootstrap.decisions import decide_by_photos, decide_promotion
+from bootstrap.decisions import decide_by_photos, decide_first, decide_promotion
 from bootstrap.disagreement import mean_agreement
 from bootstrap.evidence import Evidence
 from bootstrap.finetunes import FineTune, fine_tune_all
@@ -240,7 +240,10 @@ def decide(context: RoundContext, samples: Sequence[Sample]) -> None:
     write_json(folder.validation, agreement)
     promoted = promoted_rounds(run)
     earlier = {other.index: read_json(other.validation) for other in promoted}
-    decision = decide_promotion(agreement, earlier, allow_chance=context.config.model is not None)
+    if not earlier:
+        decision = decide_first(scores)
+    else:
+        decision = decide_promotion(agreement, earlier, allow_chance=context.config.model is not None)
     if decision["promoted"]:
         by_photo = {other.index: Evidence.read(other.evidence).by_photo() for other in promoted}
         decision = decide_by_photos(decision, Evidence.read(folder.evidence).by_photo(), by_photo)

@@ -153,12 +153,13 @@ class Tracker:
         """Log the dataset and the checkpoint as artifacts, and close the W&B run."""
         if self._wandb is None:
             return
-        best = [row for row in rows if row["promoted"]][-1]
+        promoted = [row for row in rows if row["promoted"]]
         try:
-            if self._state["artifacts_of"] != best["round"]:
-                self._log_artifacts(best)
-                self._wandb.summary.update({"best_round": best["round"], "verdict": judge_run(rows).to_json()})
-                self._remember(artifacts_of=best["round"])
+            self._wandb.summary.update({"verdict": judge_run(rows).to_json()})
+            if promoted and self._state["artifacts_of"] != promoted[-1]["round"]:
+                self._log_artifacts(promoted[-1])
+                self._wandb.summary.update({"best_round": promoted[-1]["round"]})
+                self._remember(artifacts_of=promoted[-1]["round"])
         finally:
             self._wandb.finish()
 

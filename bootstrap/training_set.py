@@ -13,7 +13,8 @@ from bootstrap.checksums import note_finished, trouble_of
 from bootstrap.context import RoundContext
 from bootstrap.corrections import latest_samples, read_corrections, with_corrections
 from bootstrap.doubtful import doubtful_boxes, is_partly_known, without_doubtful
-from bootstrap.run_folder import RunFolder
+from bootstrap.pasting import Paste, plan_pastes
+from bootstrap.run_folder import RunFolder, derive_seed
 from bootstrap.samples import one_per_photo, with_relabelled
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
@@ -32,10 +33,31 @@ def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path
     """
     config, folder = context.config, context.folder
     if not folder.dataset.is_dir():
-        images = chain(validation_samples(context.run), map(without_doubtful, round_images(context, samples)))
-        write_dataset(folder.dataset, images, config.classes)
+        images = list(round_images(context, samples))
+        trained = written(images, round_pastes(context, images))
+        write_dataset(folder.dataset, chain(validation_samples(context.run), trained), config.classes)
         note_finished(folder, folder.dataset)
     return folder.dataset
+
+
+def round_pastes(context: RoundContext, images: Sequence[Sample]) -> list[Paste]:
+    """What a round pastes, see `pool.pasted`, among the images that one of its detectors is trained on."""
+    config = context.config
+    if config.pool is None or not config.pool.pasted:
+        return []
+    rare_ids = [config.classes.index(name) for name in config.rare_classes]
+    pastes = plan_pastes(images, rare_ids, config.pool.pasted, derive_seed(config.seed, "paste", context.index))
+    if not pastes:
+        logger.warning(
+            "round %d: nothing is pasted; no photo with a rare object was kept, or no generated image without one",
+            context.index,
+        )
+    return pastes
+
+
+def written(images: Iterable[Sample], pastes: Iterable[Paste]) -> Iterator[Sample]:
+    """Training images as a dataset has them: grey where labelers disagree, and the pasted ones."""
+    return chain(map(without_doubtful, images), (paste.sample() for paste in pastes))
 
 
 def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[Sample]:

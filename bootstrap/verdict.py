@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bootstrap.measures.balance import wilson_interval
-from bootstrap.row import BASE_AGREEMENT, FOUND, FOUND_BY_TRAINED, IMAGE_AGREEMENT, Row, number
+from bootstrap.row import FOUND, FOUND_BY_TRAINED, Row, are_photos_alone, number
 
 Level = Literal["good", "doubtful", "failed"]
 
@@ -60,7 +60,7 @@ def judge_round(row: Mapping[str, Any] | Row) -> RunVerdict:
     """The verdict on a round's checkpoint, by its row of metrics; `test/` is not read."""
     num = int(number(row, "photos/num") or 0)
     if not num:
-        return _unlabelled(row) if _are_photos_alone(row) else _without_evidence()
+        return _unlabelled() if are_photos_alone(row) else _without_evidence()
     findings = [_found(row, num), *_false_positives(row), *_masks(row)]
     order: list[Level] = ["failed", "doubtful", "good"]
     if num < FEW_PHOTOS:
@@ -83,14 +83,12 @@ def judge_run(rows: Sequence[Row]) -> RunVerdict:
     """
     promoted = [row for row in rows if row["promoted"]]
     if not promoted:
-        return RunVerdict(
-            "failed",
-            ("No checkpoint was promoted.",),
-            ("Look at why images were rejected, and at concept/samples.png.",),
-        )
+        return _without_checkpoint(rows[-1])
     best = promoted[-1]
     return RunVerdict.from_json(best["verdict"]) if "verdict" in best else judge_round(best)
 
+
+DRAW_SOME = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
 
 Finding = tuple[Level, str, str]
 """What one kind of evidence says, in words, and what to do about it."""
@@ -107,23 +105,22 @@ def _without_evidence() -> RunVerdict:
     )
 
 
-def _are_photos_alone(row: Mapping[str, Any] | Row) -> bool:
-    """Whether nothing was generated, in a loop without a diffusion model."""
-    return "num_photos" in row and row["num_photos"] == row["num_generated"]
+def _unlabelled() -> RunVerdict:
+    return RunVerdict(
+        "doubtful",
+        ("There is no evidence: no photo came with labels, and the detector's own prove nothing.",),
+        (DRAW_SOME,),
+    )
 
 
-def _unlabelled(row: Mapping[str, Any] | Row) -> RunVerdict:
-    """Of a loop of photographs of which none came with labels: whether the detector strayed from its first labeler."""
-    own, base = number(row, IMAGE_AGREEMENT), number(row, BASE_AGREEMENT)
-    reasons = ["There is no evidence: no photo came with labels, and the detector's own prove nothing."]
-    advice = ["Draw the objects on a few photos and give them as `labelled`; at least three, better ten."]
-    if own is not None and base is not None and own < base:
-        reasons.append(
-            f"It may be worse than the labeler of round 0: their labels of validation photos agree by {own:.2f} (IoU), "
-            f"that labeler's of the photos and their mirror images by {base:.2f}."
-        )
-        advice.insert(0, "Until then use the detector that the run began with.")
-    return RunVerdict("doubtful", tuple(reasons), tuple(advice))
+def _without_checkpoint(row: Row) -> RunVerdict:
+    """Of a run of which no round's checkpoint was promoted, by its last row."""
+    advice: tuple[str, ...]
+    if are_photos_alone(row):
+        advice = ("Use the detector that the run began with.", DRAW_SOME)
+    else:
+        advice = ("Look at why images were rejected, and at concept/samples.png.",)
+    return RunVerdict("failed", (f"No checkpoint was promoted: {row['why']}.",), advice)
 
 
 def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
@@ -154,7 +151,7 @@ def _between(found: str) -> str:
 def _advice_where_missed(row: Mapping[str, Any] | Row, score: float) -> str:
     if score > 0.1:
         return "Lower the confidence threshold (`--conf`), train longer (`detector.epochs`), or add photos to the pool."
-    if _are_photos_alone(row):
+    if are_photos_alone(row):
         return "Label more photos (`labelled`), train longer (`detector.epochs`), or start from a larger base detector."
     return (
         "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
@@ -175,7 +172,7 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
             level = "failed"
             if trained is not None and trained <= GOOD_FALSE:
                 level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
-        more = "give photos without it to `labelled`" if _are_photos_alone(row) else "generate more images without it"
+        more = "give photos without it to `labelled`" if are_photos_alone(row) else "generate more images without it"
         advice = f"Raise the confidence threshold (`--conf`), or {more}."
         findings.append((level, text, "" if level == "good" else advice))
     return findings

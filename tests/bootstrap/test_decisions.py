@@ -6,14 +6,14 @@ import pytest
 
 from bootstrap.config import FilterConfig, RoundsConfig
 from bootstrap.decisions import (
-    AGREEMENT,
-    FOUND,
     choose_labeler,
     choose_labeler_of_photos,
     decide_by_photos,
+    decide_first,
     decide_promotion,
     stop_reason,
 )
+from bootstrap.row import AGREEMENT, BASE_AGREEMENT, FOUND, IMAGE_AGREEMENT
 
 
 def agreements(*values: float) -> dict[str, float]:
@@ -61,8 +61,25 @@ def test_the_best_promoted_round_is_the_measure() -> None:
     assert decision["promoted"] is False and "round 0's" in str(decision["why"])
 
 
-def test_the_first_checkpoint_is_promoted_whatever_it_reaches() -> None:
-    assert decide_promotion(agreements(0.0), {})["promoted"] is True
+@pytest.mark.parametrize(
+    ("scores", "promoted"),
+    [
+        ({IMAGE_AGREEMENT: 0.0}, True),  # whatever it reaches: there is nothing to compare it with
+        ({IMAGE_AGREEMENT: 0.75, BASE_AGREEMENT: 0.88}, False),
+        ({IMAGE_AGREEMENT: 0.9, BASE_AGREEMENT: 0.88}, True),
+    ],
+)
+def test_the_first_checkpoint_must_not_stray_from_its_labeler(scores: dict[str, float], promoted: bool) -> None:
+    decision = decide_first(scores)
+    assert decision["promoted"] is promoted
+    assert promoted or "agree with those of round 0's labeler by 0.75 (IoU)" in str(decision["why"])
+
+
+def test_photos_are_not_labelled_again_by_a_base_that_taught_nothing() -> None:
+    row = {"promoted": False, "labels_from": "detector", "num_generated": 9, "num_photos": 9}
+    assert "would label the same photos again" in stop_reason([row], 2)
+    assert stop_reason([row | {"promoted": True}], 2) == stop_reason([row | {"num_generated": 10}], 2) == ""
+    assert stop_reason([row | {"labels_from": "given"}], 2) == ""
 
 
 def test_one_validation_image_has_no_spread() -> None:

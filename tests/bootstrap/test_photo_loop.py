@@ -160,6 +160,30 @@ def test_an_interrupted_loop_of_photos_ends_as_an_undisturbed_one(
     assert decisions(RunFolder(tmp_path / "run")) == decisions(by_class_map)
 
 
+def test_a_detector_that_strays_from_the_base_is_not_handed_over(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base agrees with itself on mirrored photos; what it taught finds something else. W&B is told as well."""
+
+    def find_otherwise(labeler: DetectorLabeler, inputs: Sequence[LabelInput]) -> list[Instances]:
+        found = find_bright(labeler, inputs)
+        if "ball" in labeler.model.names.values():  # the base
+            return found
+        return [Instances.from_masks(one.masks & (np.arange(80) < 20), one.class_ids) for one in found]
+
+    monkeypatch.setattr(DetectorLabeler, "label", find_otherwise)
+    config = write_config(inputs, "strays", detector=WITH_MAP, wandb={"mode": "offline"})
+    run = RunFolder(tmp_path / "run")
+    for _ in range(2):  # again: it is finished
+        assert train_loop.main([str(config), "--out", str(run.path)]) == 0
+        out = capsys.readouterr().out
+        assert "verdict: FAILED. No checkpoint was promoted: its labels of the validation photos agree" in out
+        assert "next: Use the detector that the run began with." in out
+        assert [row["promoted"] for row in read_jsonl(run.metrics)] == [False], "no second round with the same labels"
+        assert not run.best.exists() and not run.dataset.exists()
+        assert "the run began with" in run.report.read_text(encoding="utf-8")
+
+
 def test_a_dry_run_of_photos_says_what_it_would_do(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

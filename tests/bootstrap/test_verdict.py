@@ -60,12 +60,18 @@ def test_without_photos_there_is_no_evidence() -> None:
     assert verdict.level == "doubtful" and "no evidence" in verdict.reasons[0]
 
 
-def test_of_photos_alone_it_is_said_whether_the_detector_strayed() -> None:
-    row = {"num_generated": 9, "num_photos": 9, "val/image_agreement": 0.8, "val/base_agreement": 0.9}
-    strayed, stayed = judge_round(row), judge_round(row | {"val/image_agreement": 0.95})
-    assert strayed.level == stayed.level == "doubtful" and "`labelled`" in stayed.advice[0]
-    assert "the run began with" in strayed.advice[0] and len(strayed.advice) == 2
-    assert "agree by 0.80 (IoU)" in strayed.reasons[1] and len(stayed.reasons) == 1
+def test_detectors_own_labels_of_photos_are_no_evidence() -> None:
+    verdict = judge_round({"num_generated": 9, "num_photos": 9, "val/image_agreement": 0.95})
+    assert verdict.level == "doubtful" and "no photo came with labels" in verdict.reasons[0]
+    assert "`labelled`" in verdict.advice[0]
+
+
+def test_a_run_without_a_checkpoint_says_why_and_what_to_use() -> None:
+    row: Any = {"promoted": False, "why": "it strayed", "num_generated": 9, "num_photos": 9}
+    alone, drawn = judge_run([row]), judge_run([row | {"num_generated": 10}])
+    assert alone.level == drawn.level == "failed"
+    assert alone.reasons == drawn.reasons == ("No checkpoint was promoted: it strayed.",)
+    assert "that the run began with" in alone.advice[0] and "concept/samples.png" in drawn.advice[0]
 
 
 def test_advice_about_photos_alone_names_no_generated_images() -> None:
@@ -78,7 +84,7 @@ def test_advice_about_photos_alone_names_no_generated_images() -> None:
 def test_the_run_is_judged_by_the_promoted_round() -> None:
     rows: list[Any] = [
         {**GOOD, "round": 0, "promoted": True},
-        {**GOOD, "photos/found": 0.0, "round": 1, "promoted": False},
+        {**GOOD, "photos/found": 0.0, "round": 1, "promoted": False, "why": "worse"},
     ]
     assert judge_run(rows).level == "good"
     assert judge_run([rows[1]]).level == "failed"
