@@ -6,6 +6,7 @@ that takes seconds, and after `yolo_runtime` has set what it needs to stay silen
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -228,9 +229,15 @@ def save_detector(yolo: YOLO, path: Path, architecture: str = "yolov8n-seg.yaml"
 def write_threshold(weights: Path, score_threshold: float) -> None:
     """Record in an ultralytics checkpoint (.pt), which must load safely, the confidence threshold that suits it."""
     yolo = load_detector(weights)
-    checkpoint = {**yolo.ckpt, _OURS: {"score_threshold": float(score_threshold)}}
-    with atomic_path(Path(weights)) as temporary:
-        torch.save(checkpoint, temporary)
+    yolo.ckpt = {**yolo.ckpt, _OURS: {"score_threshold": float(score_threshold)}}
+    save_checkpoint(yolo, weights)
+
+
+def save_checkpoint(yolo: YOLO, path: Path) -> None:
+    """Write a segmenter that was loaded from an ultralytics checkpoint (.pt) as one, in float16 as theirs."""
+    network = copy.deepcopy(network_of(yolo)).half()
+    with atomic_path(Path(path)) as temporary:
+        torch.save({**yolo.ckpt, "model": network}, temporary)
 
 
 def threshold_of(yolo: YOLO) -> float | None:

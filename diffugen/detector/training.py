@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
+from diffugen.detector.averaging import Start, average_with
 from diffugen.detector.class_rows import carry_rows
-from diffugen.detector.model import load_detector
+from diffugen.detector.model import load_detector, save_checkpoint
 from diffugen.detector.runtime import device_name
 from diffugen.errors import UserError
-from diffugen.files import atomic_path, full_disk_named
+from diffugen.files import full_disk_named
 from diffugen.images import list_images, read_image
 from diffugen.progress import progress_bar
 
@@ -112,7 +113,8 @@ def finetune(
     """Fine-tune a segmenter on a dataset; its classes become the dataset's.
 
     The base's layers are taken over, the rows of the class head by class name; new classes start untrained.
-    The same arguments give the same weights on a CPU. Nothing of an earlier, unfinished call is reused.
+    What it learns is averaged with what it began with (`diffugen.detector.averaging`). The same arguments give the same
+    weights on a CPU. Nothing of an earlier, unfinished call is reused.
 
     Args:
         base: weights to start from, as for `load_detector`.
@@ -127,9 +129,10 @@ def finetune(
     yolo = load_detector(base)
     if class_map:
         carry_rows(yolo, class_map, _some_images(data_yaml), config.imgsz or DEFAULT_IMGSZ)
-    trained = train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress)
-    with atomic_path(Path(out_weights)) as temporary:
-        temporary.write_bytes(trained.read_bytes())
+    start = Start.of(yolo)
+    tuned = load_detector(train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress))
+    average_with(tuned, start)
+    save_checkpoint(tuned, Path(out_weights))
     return Path(out_weights)
 
 

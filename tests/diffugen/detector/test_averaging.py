@@ -1,0 +1,73 @@
+"""A fine-tuned detector is averaged with what it began with: all layers, rows of the class head by the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffugen.config.settings import DetectorConfig
+from diffugen.datasets.folder import write_dataset
+from diffugen.detector import training
+from diffugen.detector.averaging import KEPT, Start, average_with
+from diffugen.detector.class_rows import last_layers
+from diffugen.detector.model import load_detector, new_detector, save_detector
+from diffugen.detector.training import finetune
+from diffugen.instances import Instances
+from diffugen.sample import Sample
+
+
+def filled(class_names: Sequence[str], value: float) -> Any:
+    yolo = new_detector(class_names)
+    with torch.no_grad():
+        for tensor in yolo.model.state_dict().values():  # type: ignore[union-attr]
+            tensor.fill_(value)
+    return yolo
+
+
+@pytest.mark.parametrize(
+    ("classes", "row"), [(["car", "tent"], 4 * KEPT), (["car", "piano"], 0.0), (["piano", "car", "tent"], 0.0)]
+)
+def test_all_is_averaged_but_rows_of_other_classes(classes: list[str], row: float) -> None:
+    tuned = filled(classes, 0.0)
+    average_with(tuned, Start.of(filled(["car", "tent"], 4.0)))
+    rows = {id(parameter) for layer in last_layers(tuned) for parameter in layer.parameters()}
+    state = tuned.model.state_dict(keep_vars=True)
+    assert len(rows) == 6 and len(state) == 417
+    for key, value in state.items():
+        expected = row if id(value) in rows else 4 * KEPT if value.is_floating_point() else 0
+        assert torch.allclose(value.float(), torch.tensor(float(expected))), key
+
+
+def test_fine_tuning_hands_over_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = np.zeros((1, 48, 64), bool)
+    masks[0, 8:40, 8:48] = True
+    images = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
+    samples = [Sample.labelled(str(k), one, Instances.from_masks(masks, [0]), "train") for k, one in enumerate(images)]
+    write_dataset(tmp_path / "data", samples, ["tent"])
+    torch.manual_seed(0)
+    save_detector(new_detector(["car"]), tmp_path / "base.safetensors")
+
+    def tuned(name: str) -> dict[str, torch.Tensor]:
+        config = DetectorConfig(imgsz=64, epochs=1, batch_size=4, device="cpu")
+        data, out = tmp_path / "data" / "data.yaml", tmp_path / f"{name}.pt"
+        finetune(tmp_path / "base.safetensors", data, out, config, seed=3, workdir=tmp_path / name, progress=False)
+        assert load_detector(out).names == {0: "tent"}
+        return load_detector(out).model.state_dict()  # type: ignore[union-attr]
+
+    average = tuned("averaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "average_with", lambda tuned, start: None)
+        alone = tuned("alone")
+    begin = load_detector(tmp_path / "base.safetensors").model.state_dict()  # type: ignore[union-attr]
+    changed = 0
+    for key, value in average.items():
+        mixed = (1 - KEPT) * alone[key].float() + KEPT * begin[key].float()
+        is_row = ".cv3." in key and key.split(".")[-2] == "2"
+        assert torch.allclose(value.float(), alone[key].float() if is_row else mixed, rtol=2e-3, atol=1e-4), key
+        changed += not torch.equal(value, alone[key])
+    assert changed > 100
