@@ -6,6 +6,7 @@ import argparse
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from bootstrap.context import round_context
 from bootstrap.labelers import round_labelers
 from bootstrap.run_folder import RunFolder
 from bootstrap.stages import generate, judge
-from bootstrap.training_set import kept_samples
 from diffugen.attention.model_defaults import with_model_defaults
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.training import finetune
@@ -70,9 +70,20 @@ def first_round(config: RunConfig, pipe: Any, run: RunFolder) -> list[Sample]:
 def samples_trained(
     config: RunConfig, samples: Sequence[Sample], out: Path, steps: int, photo_repeats: int = 1
 ) -> dict[str, float]:
-    """`trained_scores` of the kept ones among samples."""
-    items = list(kept_samples(samples, photo_repeats))
+    """`trained_scores` of the kept ones among samples, photos repeated."""
+    items = repeated([sample for sample in samples if sample.kept], photo_repeats)
     return trained_scores(config, lambda path: write_dataset(path, items, config.classes), len(items), steps, out)
+
+
+def repeated(samples: Sequence[Sample], photo_repeats: int) -> list[Sample]:
+    """Samples with each photo several times; the repetitions are links to one file."""
+    again = [
+        replace(sample, name=f"{sample.name}_again{number}")
+        for sample in samples
+        for number in range(1, photo_repeats)
+        if sample.is_photo
+    ]
+    return [*samples, *again]
 
 
 def truth_trained(config: RunConfig, out: Path, num_images: int, steps: int) -> dict[str, float]:

@@ -16,11 +16,12 @@ from comparison import first_round, markdown, mean_rows, options, samples_traine
 
 from bootstrap.run_folder import RunFolder
 from diffugen.files import read_json, write_json
-from diffugen.images import list_images
 from diffugen.toyworld.photos import write_photos
 from train_loop import RunConfig, prepare_pipeline
 
 FIRST_PHOTO_SEED = 880_000  # of the demo's own photos, which are seed 0's first six
+COPIES = 48
+"""Of all photos together among the training images."""
 COLUMNS = {"images kept": "num_kept", "mask mAP50": "mask_map50", "mask mAP50-95": "mask_map50_95"}
 
 
@@ -42,15 +43,14 @@ def measure(config: RunConfig, num_photos: int, lora: bool, out: Path) -> dict[s
     """The detector of a first round with a concept from `num_photos` photos."""
     name = f"{num_photos} photo{'s' * (num_photos > 1)}{', LoRA' * lora}"
     run = RunFolder((out / name.replace(", ", "_").replace(" ", "_")).resolve())
-    copies = config.pool.repeats * len(list_images(config.pool.folder)) if config.pool else 0
-    steps = steps_of(config.rounds.num_images + copies, config)
+    steps = steps_of(config.rounds.num_images + COPIES, config)
     config = with_photos(config, num_photos, lora, out.resolve())
     with run.locked():
         config = run.resumed(config)
         if not (result := run.path / "row.json").is_file():
             samples = first_round(config, prepare_pipeline(config, run)[0], run)
             kept = sum(sample.kept and not sample.is_photo for sample in samples)
-            repeats = max(1, round(copies / num_photos))
+            repeats = max(1, round(COPIES / num_photos))
             scores = samples_trained(config, samples, run.path / "detector", steps, repeats)
             write_json(result, {"concept": name, "seed": config.seed, "num_kept": kept, **scores})
     return read_json(result)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparison import repeated
 from consensus import coarse
 from photographs import config_of, deal, mask_map
 
 from bootstrap.pasting import plan_pastes
 from bootstrap.run_folder import derive_seed
-from bootstrap.training_set import kept_samples, written
+from bootstrap.training_set import written
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.detector.training import finetune
 from diffugen.files import write_json
@@ -68,11 +69,12 @@ def measure(config: RunConfig, folder: Path, scenes: Sequence[Sample]) -> dict[s
     ]
     figures: dict[str, float | None] = {}
     for masks, own in {"exact": photos, "coarse": [made_coarse(photo) for photo in photos]}.items():
-        repeated = list(kept_samples(own, REPEATS))
-        fewer = list(kept_samples(own, REPEATS // 2))
         drawn = [replace(scene, task="txt2img") for scene in scenes]
         pastes = plan_pastes([*own, *drawn], range(len(config.classes)), REPEATS // 2, config.seed)
-        ways = {"repeated": repeated, "half of them pasted": list(written(fewer, pastes))}
+        ways = {
+            "repeated": repeated(own, REPEATS),
+            "half of them pasted": list(written(repeated(own, REPEATS // 2), pastes)),
+        }
         for way, images in ways.items():
             figures[f"{masks} masks, {way}"] = trained(config, folder, f"{masks} {way}", images)
     return figures

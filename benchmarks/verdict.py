@@ -34,8 +34,8 @@ VARIANTS = {
     "120 steps, no pool, 10 epochs": ("concept.steps=120", "pool=null", "detector.epochs=10"),
     "120 steps, pool, 10 epochs": ("concept.steps=120", "detector.epochs=10"),
     "120 steps, pool, 2 epochs": ("concept.steps=120", "detector.epochs=2"),
-    "5 steps, pool once, 10 epochs": ("concept.steps=5", "pool.repeats=1", "detector.epochs=10"),
-    "5 steps, pool once, 2 epochs": ("concept.steps=5", "pool.repeats=1", "detector.epochs=2"),
+    "5 steps, pool once, 10 epochs": ("concept.steps=5", "pool.pasted=0", "detector.epochs=10"),
+    "5 steps, pool once, 2 epochs": ("concept.steps=5", "pool.pasted=0", "detector.epochs=2"),
     "ruined concept, no pool, 10 epochs": (
         "concept.steps=60", "concept.learning_rate=0.1", "concept.max_norm_ratio=null", "pool=null",
         "detector.epochs=10",

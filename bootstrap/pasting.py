@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,19 +61,16 @@ def plan_pastes(images: Sequence[Sample], rare_ids: Collection[int], times: int,
     """What to paste among a round's training images; none where no photo has a rare object, or no image lacks one.
 
     Args:
-        images: labelled; a photo that is there several times counts once.
+        images: labelled.
         rare_ids: class ids of the rare classes.
         times: how often each photo's object is pasted.
         seed: each of the images has its own, which follows from this one and from its photo's name.
     """
     rare = frozenset(rare_ids)
-    photos: dict[Path, Sample] = {}
-    for one in images:
-        if one.is_photo and rare & set(one.class_ids):
-            photos.setdefault(one.image_path, one)
+    photos = [one for one in images if one.is_photo and rare & set(one.class_ids)]
     scenes = [one for one in images if one.task == "txt2img" and not rare & set(one.class_ids)]
     pastes = []
-    for photo in photos.values() if scenes else ():
+    for photo in photos if scenes else ():
         for number in range(times):
             own = derive_seed(seed, "paste", photo.image_path.name, number)
             scene = scenes[int(np.random.default_rng(own).integers(len(scenes)))]

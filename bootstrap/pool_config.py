@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,10 @@ from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
 class PoolConfig(Strict):
     """The user's own unlabelled photos as training images: labelled and filtered again in every round."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "repeats": "was removed: 'pool.pasted' makes more of few photos (docs/rounds.md)"
+    }
 
     folder: ConfigPath = Field(description="folder of photos")
     captions: tuple[str, ...] = Field(
@@ -28,7 +33,6 @@ class PoolConfig(Strict):
         description="with one caption: leave out what a photo does not show, as far as the model can tell; false where "
         "all of them show everything",
     )
-    repeats: int = Field(default=1, ge=1, le=1000, description="how often each photo counts among the training images")
     pasted: int = Field(
         default=0,
         ge=0,

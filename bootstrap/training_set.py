@@ -1,4 +1,4 @@
-"""What a round trains on: kept samples, repeated photos of the user, and images that came with labels."""
+"""What a round trains on: kept samples, photos' objects pasted, and images that came with labels."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def written(images: Iterable[Sample], pastes: Iterable[Paste]) -> Iterator[Sampl
 
 
 def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[Sample]:
-    """What a round's detector is trained on: kept samples, photos repeated, and images that came with labels."""
+    """What a round's detector is trained on: kept samples, and images that came with labels."""
     config, run = context.config, context.run
     given: Iterable[Sample] = ()
     if config.labelled is not None:
         import_labelled(config.labelled, config.classes, run)
         given = labelled_samples(run.labelled, config.classes)
-    repeats = config.pool.repeats if config.pool else 1
-    return chain(kept_samples(training_samples(samples, earlier_samples(context)), repeats), given)
+    chosen = training_samples(samples, earlier_samples(context))
+    return chain((sample for sample in chosen if sample.kept), given)
 
 
 def validation_samples(run: RunFolder) -> list[Sample]:
@@ -96,20 +96,6 @@ def earlier_samples(context: RoundContext) -> list[Sample]:
         samples = with_relabelled(read_samples(earlier.samples), earlier, context.folder)
         found += with_corrections(samples, corrections)
     return found
-
-
-def kept_samples(samples: Sequence[Sample], photo_repeats: int = 1) -> Iterator[Sample]:
-    """The kept ones among samples, photos repeated.
-
-    Photos show the real object but are few, so each may be repeated. The repetitions are links to one file, unless the
-    dataset has the photo partly grey.
-    """
-    for sample in samples:
-        if not sample.kept:
-            continue
-        repeats = photo_repeats if sample.is_photo and sample.split == "train" else 1
-        for number in range(repeats):
-            yield sample if number == 0 else replace(sample, name=f"{sample.name}_again{number}")
 
 
 def import_labelled(dataset: Path, class_names: Sequence[str], run: RunFolder) -> None:

@@ -94,13 +94,14 @@ def loop_config(request: Request) -> dict[str, Any]:
         **_label(request),
         "// detector": "The checkpoint that is fine-tuned. More epochs take longer and fit closer.",
         "detector": {"base_weights": request.path(request.weights), **suggested.get("detector", {"epochs": 40})},
-        "// pool": "The photos are labelled and trained on as well. presence: true if some do not show the object.",
+        "// pool": "The photos are labelled and trained on as well, and their objects pasted onto generated images (pasted: "
+        "how often each). presence: true if some do not show the object.",
         "pool": {
             "folder": request.path(request.photos),
             "captions": [f"a photo of a {token}"],
             "objects": {rare: token},
             "presence": False,
-            "repeats": 8,
+            "pasted": 8,
         },
         "// rounds": "Each round generates images, labels them, and fine-tunes. 100 images each are few, 400 many.",
         "rounds": {"num_rounds": 3, "num_images": 100, **suggested.get("rounds", {})},

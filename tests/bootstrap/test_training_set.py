@@ -1,4 +1,4 @@
-"""What a round trains on: photos count several times, images with labels of their own join."""
+"""What a round trains on: images with labels of their own join, and its dataset is a source."""
 
 from __future__ import annotations
 
@@ -7,33 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from round_samples import CLASSES, make_instances
 
 from bootstrap.run_folder import RunFolder
-from bootstrap.training_set import import_labelled, kept_samples, labelled_samples
+from bootstrap.training_set import import_labelled, labelled_samples
 from diffugen.config.dataset import Img2ImgConfig
 from diffugen.config.loader import validate
 from diffugen.config.settings import PromptsConfig
 from diffugen.datasets.folder import read_dataset, write_dataset
-from diffugen.files import read_json
 from diffugen.generation.sources import read_sources
 from diffugen.generation.variations import plan_variations
 from diffugen.prompts.prompt import ObjectPhrase, fill_template
 from diffugen.sample import Sample
-
-
-@pytest.mark.parametrize("repeats", [1, 3])
-def test_photos_count_several_times_and_are_stored_once(tmp_path: Path, make_samples: Callable, repeats: int) -> None:
-    folder = RunFolder(tmp_path / "run").round(0)
-    made = make_samples(folder.path, [[0], [1]])
-    samples = [replace(made[0], task="photo"), made[1]]
-    write_dataset(folder.dataset, kept_samples(samples, repeats), CLASSES)
-    files = sorted((folder.dataset / "images" / "train").iterdir())
-    assert len(files) == 1 + repeats
-    assert sum(path.samefile(samples[0].image_path) for path in files) == repeats
-    entry = read_json(folder.dataset / "coco" / "train.json")["images"][0]
-    assert entry["provenance"]["labeler"] == "attention" and entry["provenance"]["task"] == "photo"
 
 
 def test_a_rounds_dataset_is_a_source_of_variations(tmp_path: Path, make_samples: Callable) -> None:
@@ -45,7 +30,7 @@ def test_a_rounds_dataset_is_a_source_of_variations(tmp_path: Path, make_samples
         replace(generated, prompt=by_day, provenance={"model": "m"}),
         replace(photo, task="photo", provenance={"captions": ["a photo of a bench"]}),
     ]
-    write_dataset(folder.dataset, kept_samples(samples), CLASSES)
+    write_dataset(folder.dataset, samples, CLASSES)
     sources, names = read_sources(folder.path, {"car": "blue car"})
     assert [source.name for source in sources] == ["r00_000000", "r00_000001"]
     assert sources[0].prompt == by_day
