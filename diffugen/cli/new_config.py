@@ -94,8 +94,8 @@ def loop_config(request: Request) -> dict[str, Any]:
         **_label(request),
         "// detector": "The checkpoint that is fine-tuned. More epochs take longer and fit closer.",
         "detector": {"base_weights": request.path(request.weights), **suggested.get("detector", {"epochs": 40})},
-        "// pool": "The photos are labelled and trained on as well, and their objects pasted onto generated images (pasted: "
-        "how often each). presence: true if some do not show the object.",
+        "// pool": "The photos are labelled and trained on as well, and their objects pasted onto generated images "
+        "(pasted: how often each). presence: true if some do not show the object.",
         "pool": {
             "folder": request.path(request.photos),
             "captions": [f"a photo of a {token}"],
