@@ -57,7 +57,7 @@ def carry_rows(yolo: YOLO, class_map: Mapping[str, Sequence[str]], images: Seque
     number_of = {name: number for number, name in names.items()}
     sources = {own: [number_of[name] for name in theirs] for own, theirs in class_map.items() if theirs}
     place = _places(number_of, sources)
-    layers = last_layers(yolo)
+    layers = _last_layers(yolo)
     for layer, features in zip(layers, _features(yolo, layers, images, imgsz), strict=True):
         weights, biases = layer.weight.detach()[:, :, 0, 0].clone(), layer.bias.detach().clone()
         for own, numbers in sources.items():
@@ -134,8 +134,13 @@ def _same(name: str) -> str:
     return name.strip().lower()
 
 
-def last_layers(yolo: YOLO) -> list[torch.nn.Conv2d]:
-    """The layers of the head that end in a channel per class, of each scale and branch."""
+def class_branches(yolo: YOLO) -> list[torch.nn.Module]:
+    """The branches of the head that tell classes, one of each scale and way of matching."""
     head = yolo.model.model[-1]
     branches = (getattr(head, name, None) or () for name in ("cv3", "one2one_cv3"))
-    return [layers[-1] for branch in branches for layers in branch]
+    return [layers for branch in branches for layers in branch]
+
+
+def _last_layers(yolo: YOLO) -> list[torch.nn.Conv2d]:
+    """The layers of the head that end in a channel per class."""
+    return [layers[-1] for layers in class_branches(yolo)]

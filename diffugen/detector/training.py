@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
-from diffugen.detector.averaging import Start, average_with
+from diffugen.detector.averaging import average_with, copied_weights
 from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector, save_checkpoint
 from diffugen.detector.runtime import device_name
@@ -129,7 +129,7 @@ def finetune(
     yolo = load_detector(base)
     if class_map:
         carry_rows(yolo, class_map, _some_images(data_yaml), config.imgsz or DEFAULT_IMGSZ)
-    start = Start.of(yolo)
+    start = copied_weights(yolo)
     tuned = load_detector(train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress))
     average_with(tuned, start)
     save_checkpoint(tuned, Path(out_weights))
