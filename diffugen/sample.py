@@ -48,8 +48,8 @@ class Sample:
         image: its file, or uint8 RGB [H, W, 3].
         prompt: what it was generated from, or shows; its text is empty where nobody knows.
         seed: of its generator; None where it was not generated.
-        task: "txt2img", "img2img", "inpaint", "photo" or, in the dataset of a round, "paste" (`bootstrap.pasting`); empty where
-            only `provenance` may know.
+        task: "txt2img", "img2img", "inpaint", "photo" or, among a round's training images, "paste"; empty where only
+            `provenance` may know.
         split: "train", "val" or "test"; empty where it is in none.
         encoded: its labels; None where it has none yet. Their class ids index the classes of the run or dataset.
         labeler: who labelled it, such as "attention", "detector", "consensus" or "person".
