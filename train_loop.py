@@ -190,7 +190,11 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     if config.model is None or is_here(config.model.path, config.model.revision):
         pipe, config = load_model(config)
     check_inputs(config, pipe)
-    networks = (config.label.outline.model, checker.model if (checker := config.rounds.filter.mask2former) else None)
+    networks = (
+        config.label.outline.model,
+        checker.model if (checker := config.rounds.filter.mask2former) else None,
+        config.pool.sam3 if config.pool else None,
+    )
     if all(path is None or is_here(path, file="config.json") for path in networks):
         check_labelers(config)
     for concept in config.concept:

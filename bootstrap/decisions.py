@@ -82,18 +82,18 @@ def decide_promotion(
 
 
 def decide_first(scores: Mapping[str, float]) -> dict[str, bool | str]:
-    """Whether the first checkpoint is any good, where nobody but its own labeler says what photographs show.
+    """Whether the first checkpoint is any good, where the base detector alone says what photographs show.
 
     Args:
-        scores: on the validation photos, how far its labels, and the first labeler's of their mirror images, agree with
+        scores: on the validation photos, how far its labels, and the base detector's of their mirror images, agree with
             the labels that they have (`IMAGE_AGREEMENT`, `BASE_AGREEMENT`); without the latter it is promoted.
     """
     own, base = scores[IMAGE_AGREEMENT], scores.get(BASE_AGREEMENT, 0.0)
     if own >= base:
         return {"promoted": True, "why": "the first checkpoint"}
     why = (
-        f"its labels of the validation photos agree with those of round 0's labeler by {own:.2f} (IoU), that labeler's "
-        f"own of the mirrored photos by {base:.2f}: what the run began with is better"
+        f"its labels of the validation photos agree with the base detector's by {own:.2f} (IoU), its own of the "
+        f"mirrored photos by {base:.2f}: what the run began with is better"
     )
     return {"promoted": False, "why": why}
 
@@ -132,7 +132,7 @@ def stop_reason(rows: Sequence[Row], patience: int) -> str:
     """
     first = rows[0]
     if are_photos_alone(first) and first["labels_from"] == "detector" and not any(row["promoted"] for row in rows):
-        return "round 0's labeler is better than what it taught, and would label the same photos again"
+        return "the base detector is better than what it taught, and would label the same photos again"
     if len(rows) >= patience and all(number(row, FOUND) == 0 for row in rows[-patience:]):
         return f"after {patience} round{'s' * (patience > 1)} in a row the object was found on none of the photos"
     if len(rows) <= patience or any(row["promoted"] for row in rows[-patience:]):

@@ -12,6 +12,7 @@ from bootstrap.config import LoopConfig
 from bootstrap.disagreement import MIN_DETECTOR_SCORE
 from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.class_maps import by_their_names
+from diffugen.config.settings import ClassMap
 from diffugen.detector.model import load_detector
 from diffugen.errors import UserError
 from diffugen.instances import Instances
@@ -20,7 +21,9 @@ from diffugen.labelers.base import Labeler, LabelInput, label_input
 from diffugen.labelers.detector import DetectorLabeler
 from diffugen.labelers.mask2former import Mask2FormerLabeler
 from diffugen.labelers.outlining import load_outliner
+from diffugen.labelers.sam3 import Sam3Labeler
 from diffugen.progress import progress_bar
+from diffugen.prompts.prompt import words_of
 from diffugen.sample import EncodedInstances, Sample
 
 LABEL_BATCH = 16
@@ -129,24 +132,47 @@ def check_labelers(config: LoopConfig) -> None:
 
 
 def first_labeler(config: LoopConfig) -> Labeler:
-    """Who labels photos before there is any round: the base detector, else Mask2Former, whichever knows all classes.
+    """Who labels photos before there is any round: SAM 3 where the config has one, else the base detector, else
+    Mask2Former, whichever knows all classes.
 
     Raises:
-        UserError: none of them does.
+        UserError: none of them does, or SAM 3 cannot be loaded.
     """
-    base, class_map = config.detector.base_weights, config.detector.class_map
-    known = {*load_detector(base).names.values(), *class_map}
-    missing = [name for name in config.classes if name not in known]
+    if config.pool is not None and config.pool.sam3 is not None:
+        return sam3_labeler(config, config.pool.sam3, config.pool.objects)
+    missing = _unknown_to_base(config)
     if not missing:
-        return detector_labeler(base, config, class_map=by_their_names(class_map))
+        return detector_labeler(
+            config.detector.base_weights, config, class_map=by_their_names(config.detector.class_map)
+        )
     mask2former = mask2former_labeler(config)
     if mask2former is not None and {*config.classes} <= {*mask2former.known_classes}:
         return mask2former
     raise UserError(
-        f"nobody can label photos to begin with: {base.name} does not know {', '.join(missing)}; draw some as "
-        "'labelled', say what it calls them in 'detector.class_map', or give a 'rounds.filter.mask2former' that knows "
-        "all classes"
+        f"nobody can label photos to begin with: {config.detector.base_weights.name} does not know "
+        f"{', '.join(missing)}; draw some as 'labelled', say what it calls them in 'detector.class_map', or give a "
+        "SAM 3 ('pool.sam3') or a 'rounds.filter.mask2former' that knows all classes"
     )
+
+
+def base_begins(config: LoopConfig) -> bool:
+    """Whether the base detector labels photos before there is any round, see `first_labeler`."""
+    has_sam3 = config.pool is not None and config.pool.sam3 is not None
+    return config.model is None and not has_sam3 and not _unknown_to_base(config)
+
+
+def _unknown_to_base(config: LoopConfig) -> list[str]:
+    known = {*load_detector(config.detector.base_weights).names.values(), *config.detector.class_map}
+    return [name for name in config.classes if name not in known]
+
+
+def sam3_labeler(config: LoopConfig, model: str, objects: ClassMap) -> Sam3Labeler:
+    """SAM 3 as a labeler of photos; a class without phrases is looked for by its name."""
+    phrases = {name: objects.get(name) or (words_of(name, {}),) for name in config.classes}
+    try:
+        return Sam3Labeler(model, phrases, config.classes, device=config.device)
+    except UserError as error:
+        raise UserError(f"setting 'pool.sam3': {error}") from None
 
 
 def attention_labeler(config: LoopConfig) -> AttentionLabeler:

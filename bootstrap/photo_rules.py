@@ -29,6 +29,8 @@ def _needed_by_model(config: LoopConfig) -> Iterator[SettingError]:
             yield SettingError("pool.captions", "is missing; say what the photos show, the model reads them by it")
         if not config.pool.objects:
             yield SettingError("pool.objects", "is missing; give each class its phrases of pool.captions")
+        if config.pool.sam3 is not None:
+            yield SettingError("pool.sam3", "is for a loop without a diffusion model; remove it, attention labels here")
         if config.pool.pasted and not _draws_without_rare(config):
             yield SettingError(
                 "pool.pasted",
@@ -56,9 +58,11 @@ def _without_model(config: LoopConfig) -> Iterator[SettingError]:
         yield model_missing(needed_by)
     elif pool is None:
         yield SettingError("model", "is missing; add it to the config, or give photos to learn from as 'pool'")
+    if pool is not None and pool.sam3 is not None and config.labelled is not None:
+        yield SettingError("pool.sam3", "would not be asked, as 'labelled' begins the loop; remove one of them")
     idle = {
         "pool.captions": pool is not None and bool(pool.captions),
-        "pool.objects": pool is not None and bool(pool.objects),
+        "pool.objects": pool is not None and bool(pool.objects) and pool.sam3 is None,
         "pool.presence": pool is not None and not pool.presence,
         "pool.pasted": pool is not None and bool(pool.pasted),
         "rounds.filter.by": rounds.filter.by == "attention",

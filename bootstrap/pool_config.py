@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from diffugen.config.errors import SettingError, require
-from diffugen.config.loader import ConfigPath, Strict
+from diffugen.config.loader import ConfigPath, HubPath, Strict
 from diffugen.config.settings import ClassMap
 from diffugen.prompts.prompt import ObjectPhrase, Prompt
 
@@ -27,11 +27,20 @@ class PoolConfig(Strict):
         description="with a model: what they show, 'a photo of a <grand-piano>'; several, with words for similar "
         "things, where the model knows no word for the object: what they agree on counts",
     )
-    objects: ClassMap = Field(default={}, description="with a model: class -> phrases of the captions")
+    objects: ClassMap = Field(
+        default={},
+        description="class -> phrases: with a model those of the captions, with 'sam3' what to look for (default: the "
+        "class's name)",
+    )
     presence: bool = Field(
         default=True,
         description="with one caption: leave out what a photo does not show, as far as the model can tell; false where "
         "all of them show everything",
+    )
+    sam3: HubPath | None = Field(
+        default=None,
+        description="without a model and labels: a SAM 3 that finds the objects for round 0, by the phrases of "
+        "'objects'; folder in transformers' format, or hub id",
     )
     pasted: int = Field(
         default=0,

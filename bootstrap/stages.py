@@ -23,6 +23,7 @@ from bootstrap.held_out import fold_fine_tunes
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
+    base_begins,
     detector_labeler,
     known_classes,
     label_samples,
@@ -275,15 +276,15 @@ def validation_scores(context: RoundContext, weights: Path) -> tuple[dict[str, f
     )
     agreement, by_sample = validation_agreement(validation_samples(context.run), detector_labeler(weights, config))
     scores = {AGREEMENT: agreement, IMAGE_AGREEMENT: sum(by_sample.values()) / len(by_sample)}
-    if config.model is None:
+    if base_begins(config):
         scores[BASE_AGREEMENT] = mirrored_agreement(validation_samples(context.run))
     return {**flatten(measured, "val", config.rare_classes), **scores}, by_sample
 
 
 def mirrored_agreement(samples: Sequence[Sample]) -> float:
-    """How far the first labeler's own labels of mirrored photos agree with the labels that they have, by image.
+    """How far the base detector's own labels of mirrored photos agree with the labels that they have, by image.
 
-    A detector that agrees less has changed by more than the first labeler differs from itself.
+    A detector that agrees less has changed by more than the base differs from itself.
     """
     return float(np.mean([mean_agreement(sample.labels("flipped"), sample.instances) for sample in samples]))
 

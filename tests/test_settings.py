@@ -18,7 +18,7 @@ from textual_inversion.config import ConceptRunConfig
 from train_loop import RunConfig
 
 ROOT = Path(__file__).parents[1]
-MAX_SETTINGS = 86
+MAX_SETTINGS = 87
 SCHEMAS: dict[str, type[Strict]] = {"loop": RunConfig, "concept": ConceptRunConfig, "dataset": DatasetConfig}
 
 

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 import transformers
 
+import diffugen.toyworld
+
 KINDS = ("sam", "sam_hq", "sam2", "sam3_tracker")
 _WIDTH = 32
+_TOKENIZER = Path(diffugen.toyworld.__file__).parent / "weights" / "pipeline" / "tokenizer"
 
 
 def save_tiny_sam(folder: Path, kind: str) -> Path:
     """Write a model of a kind, and its processor, as `from_pretrained` reads them."""
     torch.manual_seed(0)
-    make = {"sam": _sam, "sam_hq": _sam_hq, "sam2": _sam2, "sam3_tracker": _sam3_tracker}[kind]
+    make = {"sam": _sam, "sam_hq": _sam_hq, "sam2": _sam2, "sam3_tracker": _sam3_tracker, "sam3": _sam3}[kind]
     model, processor = make()
     for weight in model.parameters():
         if weight.ndim > 1:  # as they are initialised, no input would matter
@@ -101,7 +104,7 @@ def _sam2() -> tuple[Any, Any]:
     return transformers.Sam2Model(config), transformers.Sam2Processor(processor, target_size=64)
 
 
-def _sam3_tracker() -> tuple[Any, Any]:
+def _sam3_vision() -> dict[str, Any]:
     backbone = {
         "model_type": "sam3_vit_model",
         "hidden_size": 32,
@@ -114,15 +117,45 @@ def _sam3_tracker() -> tuple[Any, Any]:
         "global_attn_indexes": [1],
         "pretrain_image_size": 28,
     }
-    vision = {
+    return {
         "model_type": "sam3_vision_model",
         "backbone_config": backbone,
         "fpn_hidden_size": _WIDTH,
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     }
+
+
+def _sam3_tracker() -> tuple[Any, Any]:
     prompts = {"hidden_size": _WIDTH, "image_size": 56, "patch_size": 14}
     config = transformers.Sam3TrackerConfig(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_decoder()
+        vision_config=_sam3_vision(), prompt_encoder_config=prompts, mask_decoder_config=_decoder()
     )
     processor = transformers.Sam3ImageProcessor(size=_square(56), mask_size=_square(16))
     return transformers.Sam3TrackerModel(config), transformers.Sam3TrackerProcessor(processor, target_size=56)
+
+
+def _sam3() -> tuple[Any, Any]:
+    """The one that finds what a phrase names; its tokenizer is the toy pipeline's."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(_TOKENIZER)
+    text = {
+        "model_type": "clip_text_model",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "projection_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    small = {"hidden_size": _WIDTH, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.Sam3Config(
+        vision_config=_sam3_vision(),
+        text_config=text,
+        geometry_encoder_config=small,
+        detr_encoder_config=small,
+        detr_decoder_config=small | {"num_queries": 8},
+        mask_decoder_config={"hidden_size": _WIDTH, "num_attention_heads": 2},
+    )
+    processor = transformers.Sam3ImageProcessor(size=_square(56), mask_size=_square(16))
+    return transformers.Sam3Model(config), transformers.Sam3Processor(processor, tokenizer)

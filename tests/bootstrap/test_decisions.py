@@ -69,10 +69,10 @@ def test_the_best_promoted_round_is_the_measure() -> None:
         ({IMAGE_AGREEMENT: 0.9, BASE_AGREEMENT: 0.88}, True),
     ],
 )
-def test_the_first_checkpoint_must_not_stray_from_its_labeler(scores: dict[str, float], promoted: bool) -> None:
+def test_the_first_checkpoint_must_not_stray_from_the_base(scores: dict[str, float], promoted: bool) -> None:
     decision = decide_first(scores)
     assert decision["promoted"] is promoted
-    assert promoted or "agree with those of round 0's labeler by 0.75 (IoU)" in str(decision["why"])
+    assert promoted or "agree with the base detector's by 0.75 (IoU)" in str(decision["why"])
 
 
 def test_photos_are_not_labelled_again_by_a_base_that_taught_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from loop_run import decisions, error_of
+from tiny_sam import save_tiny_sam
 
 import train_loop
 from bootstrap import labelers, rounds
@@ -29,6 +31,7 @@ from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.labelers.detector import DetectorLabeler
+from diffugen.labelers.sam3 import Sam3Labeler
 from diffugen.sample import Sample, read_samples
 
 CONFIG: dict[str, Any] = {
@@ -41,7 +44,7 @@ CONFIG: dict[str, Any] = {
 NUM_PHOTOS, NUM_LABELLED = 5, 2
 
 
-def find_bright(labeler: DetectorLabeler, inputs: Sequence[LabelInput]) -> list[Instances]:
+def find_bright(labeler: Any, inputs: Sequence[LabelInput]) -> list[Instances]:
     """In place of a random detector, which finds nothing: what is white is a balloon."""
     masks = [(item.image == 255).all(axis=2)[None] for item in inputs]
     return [Instances.from_masks(mask[: int(mask.any())], [0] * int(mask.any())) for mask in masks]
@@ -220,6 +223,51 @@ def test_a_model_needs_captions_of_the_pool(inputs: Path, tmp_path: Path, capsys
     pool = {"folder": "photos", "objects": {"balloon": "balloon"}}
     config = write_config(inputs, "model", model={"path": "some/model"}, pool=pool)
     assert "setting 'pool.captions' is missing" in error_of([str(config), "--out", str(tmp_path / "run")], capsys)
+
+
+def test_sam3_begins_a_loop_whose_objects_nobody_else_knows(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny random one is loaded; in place of it, which finds noise, what is white is a balloon. The detector that it
+    teaches is not compared with it: it is what the user wants."""
+    asked: list[Any] = []
+
+    def find(labeler: Sam3Labeler, inputs: Sequence[LabelInput]) -> list[Instances]:
+        asked.append(labeler.phrases)
+        return find_bright(labeler, inputs)
+
+    monkeypatch.setattr(Sam3Labeler, "label", find)
+    model = save_tiny_sam(tmp_path / "sam3", "sam3")
+    pool = {"folder": "photos", "sam3": str(model), "objects": {"balloon": ["balloon", "ball"]}}
+    config = write_config(inputs, "sam3", pool=pool, rounds={"num_rounds": 1})
+    run = RunFolder(tmp_path / "run")
+    assert train_loop.main([str(config), "--out", str(run.path)]) == 0
+    (row,) = read_jsonl(run.metrics)
+    assert row["promoted"] and row["num_kept"] == NUM_PHOTOS - 1 and "val/base_agreement" not in row
+    assert asked and all(phrases == [(0, "balloon"), (0, "ball")] for phrases in asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labelled": "labelled"}, "'pool.sam3' would not be asked, as 'labelled' begins the loop"),
+        ({"model": {"path": "some/model"}}, "'pool.sam3' is for a loop without a diffusion model"),
+        ({}, "setting 'pool.sam3': SAM 3 .*nowhere cannot be loaded"),
+    ],
+)
+def test_sam3_where_it_cannot_begin_is_named(
+    changes: dict[str, Any], sentence: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = {
+        "folder": "photos",
+        "sam3": str(tmp_path / "nowhere"),
+        "captions": ["a ball"],
+        "objects": {"balloon": "ball"},
+    }
+    if "model" not in changes:
+        del pool["captions"]
+    config = write_config(inputs, "sam3_wrong", pool=pool, **changes)
+    assert re.search(sentence, error_of([str(config), "--out", str(tmp_path / "run")], capsys))
 
 
 def test_mask2former_begins_where_the_base_detector_does_not_know_the_objects(
