@@ -26,6 +26,7 @@ class FineTune:
     """A detector to be made: the arguments of `finetune`.
 
     Attributes:
+        start: the checkpoint that it is fine-tuned from; None: the base.
         title: what bars say before "fine-tuning", such as "judging photos 1/3"; empty: nothing.
         dataset: folder of the dataset.
         weights: the checkpoint that it becomes.
@@ -40,6 +41,7 @@ class FineTune:
     seed: int
     workdir: Path
     class_map: Mapping[str, Sequence[str]] | None = None
+    start: Path | None = None
 
     def make(self, *, progress: bool = True) -> None:
         """Fine-tune it."""
@@ -51,6 +53,7 @@ class FineTune:
             seed=self.seed,
             workdir=self.workdir,
             class_map=self.class_map,
+            start=self.start,
             progress=progress,
         )
         shutil.rmtree(self.workdir, ignore_errors=True)  # it has copies of images
@@ -132,8 +135,13 @@ class FineTuneJob:
         return work
 
     def identity(self, items: Sequence[FineTune]) -> Any:
-        """The settings, and what the base is."""
-        return [asdict(one) | {"settings": one.settings.model_dump(), "base": sha256_of(one.base)} for one in items]
+        """The settings, and what base and start are."""
+        return [
+            asdict(one)
+            | {"settings": one.settings.model_dump(), "base": sha256_of(one.base)}
+            | {"start": None if one.start is None else sha256_of(one.start)}
+            for one in items
+        ]
 
     def folders(self) -> Sequence[Path]:
         """Where checkpoints are."""

@@ -170,7 +170,8 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
         wanted.append(
             FineTune(
                 title=f"judging photos {number + 1}/{len(folds)}",
-                base=best.fold(number) if best is not None and continues else config.detector.base_weights,
+                base=config.detector.base_weights,
+                start=best.fold(number) if best is not None and continues else None,
                 dataset=workdir / "dataset",
                 weights=folder.fold(number),
                 settings=config.detector.model_copy(update={"epochs": epochs}),

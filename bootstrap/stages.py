@@ -207,11 +207,12 @@ def fine_tune(context: RoundContext, samples: Sequence[Sample], photos: Sequence
 
 
 def _round_fine_tune(context: RoundContext) -> FineTune:
-    """The round's detector: the promoted checkpoint, or the base weights, fine-tuned on the round's dataset."""
+    """The round's detector: the promoted checkpoint, else the base, fine-tuned on the round's dataset."""
     config, folder, best = context.config, context.folder, promoted_round(context.run)
     return FineTune(
         title="",
-        base=config.detector.base_weights if best is None else best.weights,
+        base=config.detector.base_weights,
+        start=None if best is None else best.weights,
         dataset=folder.dataset,
         weights=folder.weights,
         settings=config.detector,

@@ -1,4 +1,4 @@
-"""A fine-tuned detector averaged with the one that it was fine-tuned from, weight by weight.
+"""A fine-tuned detector averaged with the base detector, weight by weight.
 
 WiSE-FT (Wortsman et al., Robust fine-tuning of zero-shot models, 2022). Labels that were made by machines are a little
 wrong everywhere, and images that were generated are not quite photos; what the base knew of outlines and of other
@@ -7,7 +7,6 @@ classes comes back, and what was learned stays (docs/measurements.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,29 +18,24 @@ if TYPE_CHECKING:
     from ultralytics import YOLO
 
 KEPT = 0.3
-"""Share of the start in the average. New classes of the toy world lose with more, photographs still gain."""
-
-
-def copied_weights(yolo: YOLO) -> dict[str, torch.Tensor]:
-    """A copy of a segmenter's state, on the CPU."""
-    return {key: value.detach().cpu().clone() for key, value in network_of(yolo).state_dict().items()}
+"""Share of the base in the average. New classes of the toy world lose with more, photographs still gain."""
 
 
 @torch.no_grad()
-def average_with(tuned: YOLO, start: Mapping[str, torch.Tensor], kept: float = KEPT) -> None:
-    """Average a fine-tuned segmenter with its start, in place.
+def average_with(tuned: YOLO, base: YOLO, kept: float = KEPT) -> None:
+    """Average a fine-tuned segmenter with the base detector, in place.
 
     The branches that tell classes stay as they were tuned, else new classes would be found with less confidence; so do
     layers of another shape.
 
     Args:
-        tuned: from `load_detector`.
-        start: `copied_weights` of what it was fine-tuned from.
-        kept: share of the start.
+        tuned, base: from `load_detector`.
+        kept: share of the base.
     """
     classes = {id(value) for branch in class_branches(tuned) for value in branch.state_dict(keep_vars=True).values()}
+    base_weights = network_of(base).state_dict()
     for key, value in network_of(tuned).state_dict(keep_vars=True).items():
-        other = start.get(key)
+        other = base_weights.get(key)
         if other is None or other.shape != value.shape or not value.is_floating_point() or id(value) in classes:
             continue
         value.data.copy_((1 - kept) * value.float() + kept * other.to(value.device).float())

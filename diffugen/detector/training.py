@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
-from diffugen.detector.averaging import average_with, copied_weights
+from diffugen.detector.averaging import average_with
 from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector, save_checkpoint
 from diffugen.detector.runtime import device_name
@@ -108,30 +108,31 @@ def finetune(
     seed: int,
     workdir: Path,
     class_map: Mapping[str, Sequence[str]] | None = None,
+    start: Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Fine-tune a segmenter on a dataset; its classes become the dataset's.
 
-    The base's layers are taken over, the rows of the class head by class name; new classes start untrained.
-    What it learns is averaged with what it began with (`diffugen.detector.averaging`). The same arguments give the same
-    weights on a CPU. Nothing of an earlier, unfinished call is reused.
+    Layers are taken over, the rows of the class head by class name; new classes start untrained. The result is averaged
+    with the base (`diffugen.detector.averaging`). The same arguments give the same weights on a CPU. Nothing of an
+    earlier, unfinished call is reused.
 
     Args:
-        base: weights to start from, as for `load_detector`.
+        base: weights of the base detector, as for `load_detector`.
         data_yaml: the dataset's data.yaml; only its train split is used.
         out_weights: where the ultralytics checkpoint (.pt) appears, at the end.
         config: epochs, rate and so on.
         seed: of the order of images, of augmentation and of new layers.
         workdir: scratch folder for the training run.
-        class_map: class of the dataset -> the base's classes that it stands for, see `carry_rows`.
+        class_map: class of the dataset -> the classes of what it starts from that it stands for, see `carry_rows`.
+        start: weights to start from, of a detector that was fine-tuned from the base before; None: the base.
         progress: show a bar over the epochs.
     """
-    yolo = load_detector(base)
+    yolo = load_detector(start or base)
     if class_map:
         carry_rows(yolo, class_map, _some_images(data_yaml), config.imgsz or DEFAULT_IMGSZ)
-    start = copied_weights(yolo)
     tuned = load_detector(train(yolo, data_yaml, config, seed=seed, workdir=workdir, progress=progress))
-    average_with(tuned, start)
+    average_with(tuned, load_detector(base))
     save_checkpoint(tuned, Path(out_weights))
     return Path(out_weights)
 

@@ -1,4 +1,4 @@
-"""A fine-tuned detector is averaged with what it began with, but for what tells classes."""
+"""A fine-tuned detector is averaged with the base detector, but for what tells classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from diffugen.config.settings import DetectorConfig
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector import training
-from diffugen.detector.averaging import KEPT, average_with, copied_weights
+from diffugen.detector.averaging import KEPT, average_with
 from diffugen.detector.model import load_detector, new_detector, save_detector
 from diffugen.detector.training import finetune
 from diffugen.instances import Instances
@@ -31,7 +31,7 @@ def filled(class_names: Sequence[str], value: float) -> Any:
 @pytest.mark.parametrize("classes", [["car", "tent"], ["piano", "car", "tent"]])
 def test_all_is_averaged_but_what_tells_classes(classes: list[str]) -> None:
     tuned = filled(classes, 0.0)
-    average_with(tuned, copied_weights(filled(["car", "tent"], 4.0)))
+    average_with(tuned, filled(["car", "tent"], 4.0))
     state = tuned.model.state_dict()
     assert len(state) == 417 and sum("model.22.cv3." in key for key in state) > 6
     for key, value in state.items():
@@ -57,7 +57,7 @@ def test_fine_tuning_hands_over_the_average(tmp_path: Path, monkeypatch: pytest.
 
     average = tuned("averaged")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "average_with", lambda tuned, start: None)
+        patch.setattr(training, "average_with", lambda tuned, base: None)
         alone = tuned("alone")
     begin = load_detector(tmp_path / "base.safetensors").model.state_dict()  # type: ignore[union-attr]
     changed = 0
@@ -67,3 +67,32 @@ def test_fine_tuning_hands_over_the_average(tmp_path: Path, monkeypatch: pytest.
         assert torch.allclose(value.float(), expected, rtol=2e-3, atol=1e-4), key
         changed += not torch.equal(value, alone[key])
     assert changed > 100
+
+
+def test_a_later_round_is_averaged_with_the_base_and_not_with_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("base", 1.0), ("start", 2.0)):
+        save_detector(filled(["car"], value), tmp_path / f"{name}.safetensors")
+    began: list[float] = []
+
+    def train(yolo: Any, data_yaml: Path, *args: Any, **options: Any) -> Path:
+        began.append(float(yolo.model.model[0].conv.weight.mean()))
+        return tmp_path / "start.safetensors"
+
+    def average(tuned: Any, base: Any) -> None:
+        began.append(float(base.model.model[0].conv.weight.mean()))
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "average_with", average)
+    monkeypatch.setattr(training, "save_checkpoint", lambda yolo, path: None)
+    finetune(
+        tmp_path / "base.safetensors",
+        tmp_path / "data.yaml",
+        tmp_path / "out.pt",
+        DetectorConfig(),
+        seed=0,
+        workdir=tmp_path,
+        start=tmp_path / "start.safetensors",
+    )
+    assert began == [2.0, 1.0]
