@@ -33,6 +33,7 @@ from comparison import (
 from bootstrap.config import EvaluationConfig
 from bootstrap.pasting import plan_pastes
 from bootstrap.run_folder import RunFolder
+from bootstrap.training_set import written
 from diffugen.evaluation.detector import evaluate_groups
 from diffugen.files import read_jsonl, write_json
 from diffugen.sample import read_samples
@@ -102,7 +103,7 @@ def train_arm(arm: str, config: RunConfig, run: RunFolder, out: Path, num_images
     else:
         rare_ids = [config.classes.index(name) for name in config.rare_classes]
         pastes = plan_pastes([*photos, *generated], rare_ids, num_images // max(1, len(photos)), config.seed)
-        samples_trained(config, [one.sample() for one in pastes], out, steps)
+        samples_trained(config, list(written((), pastes)), out, steps)
     return out / "best.pt"
 
 

@@ -42,7 +42,8 @@ def comparison(first: RunFolder, second: RunFolder) -> str:
     runs = [_read(run) for run in (first, second)]
     lines = [_line("", *(run.path.name for run in (first, second)))]
     lines.append(_line("verdict", *(judge_run(rows).level for rows, _ in runs)))
-    best = [next((row for row in reversed(rows) if row["promoted"]), rows[-1]) for rows, _ in runs]
+    nothing: dict[str, Any] = {"round": "none"}
+    best = [next((row for row in reversed(rows) if row["promoted"]), nothing) for rows, _ in runs]
     lines.append(_line("promoted round", *(str(row["round"]) for row in best)))
     for key in COMPARED:
         values = [number(row, key) for row in best]

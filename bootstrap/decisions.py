@@ -93,7 +93,7 @@ def decide_first(scores: Mapping[str, float]) -> dict[str, bool | str]:
         return {"promoted": True, "why": "the first checkpoint"}
     why = (
         f"its labels of the validation photos agree with the base detector's by {own:.2f} (IoU), its own of the "
-        f"mirrored photos by {base:.2f}: what the run began with is better"
+        f"mirrored photos by {base:.2f}: nothing shows that it is as good"
     )
     return {"promoted": False, "why": why}
 
@@ -123,16 +123,17 @@ def decide_by_photos(
     return {"promoted": False, "why": why}
 
 
-def stop_reason(rows: Sequence[Row], patience: int) -> str:
+def stop_reason(rows: Sequence[Row], patience: int, *, has_corrections: bool = False) -> str:
     """Why no further round is worth its time, or an empty string.
 
     Args:
         rows: the complete rounds' rows.
         patience: rounds in a row that may be rolled back.
+        has_corrections: whether a person corrected labels, from which the next round learns.
     """
-    first = rows[0]
-    if are_photos_alone(first) and first["labels_from"] == "detector" and not any(row["promoted"] for row in rows):
-        return "the base detector is better than what it taught, and would label the same photos again"
+    alone = are_photos_alone(rows[0]) and rows[0]["labels_from"] == "detector"
+    if alone and not has_corrections and not any(row["promoted"] for row in rows):
+        return "the base detector would label the same photos again, and what it taught is not promoted"
     if len(rows) >= patience and all(number(row, FOUND) == 0 for row in rows[-patience:]):
         return f"after {patience} round{'s' * (patience > 1)} in a row the object was found on none of the photos"
     if len(rows) <= patience or any(row["promoted"] for row in rows[-patience:]):

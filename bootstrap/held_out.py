@@ -257,5 +257,6 @@ def _is_negative(sample: Sample, config: LoopConfig) -> bool:
 
 
 def _key(sample: Sample) -> str:
-    """What an image is known by: of a photo its digest, which is equal for the pool's copy and ours, else its name."""
-    return sha256_of(sample.image_path) if sample.is_photo else sample.name
+    """What an image is known by: of a photo, also of one that came with labels, its digest, which is equal for the
+    pool's copy and ours and under two names; of a generated image its name."""
+    return sha256_of(sample.image_path) if sample.task in ("photo", "") else sample.name

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from bootstrap.checksums import check_unfinished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext, round_context
+from bootstrap.corrections import read_corrections
 from bootstrap.decisions import stop_reason
 from bootstrap.held_out import ObjectPhotos, collect_evidence, evidence_photos
 from bootstrap.measures.round import report_round
@@ -63,7 +64,8 @@ def run_rounds(
                 report_round(folder, config, pipe, [one.folder for one in photos])
         publish(run)
         yield read_row(folder.metrics)
-        reason = stop_reason(read_rows(run.metrics), config.rounds.patience)
+        corrected = bool(read_corrections(run))
+        reason = stop_reason(read_rows(run.metrics), config.rounds.patience, has_corrections=corrected)
         if reason and index + 1 < config.rounds.num_rounds:
             logger.warning("stopped after round %d: %s", index, reason)
             return

@@ -237,6 +237,11 @@ class RunFolder:
         if not self.config.is_file() or not (self.concept.exists() or self.round(0).path.exists()):
             return config
         started_with, content = self.started_with()
+        if "repeats" in (started_with.get("pool") or {}):
+            raise UserError(
+                f"run folder {self.path} was started with pool.repeats, which was removed; finish it with the version "
+                "of diffugen that began it, or give another folder with --out"
+            )
         now = config.model_dump(mode="json")
         for path in LEFT_TO_MODEL:
             _fill(now, started_with, path.split("."))
@@ -296,7 +301,7 @@ class RunFolder:
             ) from None
         if not isinstance(values, dict) or not isinstance(content, dict):
             raise UserError(f"{self.config} is damaged; restore it from a copy, or give another folder with --out")
-        return values, content
+        return _without_repeats(values), content
 
 
 LENGTH_SETTINGS = ("num_rounds", "patience")
@@ -321,6 +326,15 @@ def _fill(values: Any, recorded: Any, path: Sequence[str]) -> None:
         _fill(values.get(name), recorded.get(name), below)
     elif name in values and values[name] is None:
         values[name] = recorded.get(name)
+
+
+def _without_repeats(values: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config without `pool.repeats`, which was removed; a photo counted once by default, and nothing was
+    pasted. Where it counted more often, the setting stays: such a run cannot go on."""
+    pool = values.get("pool")
+    if not isinstance(pool, dict) or pool.get("repeats") != 1:
+        return values
+    return {**values, "pool": {"pasted": 0, **{key: value for key, value in pool.items() if key != "repeats"}}}
 
 
 def _what_decides(config: dict[str, Any]) -> dict[str, Any]:

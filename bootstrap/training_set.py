@@ -18,6 +18,7 @@ from bootstrap.run_folder import RunFolder, derive_seed
 from bootstrap.samples import one_per_photo, with_relabelled
 from diffugen.datasets.folder import read_dataset, write_dataset
 from diffugen.errors import UserError
+from diffugen.progress import progress_bar
 from diffugen.prompts.splits import split_groups
 from diffugen.sample import Sample, read_samples
 
@@ -34,7 +35,13 @@ def write_training_set(context: RoundContext, samples: Sequence[Sample]) -> Path
     config, folder = context.config, context.folder
     if not folder.dataset.is_dir():
         images = list(round_images(context, samples))
-        trained = written(images, round_pastes(context, images))
+        pastes = round_pastes(context, images)
+        if config.pool is not None and config.pool.pasted and not pastes:
+            logger.warning(
+                "round %d: nothing is pasted; no photo with a rare object was kept, or no generated image without one",
+                context.index,
+            )
+        trained = written(images, pastes)
         write_dataset(folder.dataset, chain(validation_samples(context.run), trained), config.classes)
         note_finished(folder, folder.dataset)
     return folder.dataset
@@ -46,18 +53,23 @@ def round_pastes(context: RoundContext, images: Sequence[Sample]) -> list[Paste]
     if config.pool is None or not config.pool.pasted:
         return []
     rare_ids = [config.classes.index(name) for name in config.rare_classes]
-    pastes = plan_pastes(images, rare_ids, config.pool.pasted, derive_seed(config.seed, "paste", context.index))
-    if not pastes:
-        logger.warning(
-            "round %d: nothing is pasted; no photo with a rare object was kept, or no generated image without one",
-            context.index,
-        )
-    return pastes
+    return plan_pastes(images, rare_ids, config.pool.pasted, derive_seed(config.seed, "paste", context.index))
 
 
-def written(images: Iterable[Sample], pastes: Iterable[Paste]) -> Iterator[Sample]:
+def written(images: Iterable[Sample], pastes: Sequence[Paste]) -> Iterator[Sample]:
     """Training images as a dataset has them: grey where labelers disagree, and the pasted ones."""
-    return chain(map(without_doubtful, images), (paste.sample() for paste in pastes))
+    yield from map(without_doubtful, images)
+    num_made = 0
+    for paste in progress_bar(pastes, desc="pasting", unit="image", leave=False, delay=2):
+        if (sample := paste.sample()) is not None:
+            num_made += 1
+            yield sample
+    if num_made < len(pastes):
+        logger.warning(
+            "%d of %d objects of photos found no place on a generated image, and are not pasted",
+            len(pastes) - num_made,
+            len(pastes),
+        )
 
 
 def round_images(context: RoundContext, samples: Sequence[Sample]) -> Iterator[Sample]:

@@ -160,11 +160,12 @@ class Sample:
     def origin(self) -> dict[str, Any]:
         """What a dataset records about an image and its labels: prompt, seed, task, labeler, model and so on.
 
-        A photo was not made from its captions, whose words may stand for similar things: `provenance` lists them.
+        A photo was not made from its captions, whose words may stand for similar things: `provenance` lists them. What
+        is pasted has no prompt either.
         """
         if not self.task:
             return self.provenance
-        prompt = {} if self.is_photo else self.prompt.to_provenance()
+        prompt = {} if self.is_photo or not self.prompt.is_known else self.prompt.to_provenance()
         return {**prompt, "seed": self.seed, "task": self.task, "labeler": self.labeler, **self.provenance}
 
     def recipe(self) -> dict[str, Any]:

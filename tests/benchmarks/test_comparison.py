@@ -57,9 +57,9 @@ def test_a_benchmark_without_truth_is_refused() -> None:
 
 def test_as_many_steps_whatever_the_number_of_images(demo: RunConfig) -> None:
     steps = steps_of(80, demo)
-    assert steps == 14 * 10
-    assert epochs_for(steps, 80, demo) == 14
-    assert epochs_for(steps, 160, demo) == 7
+    assert steps == demo.detector.epochs * 10
+    assert epochs_for(steps, 80, demo) == demo.detector.epochs
+    assert epochs_for(steps, 160, demo) == demo.detector.epochs / 2
     assert epochs_for(1, 160, demo) == 1
 
 

@@ -35,6 +35,17 @@ def test_verdicts_figures_and_differing_settings(tmp_path: Path) -> None:
     assert "found on 0 of 6 photos" in text
 
 
+def test_a_run_that_promoted_nothing_has_no_figures(tmp_path: Path) -> None:
+    refused = make_run(tmp_path / "a", 0.5)
+    (row,) = read_jsonl(refused.metrics)
+    write_jsonl(refused.metrics, [row | {"promoted": False, "why": "it strayed"}])
+    lines = {
+        line.split("  ")[0]: line.split() for line in comparison(refused, make_run(tmp_path / "b", 1.0)).splitlines()
+    }
+    assert lines["promoted round"][-2:] == ["none", "0"]
+    assert lines["share of photos on which the object is found [held-out photos]"][-2:] == ["-", "1"]
+
+
 def test_equal_settings_are_said_to_be_equal(tmp_path: Path) -> None:
     text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0))
     assert text.endswith("the settings are the same")

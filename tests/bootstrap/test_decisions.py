@@ -80,6 +80,7 @@ def test_photos_are_not_labelled_again_by_a_base_that_taught_nothing() -> None:
     assert "would label the same photos again" in stop_reason([row], 2)
     assert stop_reason([row | {"promoted": True}], 2) == stop_reason([row | {"num_generated": 10}], 2) == ""
     assert stop_reason([row | {"labels_from": "given"}], 2) == ""
+    assert stop_reason([row], 2, has_corrections=True) == "", "a person taught something new"
 
 
 def test_one_validation_image_has_no_spread() -> None:

@@ -42,6 +42,32 @@ def test_a_changed_config_is_refused_once_there_are_results(tmp_path: Path) -> N
         run.resumed(Settings(inner=Inner(rate=0.2)))
 
 
+class Pool(Strict):
+    pasted: int = 0
+
+
+class WithPool(Settings):
+    pool: Pool = Pool()
+
+
+@pytest.mark.parametrize(("repeats", "goes_on"), [(1, True), (8, False)])
+def test_a_run_of_the_version_that_repeated_photos(tmp_path: Path, repeats: int, goes_on: bool) -> None:
+    run = RunFolder(tmp_path / "run")
+    (tmp_path / "weights").write_bytes(b"1")
+    run.write_config(WithPool(), weights=tmp_path / "weights")
+    record = read_json(run.config)
+    record["config"]["pool"] = {"repeats": repeats}
+    write_json(run.config, record)
+    run.round(0).path.mkdir(parents=True)
+    if goes_on:
+        run.resumed(WithPool())
+        with pytest.raises(UserError, match=r"'pool.pasted' changed from 0 to 8"):
+            run.resumed(WithPool(pool=Pool(pasted=8)))
+    else:
+        with pytest.raises(UserError, match="started with pool.repeats, which was removed; finish it with the version"):
+            run.resumed(WithPool())
+
+
 def test_a_run_can_be_prolonged_but_not_changed_otherwise(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     (tmp_path / "weights").write_bytes(b"1")
