@@ -31,7 +31,8 @@ def _needed_by_model(config: LoopConfig) -> Iterator[SettingError]:
             yield SettingError("pool.objects", "is missing; give each class its phrases of pool.captions")
         if config.pool.sam3 is not None:
             yield SettingError("pool.sam3", "is for a loop without a diffusion model; remove it, attention labels here")
-        if config.pool.pasted and not _draws_without_rare(config):
+        twice = len({*config.classes}) < len(config.classes)  # which is said elsewhere, and would be said twice
+        if config.pool.pasted and not twice and not _draws_without_rare(config):
             yield SettingError(
                 "pool.pasted",
                 "needs generated images without a rare object, but all of prompts.templates ask for one; add a "

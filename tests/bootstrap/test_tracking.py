@@ -193,7 +193,8 @@ def test_the_offline_file_holds_every_rounds_numbers_tables_and_artifacts(run: R
     curves = {key for key in flat if key in logged[1]}
     assert set(details) | curves == {key for key in flat if not key.startswith(("balance/", "test/by_attribute/"))}
     assert details["verdict/reasons"] == "\n".join(rows[1]["verdict"]["reasons"])
-    assert (details["why"], details["rejected/low_score"], details["seconds/label"]) == ("it is the first", 24.0, 2.0)
+    assert (details["why"], details["seconds/label"]) == ("it is the first", 2.0)
+    assert details["rejected/low_score"] == rows[1]["rejected"]["low_score"] > 0
 
 
 def test_both_artifacts_arrive_with_their_lineage(run: RunFolder) -> None:
