@@ -1,13 +1,12 @@
 """May the photos' own masks take the place of drawn ones? `python benchmarks/own_masks.py --json FILE [--out DIR]`
 
 On the runs that `benchmarks/loop.py` left in DIR: a decoder of the UNet's features (`diffugen.labelers.train_decoder`)
-is trained on the photos as round 0 labelled them, and labels the generated images of the rare object in its place of
+is trained on the photos as round 0 labelled them, and labels the generated images of the rare object in place of
 attention. Mean IoU of the rare object's labels with those of the bound, a detector trained on rendered truth.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +31,7 @@ STEPS = 300
 
 
 def main() -> None:
-    parser = options(__doc__, Path("runs/benchmark"))
-    args: argparse.Namespace = parser.parse_args()
+    args = options(__doc__, Path("runs/benchmark")).parse_args()
     rows = []
     for config in seeded_configs(args):
         rows.append({"seed": config.seed, **measure_seed(config, args.out / config.name / f"seed_{config.seed}")})

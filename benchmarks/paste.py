@@ -1,5 +1,5 @@
 """Does pasting pay on photographs?
-`python benchmarks/paste.py --data FOLDER --scenes PHOTOS --weights COCO.pt --json FILE [--labelled 4 8] [--seeds 3]`
+`python benchmarks/paste.py --data FOLDER --scenes PHOTOS --weights COCO.pt --json FILE [--labelled 8 4] [--seeds 3]`
 
 FOLDER is that of `benchmarks/photographs.py`; PHOTOS are photographs without its class, in place of generated scenes.
 Each seed deals the photos anew. The detector is fine-tuned for as many steps on the labelled photos alone, repeated,
@@ -8,7 +8,6 @@ and with as many pasted images as repeated ones: with exact masks, and with mask
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 import numpy as np
 from comparison import repeated
 from consensus import coarse
-from photographs import config_of, deal, mask_map
+from photographs import config_of, deal, options, trained_on
 
 from bootstrap.pasting import plan_pastes
-from bootstrap.run_folder import derive_seed
 from bootstrap.training_set import written
 from diffugen.datasets.folder import read_dataset, write_dataset
-from diffugen.detector.training import finetune
 from diffugen.files import write_json
 from diffugen.images import list_images, read_image
 from diffugen.instances import Instances
@@ -35,16 +32,8 @@ REPEATS = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances.json")
+    parser = options(__doc__, Path("runs/benchmark/paste"))
     parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs without the class")
-    parser.add_argument("--weights", type=Path, required=True, help="base detector")
-    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--labelled", type=int, nargs="+", default=[4, 8], help="numbers of labelled photos")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
-    parser.add_argument("--epochs", type=int, default=15, help="of each fine-tune (default: 15)")
-    parser.add_argument("--imgsz", type=int, default=416, help="pixels (default: 416)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark/paste"), help="folder of the runs")
     parser.set_defaults(rounds=1)
     args = parser.parse_args()
     scenes = [
@@ -89,13 +78,10 @@ def made_coarse(photo: Sample) -> Sample:
 
 
 def trained(config: RunConfig, folder: Path, name: str, images: Sequence[Sample]) -> float | None:
-    """mAP50-95, on the photos to measure on, of the base detector fine-tuned on images."""
-    weights = folder / f"{name}.pt"
-    if not weights.is_file():
+    """`trained_on` of images."""
+    if not (folder / f"{name}.pt").is_file():
         write_dataset(folder / name, images, config.classes)
-        seed, data = derive_seed(config.seed, "detector", 0), folder / name / "data.yaml"
-        finetune(config.detector.base_weights, data, weights, config.detector, seed=seed, workdir=folder / "finetune")
-    return mask_map(weights, config, folder / "measured")
+    return trained_on(config, folder, name)
 
 
 if __name__ == "__main__":

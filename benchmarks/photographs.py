@@ -30,16 +30,8 @@ NUM_MEASURED = 13
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances.json")
-    parser.add_argument("--weights", type=Path, required=True, help="base detector")
-    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--labelled", type=int, nargs="+", default=[8, 4], help="numbers of labelled photos")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser = options(__doc__, Path("runs/benchmark/photographs"))
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the loop (default: 3)")
-    parser.add_argument("--epochs", type=int, default=15, help="of each fine-tune (default: 15)")
-    parser.add_argument("--imgsz", type=int, default=416, help="pixels (default: 416)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark/photographs"), help="folder of the runs")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in range(args.seeds):
@@ -47,9 +39,25 @@ def main() -> None:
             folder = args.out / f"seed{seed}_labelled{number}"
             config = config_of(args, seed, deal(args.data, folder, number, seed))
             run = train_loop(config, folder / "run")
-            rows.append({"seed": seed, "labelled": number, **figures(run), "all labels": all_labels(config, folder)})
+            rows.append(
+                {"seed": seed, "labelled": number, **figures(run), "all labels": trained_on(config, folder, "all")}
+            )
             write_json(args.json, rows)
             print(rows[-1], flush=True)
+
+
+def options(description: str | None, out: Path) -> argparse.ArgumentParser:
+    """The options of every benchmark on dealt photos; `out` is where run folders go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances.json")
+    parser.add_argument("--weights", type=Path, required=True, help="base detector")
+    parser.add_argument("--json", type=Path, required=True, help="where the figures go")
+    parser.add_argument("--labelled", type=int, nargs="+", default=[8, 4], help="numbers of labelled photos")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument("--epochs", type=int, default=15, help="of each fine-tune (default: 15)")
+    parser.add_argument("--imgsz", type=int, default=416, help="pixels (default: 416)")
+    parser.add_argument("--out", type=Path, default=out, help=f"folder of the runs (default: {out})")
+    return parser
 
 
 def deal(data: Path, folder: Path, num_labelled: int, seed: int) -> Path:
@@ -111,11 +119,12 @@ def figures(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def all_labels(config: RunConfig, folder: Path) -> float | None:
-    """mAP50-95 of the same detector trained on the labels of the pool as well."""
-    weights = folder / "all.pt"
+def trained_on(config: RunConfig, folder: Path, name: str) -> float | None:
+    """mAP50-95, on the photos to measure on, of the base detector fine-tuned on a dataset of a dealt folder, such as
+    "all", the labels of the pool as well."""
+    weights = folder / f"{name}.pt"
     if not weights.is_file():
-        seed, data = derive_seed(config.seed, "detector", 0), folder / "all" / "data.yaml"
+        seed, data = derive_seed(config.seed, "detector", 0), folder / name / "data.yaml"
         finetune(config.detector.base_weights, data, weights, config.detector, seed=seed, workdir=folder / "finetune")
     return mask_map(weights, config, folder / "measured")
 
