@@ -28,6 +28,7 @@ from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
 from bootstrap.training_set import round_images, round_pastes, validation_samples, written
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
+from diffugen.detector.training import images_per_epoch
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import sha256_of
 from diffugen.generation.photos import read_photos
@@ -165,7 +166,7 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
             shutil.rmtree(workdir, ignore_errors=True)
             write_dataset(workdir / "dataset", written(images, pastes), config.classes)
         continues = best is not None and best.fold(number).is_file()
-        per_epoch = -(-(len(images) + len(pastes)) // config.detector.batch_size)
+        per_epoch = -(-images_per_epoch(len(images) + len(pastes)) // config.detector.batch_size)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
         wanted.append(
             FineTune(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import yaml
 
 from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
+from diffugen.datasets.data_yaml import NAME
 from diffugen.detector.averaging import average_with
 from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector, save_checkpoint
@@ -22,6 +24,10 @@ from diffugen.progress import progress_bar
 if TYPE_CHECKING:
     from ultralytics import YOLO
 
+
+MIN_EPOCH = 64
+"""Images that an epoch sees at least, nearly: fewer are repeated within it. A handful of labelled photos would else be
+trained on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 
@@ -139,16 +145,43 @@ def finetune(
 
 def _some_images(data_yaml: Path) -> list[np.ndarray]:
     """At most `_NUM_SHOWN` images of the train split, spread over it."""
+    paths = list_images(Path(_parsed(data_yaml)["train"]))
+    return [read_image(path) for path in paths[:: -(-len(paths) // _NUM_SHOWN)]]
+
+
+def images_per_epoch(num_images: int) -> int:
+    """How many images an epoch sees of a training set: each once, or each equally often, about `MIN_EPOCH` in all."""
+    return num_images * max(1, round(MIN_EPOCH / max(1, num_images)))
+
+
+def _repeated(data_yaml: Path, workdir: Path) -> Path:
+    """A data.yaml that names the same training images as often as an epoch sees them."""
+    parsed = _parsed(data_yaml)
+    num_images = len(list_images(Path(parsed["train"])))
+    times = images_per_epoch(num_images) // num_images
+    if times == 1:
+        return data_yaml
+    workdir.mkdir(parents=True, exist_ok=True)
+    repeated = {"train": [parsed["train"]] * times, "val": parsed["val"], "names": parsed["names"]}
+    (workdir / NAME).write_text(yaml.safe_dump(repeated), encoding="utf-8")
+    return workdir / NAME
+
+
+def _parsed(data_yaml: Path) -> dict[str, Any]:
+    """What ultralytics makes of a data.yaml: its paths are absolute."""
     from ultralytics.data.utils import check_det_dataset
 
-    paths = list_images(Path(check_det_dataset(str(data_yaml))["train"]))
-    return [read_image(path) for path in paths[:: -(-len(paths) // _NUM_SHOWN)]]
+    parsed: dict[str, Any] = check_det_dataset(str(data_yaml))
+    return parsed
 
 
 def train(
     yolo: YOLO, data_yaml: Path, config: DetectorConfig, *, seed: int, workdir: Path, progress: bool = True
 ) -> Path:
-    """Train a segmenter (new or loaded); returns the checkpoint of the last epoch."""
+    """Train a segmenter (new or loaded); returns the checkpoint of the last epoch.
+
+    Fewer than `MIN_EPOCH` images are repeated within an epoch.
+    """
     data_yaml, workdir = Path(data_yaml), Path(workdir)
     if not data_yaml.is_file():
         raise UserError(f"dataset {data_yaml} does not exist; give the path of a data.yaml")
@@ -160,8 +193,8 @@ def train(
         yolo.add_callback("on_train_epoch_end", lambda trainer: bar.update())
     with bar, full_disk_named(workdir):
         yolo.train(
-            data=str(data_yaml.resolve()), project=str(workdir.resolve()), name="yolo", exist_ok=True,
-            seed=seed, **training_options(config),
+            data=str(_repeated(data_yaml, workdir).resolve()), project=str(workdir.resolve()), name="yolo",
+            exist_ok=True, seed=seed, **training_options(config),
         )  # fmt: skip
     return workdir / "yolo" / "weights" / "last.pt"
 

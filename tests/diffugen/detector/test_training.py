@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffugen.config.settings import DetectorConfig
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector import model as detector
 from diffugen.detector.model import import_ultralytics, load_detector, new_detector, save_detector
-from diffugen.detector.training import finetune, gpus, training_options
+from diffugen.detector.training import finetune, gpus, images_per_epoch, train, training_options
 from diffugen.errors import UserError
 from diffugen.instances import Instances
 from diffugen.sample import Sample
@@ -90,3 +91,24 @@ def test_what_ultralytics_starts_on_each_gpu_trains_like_this_process(
     monkeypatch.setattr(SegmentationTrainer, "train", launch)
     there = tune("there")
     assert all(torch.allclose(there[key], value, atol=1e-5) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("num_images", "expected"), [(1, 64), (4, 64), (5, 65), (40, 80), (50, 50), (64, 64), (200, 200)]
+)
+def test_an_epoch_over_few_images_repeats_them(num_images: int, expected: int) -> None:
+    assert images_per_epoch(num_images) == expected
+
+
+def test_fine_tuning_on_few_images_sees_them_several_times(tmp_path: Path) -> None:
+    """Four photos in batches of 16 would be one step an epoch."""
+    items = [
+        Sample.labelled(name, np.full((48, 64, 3), 90, np.uint8), Instances.empty((48, 64)), "train") for name in "abcd"
+    ]
+    write_dataset(tmp_path / "data", items, ["tent"])
+    seen: list[str] = []
+    yolo = new_detector(["tent"])
+    yolo.add_callback("on_train_epoch_start", lambda trainer: seen.extend(trainer.train_loader.dataset.im_files))
+    config = DetectorConfig(imgsz=64, epochs=1, batch_size=16, device="cpu")
+    train(yolo, tmp_path / "data" / "data.yaml", config, seed=0, workdir=tmp_path / "work", progress=False)
+    assert Counter(Path(file).stem for file in seen) == dict.fromkeys("abcd", 16)
