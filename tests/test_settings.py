@@ -185,7 +185,7 @@ def test_the_demo_has_the_settings_that_its_figures_were_made_with() -> None:
     assert config.generate.size_hw == (128, 128) and config.detector.imgsz == 128
     attention = config.generate.attention
     assert (attention.blocks, attention.factors, attention.self_attention_factor) == (("up",), (1, 2), 1)
-    assert [template.weight for template in config.prompts.templates] == [5, 3, 2]
+    assert [template.weight for template in config.prompts.templates] == [2, 2, 4, 2]
     assert list(config.prompts.attributes) == ["place", "time"]
     assert [len(values) for values in config.prompts.attributes.values()] == [6, 3]
     assert config.detector.learning_rate == 1e-3 and config.concept[0].learning_rate == 5e-3
