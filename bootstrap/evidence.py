@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from bootstrap.row import FOUND_BY_TRAINED
+from bootstrap.row import FOUND, FOUND_BY_TRAINED, FOUND_ELSEWHERE
 from diffugen.contained import file_inside
 from diffugen.errors import UserError, reason_of
 from diffugen.files import read_json, write_json
@@ -107,7 +107,8 @@ class Evidence:
         ious = [photo.iou for photo in found if photo.iou is not None]
         measured = {
             "photos/num": len(self.photos),
-            "photos/found": len(found) / len(self.photos),
+            FOUND: len(found) / len(self.photos),
+            FOUND_ELSEWHERE: float(np.mean([photo.false_score >= threshold for photo in self.photos])),
             "photos/score": float(np.mean([photo.score for photo in self.photos])),
             "photos/threshold": threshold,
         }

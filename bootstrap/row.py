@@ -58,7 +58,13 @@ class Row(TypedDict):
 
 
 Evidence = Literal[
-    "held-out photos", "training images", "validation images", "evaluation set", "generated images", "photos"
+    "held-out photos",
+    "held-out images",
+    "training images",
+    "validation images",
+    "evaluation set",
+    "generated images",
+    "photos",
 ]
 
 
@@ -71,10 +77,10 @@ class Measure:
         text: what it is, in a few words.
         unit: its scale; of "0 to 1" 1 is best.
         evidence: what it was measured on. "held-out photos" are the user's, which the judging detectors were not
-            trained on, and images without the object. "training images" are the same where the detector was trained
-            on them: they bound what it does on new ones. "validation images" are generated images that attention
-            labelled: they show drift, but share the generator's faults. The "evaluation set" has ground truth; no
-            decision reads it.
+            trained on, and "held-out images" generated ones. "training images" are the same where the detector was
+            trained on them: they bound what it does on new ones. "validation images" are generated images that
+            attention labelled: they show drift, but share the generator's faults. The "evaluation set" has ground
+            truth; no decision reads it.
     """
 
     key: str
@@ -85,6 +91,7 @@ class Measure:
 
 FOUND = "photos/found"
 FOUND_BY_TRAINED = "photos/found_by_trained"
+FOUND_ELSEWHERE = "photos/found_elsewhere"
 IMAGE_AGREEMENT = "val/image_agreement"
 AGREEMENT = "val/label_agreement"
 BASE_AGREEMENT = "val/base_agreement"
@@ -105,9 +112,14 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "held-out photos",
         "0 to 1, 0 is best",
         {
-            "negatives/generated/false_positives": "share of generated images without the object on which it is found",
+            FOUND_ELSEWHERE: "share of photos of the object on which it is found where it is not",
             "negatives/photo/false_positives": "share of photos without the object on which it is found",
         },
+    ),
+    (
+        "held-out images",
+        "0 to 1, 0 is best",
+        {"negatives/generated/false_positives": "share of generated images without the object on which it is found"},
     ),
     (
         "held-out photos",
@@ -143,7 +155,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
             "val/mean/mask_map50_95": "validation, all classes: mAP50-95",
             "val/mean/box_map50": "validation, all classes: box mAP50",
             "val/mean/box_map50_95": "validation, all classes: box mAP50-95",
-            AGREEMENT: "agreement of the new detector with attention, validation images (IoU by object, 0 if missed)",
+            AGREEMENT: "agreement of the new detector with labels of validation images (IoU by object, 0 if missed)",
             IMAGE_AGREEMENT: "validation: agreement by image (decides on promotion)",
             BASE_AGREEMENT: "validation: agreement of round 0's labeler with itself on mirrored photos, by image",
         },
@@ -198,7 +210,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
     (
         "generated images",
         "0 to 1",
-        {"label_agreement": "agreement of attention and detector (mean IoU)"},
+        {"label_agreement": "agreement of the detector with attention, else with its mirrored view (mean IoU)"},
     ),
     (
         "photos",
@@ -223,6 +235,7 @@ PHOTO_MEASURES = (
     FOUND,
     "photos/score",
     "photos/mask_iou",
+    FOUND_ELSEWHERE,
     "negatives/photo/false_positives",
     "negatives/generated/false_positives",
     "photos/threshold",

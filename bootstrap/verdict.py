@@ -11,14 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bootstrap.measures.balance import wilson_interval
-from bootstrap.row import FOUND, FOUND_BY_TRAINED, Row, are_photos_alone, number
+from bootstrap.row import FOUND, FOUND_BY_TRAINED, FOUND_ELSEWHERE, Row, are_photos_alone, number
 
 Level = Literal["good", "doubtful", "failed"]
 
 GOOD_FOUND, FAILED_FOUND = 0.75, 0.4
-"""Share of the photos on which the object is found, at least for good, and at most for failed."""
+"""Share of the photos on which the object is found, at least for good, and at most for failed. For good, its 95 %
+interval must lie above failed as well: three of four photos may be luck."""
 GOOD_FALSE, FAILED_FALSE = 0.2, 0.5
-"""Share of the images without the object on which it is found, at most for good, and at least for failed."""
+"""Share of the images without the object on which it is found, at most for good, and at least for failed. Also the
+share of the photos of it on which it is found elsewhere, at most for good."""
 GOOD_IOU = 0.6
 """Least mean IoU of found masks with the photos' outlines for good."""
 FEW_PHOTOS = 3
@@ -56,16 +58,21 @@ class RunVerdict:
         return "\n  ".join([*lines, *(f"next: {advice}" for advice in self.advice)])
 
 
-def judge_round(row: Mapping[str, Any] | Row) -> RunVerdict:
-    """The verdict on a round's checkpoint, by its row of metrics; `test/` is not read."""
+def judge_round(row: Mapping[str, Any] | Row, epochs: int | None = None) -> RunVerdict:
+    """The verdict on a round's checkpoint.
+
+    Args:
+        row: its row of metrics; `test/` is not read.
+        epochs: of its fine-tuning, for the advice.
+    """
     num = int(number(row, "photos/num") or 0)
     if not num:
         return _unlabelled() if are_photos_alone(row) else _without_evidence()
-    findings = [_found(row, num), *_false_positives(row), *_masks(row)]
+    findings = [_found(row, num, epochs), *_elsewhere(row, num), *_false_positives(row), *_masks(row, num)]
     order: list[Level] = ["failed", "doubtful", "good"]
     if num < FEW_PHOTOS:
         text = f"{_count(num, 'photo')} {'is' if num == 1 else 'are'} little evidence."
-        findings.append(("doubtful", text, "Add photos of the object; at least three, better ten."))
+        findings.append(("doubtful", text, MORE_PHOTOS))
     level = min((finding[0] for finding in findings), key=order.index)
     findings.sort(key=lambda finding: order.index(finding[0]))
     advice = [finding[2] for finding in findings if finding[2]]
@@ -88,6 +95,7 @@ def judge_run(rows: Sequence[Row]) -> RunVerdict:
     return RunVerdict.from_json(best["verdict"]) if "verdict" in best else judge_round(best)
 
 
+MORE_PHOTOS = "Add photos of the object; at least three, better ten."
 DRAW_SOME = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
 
 Finding = tuple[Level, str, str]
@@ -123,21 +131,32 @@ def _without_checkpoint(row: Row) -> RunVerdict:
     return RunVerdict("failed", (f"No checkpoint was promoted: {row['why']}.",), advice)
 
 
-def _found(row: Mapping[str, Any] | Row, num: int) -> Finding:
+def _found(row: Mapping[str, Any] | Row, num: int, epochs: int | None) -> Finding:
     share, score = number(row, FOUND) or 0.0, number(row, "photos/score") or 0.0
     hits = round(share * num)
-    low, high = wilson_interval(hits, num)
     text = (
         f"The object is found on {hits} of {_count(num, 'photo')} by detectors that were not trained on the photo "
-        f"(95 % interval {low:.0%} to {high:.0%}), with a mean confidence of {score:.2f}."
+        f"({_interval(hits, num)}), with a mean confidence of {score:.2f}."
     )
     if share >= GOOD_FOUND:
-        return "good", text, ""
+        is_sure = wilson_interval(hits, num)[0] > FAILED_FOUND
+        more = DRAW_SOME if are_photos_alone(row) else MORE_PHOTOS
+        return ("good", text, "") if is_sure else ("doubtful", f"{text} So few photos may be luck.", more)
     level: Level = "failed" if share <= FAILED_FOUND else "doubtful"
     trained = number(row, FOUND_BY_TRAINED)
     if level == "failed" and trained is not None and trained >= GOOD_FOUND:
         level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
-    return level, text, _advice_where_missed(row, score)
+    return level, text, _advice_where_missed(row, score, epochs)
+
+
+def _elsewhere(row: Mapping[str, Any] | Row, num: int) -> list[Finding]:
+    share = number(row, FOUND_ELSEWHERE)
+    if not share:
+        return []
+    text = f"On {round(share * num)} of the {_count(num, 'photo')} it is found where it is not."
+    if share <= GOOD_FALSE:
+        return [("good", text, "")]
+    return [("doubtful", text, "See where, in the report; raise the confidence threshold (`--conf`), or add photos.")]
 
 
 def _between(found: str) -> str:
@@ -148,14 +167,20 @@ def _between(found: str) -> str:
     )
 
 
-def _advice_where_missed(row: Mapping[str, Any] | Row, score: float) -> str:
-    if score > 0.1:
-        return "Lower the confidence threshold (`--conf`), train longer (`detector.epochs`), or add photos to the pool."
+def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int | None) -> str:
+    longer = "rain longer (`detector.epochs`" + (")" if epochs is None else f", now {epochs})")
     if are_photos_alone(row):
-        return "Label more photos (`labelled`), train longer (`detector.epochs`), or start from a larger base detector."
-    return (
+        return f"Label more photos (`labelled`), t{longer}, or start from a larger base detector."
+    if score > 0.1:
+        return f"Lower the confidence threshold (`--conf`), t{longer}, or add photos to the pool."
+    concept = (
         "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
-        "start word, or `concept.lora_rank`. Train on the photos as well (`pool`), and longer (`detector.epochs`)."
+        "start word, or `concept.lora_rank`."
+    )
+    return (
+        f"T{longer}. {concept}"
+        if row.get("num_photos")
+        else f"Train on the photos as well (`pool`). T{longer}. {concept}"
     )
 
 
@@ -163,9 +188,10 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
     findings = []
     for source, what in (("photo", "photos"), ("generated", "generated images")):
         share, num = number(row, f"negatives/{source}/false_positives"), number(row, f"negatives/{source}/num")
-        if share is None or not num:
-            continue
-        text = f"It is wrongly found on {round(share * num)} of {num:.0f} {what} without it."
+        if share is None or not num or not (share or number(row, FOUND)):
+            continue  # a detector that finds nothing anywhere is not careful
+        hits = round(share * num)
+        text = f"It is wrongly found on {hits} of {num:.0f} {what} without it ({_interval(hits, round(num))})."
         level: Level = "good" if share <= GOOD_FALSE else "doubtful"
         trained = number(row, f"negatives/{source}/false_positives_by_trained")
         if share >= FAILED_FALSE and num >= FEW_PHOTOS:
@@ -178,14 +204,21 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
     return findings
 
 
-def _masks(row: Mapping[str, Any] | Row) -> list[Finding]:
+def _masks(row: Mapping[str, Any] | Row, num: int) -> list[Finding]:
     iou = number(row, "photos/mask_iou")
     if iou is None:
         return []
-    text = f"Found masks match the outlines on the photos with a mean IoU of {iou:.2f}."
+    outlines = "yours" if are_photos_alone(row) else "the loop's own outlines"
+    hits = _count(round((number(row, FOUND) or 0.0) * num), "photo")
+    text = f"On the {hits} where it is found, its masks match {outlines} with a mean IoU of {iou:.2f}."
     if iou >= GOOD_IOU:
         return [("good", text, "")]
     return [("doubtful", text, "Look at the masks in the report; better outlines: `label.outline`, or draw a few.")]
+
+
+def _interval(hits: int, num: int) -> str:
+    low, high = wilson_interval(hits, num)
+    return f"95 % interval {low:.0%} to {high:.0%}"
 
 
 def _count(num: int, noun: str) -> str:

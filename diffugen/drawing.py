@@ -54,9 +54,21 @@ def draw_instances(
         shown = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         inside = shown.astype(bool)
         canvas[inside] = (0.55 * canvas[inside] + 0.45 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(shown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, colour, max(1, round(min(height, width) / 300)))
+        _outline(canvas, shown, colour)
     return canvas if class_names is None else _with_names(canvas, instances, class_names, scale)
+
+
+def draw_outlines(image: np.ndarray, instances: Instances) -> np.ndarray:
+    """A copy of an image, uint8 RGB [H, W, 3], with white lines around masks of that size."""
+    canvas = image.copy()
+    for mask in instances.masks:
+        _outline(canvas, mask.astype(np.uint8), (255, 255, 255))
+    return canvas
+
+
+def _outline(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, outlines, -1, colour, max(1, round(min(canvas.shape[:2]) / 300)))
 
 
 def _with_names(canvas: np.ndarray, instances: Instances, class_names: Sequence[str], scale: float) -> np.ndarray:

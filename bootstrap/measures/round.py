@@ -73,7 +73,7 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline | None,
     decision, seconds = read_json(folder.decision), read_json(folder.seconds)
     evidence = Evidence.read(folder.evidence).measures()
     row = {"round": folder.index, **summarise_samples(samples), **decision, **evidence, **measured, "seconds": seconds}
-    complete_round(folder, cast(Row, {**row, "verdict": judge_round(row).to_json()}))
+    complete_round(folder, cast(Row, {**row, "verdict": judge_round(row, config.detector.epochs).to_json()}))
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def curves(rows: Sequence[Row], rare_classes: Sequence[str]) -> list[Curve]:
             {name: _points(rows, f"test/labels/{name}/mean_iou") for name in ("detector", "attention")},
         ),
         Curve(
-            "agreement with attention (mean IoU)",
+            "agreement of labelers (mean IoU)",
             {
                 "labels of the round": _points(rows, "label_agreement"),
                 "new detector": _points(rows, "val/label_agreement"),

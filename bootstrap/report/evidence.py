@@ -10,7 +10,7 @@ from bootstrap.evidence import NO_LABELS, Evidence, PhotoFinding, f1_curve
 from bootstrap.report.charts import Curve
 from bootstrap.report.pictures import jpeg_uri
 from bootstrap.run_folder import RunFolder
-from diffugen.drawing import draw_instances
+from diffugen.drawing import draw_instances, draw_outlines
 from diffugen.images import read_image
 from diffugen.instances import Instances
 
@@ -52,7 +52,7 @@ def threshold_curve(evidence: Evidence) -> Curve | None:
         name: [(row[0], row[column]) for row in points] for column, name in ((1, "precision"), (2, "recall"), (3, "F1"))
     }
     return Curve(
-        "precision, recall and F1 by confidence threshold, on held-out photos",
+        "precision, recall and F1 by confidence threshold, on held-out photos and images without the object",
         series,
         right=1.0,
         mark=evidence.threshold,
@@ -64,6 +64,7 @@ def _card(run: RunFolder, photo: PhotoFinding, threshold: float) -> PhotoCard:
     found = Instances.from_json(photo.found or NO_LABELS)
     image = read_image(run.path / photo.image)
     drawn = draw_instances(image, found.subset(np.flatnonzero(found.scores >= threshold)))
+    drawn = draw_outlines(drawn, Instances.from_json(photo.outline or NO_LABELS))
     agreement = "" if photo.iou is None else f", IoU {photo.iou:.2f} with the best outline"
     elsewhere = f", found elsewhere with {photo.false_score:.2f}" if photo.false_score >= threshold else ""
     judge = "the round's detector" if photo.judge == "checkpoint" else f"a detector without it ({photo.judge})"

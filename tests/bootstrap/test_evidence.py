@@ -88,6 +88,7 @@ def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
     assert evidence.measures() == {
         "photos/num": 2,
         "photos/found": 0.5,
+        "photos/found_elsewhere": 0.0,
         "photos/score": 0.4,
         "photos/threshold": 0.4,
         "photos/mask_iou": 0.7,

@@ -32,7 +32,12 @@ WRONG_BY_TRAINED = "negatives/generated/false_positives_by_trained"
         ({"photos/mask_iou": 0.4}, "doubtful", "mean IoU of 0.40"),
         ({"negatives/generated/false_positives": 0.6}, "failed", "wrongly found on 6 of 10 generated images"),
         ({"negatives/photo/num": 4, "negatives/photo/false_positives": 0.25}, "doubtful", "on 1 of 4 photos without"),
-        ({"photos/num": 2}, "doubtful", "little evidence"),
+        ({"photos/num": 2}, "doubtful", "found on 2 of 2 photos"),
+        ({"photos/num": 2} | MISSED, "failed", "found on 0 of 2 photos"),
+        ({"photos/num": 4, "photos/found": 0.75}, "doubtful", "may be luck"),
+        ({"photos/found": 5 / 6}, "good", "found on 5 of 6 photos"),
+        ({"photos/found_elsewhere": 0.5}, "doubtful", "On 3 of the 6 photos it is found where it is not"),
+        ({"photos/found_elsewhere": 1 / 6}, "good", "found on 6 of 6 photos"),
         (MISSED | {"photos/found_by_trained": 0.5}, "failed", "found on 0 of 6 photos"),
         (
             {"photos/found": 0.0, "photos/found_by_trained": 1.0},
@@ -53,6 +58,34 @@ def test_the_decisive_reason_comes_first(changes: dict[str, Any], level: str, re
     assert verdict.level == level and reason in verdict.reasons[0]
     assert verdict.advice and verdict.text().startswith(f"verdict: {level.upper()}. ")
     assert RunVerdict.from_json(verdict.to_json()) == verdict
+
+
+def test_few_photos_are_little_evidence_whatever_they_say() -> None:
+    for changes in ({}, MISSED):
+        verdict = judge_round(GOOD | {"photos/num": 2} | changes)
+        assert any("little evidence" in reason for reason in verdict.reasons)
+        assert sum("Add photos" in advice for advice in verdict.advice) == 1
+
+
+def test_a_detector_that_finds_nothing_is_not_praised_for_finding_nothing_elsewhere() -> None:
+    assert not any("wrongly" in reason for reason in judge_round(GOOD | MISSED).reasons)
+    assert any(
+        "0 of 10 generated images without it (95 % interval 0% to 28%)" in one for one in judge_round(GOOD).reasons
+    )
+
+
+def test_advice_names_what_the_run_has_not_tried() -> None:
+    without_pool = judge_round(GOOD | MISSED | {"num_photos": 0, "num_generated": 9}, epochs=2).advice[0]
+    with_pool = judge_round(GOOD | MISSED | {"num_photos": 6, "num_generated": 9}, epochs=2).advice[0]
+    assert without_pool.startswith("Train on the photos as well (`pool`). Train longer (`detector.epochs`, now 2).")
+    assert with_pool.startswith("Train longer (`detector.epochs`, now 2). See in concept/samples.png")
+
+
+def test_masks_are_compared_with_whose_outlines_and_on_how_many_photos() -> None:
+    drawn = judge_round(GOOD).reasons
+    alone = judge_round(GOOD | {"num_generated": 9, "num_photos": 9, "photos/found": 5 / 6}).reasons
+    assert any("On the 6 photos where it is found, its masks match the loop's own outlines" in one for one in drawn)
+    assert any("On the 5 photos where it is found, its masks match yours" in one for one in alone)
 
 
 def test_without_photos_there_is_no_evidence() -> None:

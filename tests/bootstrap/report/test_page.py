@@ -21,6 +21,7 @@ from bootstrap.measures.balance import balance
 from bootstrap.report.page import write_report
 from bootstrap.report.pictures import gallery
 from bootstrap.run_folder import RoundFolder, RunFolder
+from bootstrap.verdict import RunVerdict
 from diffugen.config.loader import validate
 from diffugen.files import read_jsonl, write_json, write_jsonl
 from diffugen.images import write_png
@@ -155,6 +156,26 @@ def test_the_verdict_and_the_photos_come_first(page: str) -> None:
     assert "confidence 0.90, IoU 0.70 with the best outline; judged by a detector without it (fold 0)" in cards
     assert "F1" in cards and 'class="mark"' in cards
     assert "http-equiv" not in page and "measured on" in page and "evaluation set" in page
+
+
+def test_a_failed_run_is_not_offered_for_use(report: Path, tmp_path: Path) -> None:
+    run, config = RunFolder(shutil.copytree(report.parent, tmp_path / "run")), validate(CONFIG, LoopConfig)
+    failed = RunVerdict("failed", ("It finds nothing.",), ("Train longer.",))
+    page = write_report(run, config, verdict=failed).read_text(encoding="utf-8")
+    top = page[: page.index("<nav>")]
+    assert "Train longer" in top and "diffugen predict" not in top and "diffugen review export" in top
+
+
+def test_sections_without_content_are_left_out(tmp_path: Path, make_samples: Callable) -> None:
+    run = RunFolder(tmp_path / "run")
+    samples = make_round(run.round(0), make_samples)
+    write_samples(run.round(0).samples, samples)
+    row = make_row(0, samples) | {"balance": {}, "labeler": "none", "labels_from": "given"}
+    write_json(run.round(0).metrics, row)
+    write_jsonl(run.metrics, [row])
+    page = write_report(run, validate(CONFIG, LoopConfig)).read_text(encoding="utf-8")
+    assert "What the filter keeps" not in page and "<td>0</td><td>given</td>" in page
+    assert "4 of 4 images are on this page" in page
 
 
 def test_a_page_of_a_run_in_progress_says_so_and_reloads(tmp_path: Path) -> None:
@@ -294,6 +315,6 @@ def test_the_promoted_rounds_confusion_is_shown(page: str) -> None:
     rows = re.findall(r"<tr><td>([^<]+)</td>((?:<td>[^<]+</td>)+)</tr>", table[: table.index("</table>")])
     assert [(name, re.findall(r">([^<]+)<", cells)) for name, cells in rows] == [
         ("piano", ["41", "2", "3"]),
-        ("car", ["·", "17", "1"]),
-        ("no object", ["5", "·", "·"]),
+        ("car", ["0", "17", "1"]),
+        ("no object", ["5", "0", "·"]),
     ]
