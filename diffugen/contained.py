@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain, repeat
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,7 +25,7 @@ def check_contained(folder: Path, what: str, *, within: Path | None = None, pass
     """
     root = os.path.realpath(within or folder)
     for above, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+        for name, is_file in chain(zip(folders, repeat(False)), zip(files, repeat(True))):
             path = os.path.join(above, name)
             if os.path.islink(path):
                 if not Path(os.path.realpath(path)).is_relative_to(root):
@@ -32,7 +33,7 @@ def check_contained(folder: Path, what: str, *, within: Path | None = None, pass
                         f"{text_of(path)} is a symbolic link that leads out of the {what}; put a copy of what it leads "
                         "to in its place, or remove it"
                     )
-            elif name in files and not os.path.isfile(path) and os.path.exists(path):
+            elif is_file and not os.path.isfile(path) and os.path.exists(path):
                 raise UserError(f"{text_of(path)} is no regular file, such as a {what} has; remove it")
         if passed_over and os.path.samefile(above, folder):
             folders[:] = [name for name in folders if name != passed_over]
