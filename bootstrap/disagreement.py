@@ -25,6 +25,9 @@ NOTHING_FOUND = "nothing_found"
 MIN_PAIRS = 10
 """Pairs of a class that must have been seen before its threshold adapts."""
 
+FOLD = "fold"
+"""What the names of labelers begin with that were trained without a fold of the labelled photos."""
+
 MIN_DETECTOR_SCORE = 0.25
 """Instances that a detector is less sure of do not count: ultralytics' own default."""
 

@@ -24,7 +24,7 @@ from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFindin
 from bootstrap.finetunes import FineTune
 from bootstrap.given import given_photos, largest_rare
 from bootstrap.labelers import attention_labeler, detector_labeler
-from bootstrap.run_folder import RunFolder, derive_seed, promoted_round
+from bootstrap.run_folder import NUM_FOLDS, RunFolder, derive_seed, promoted_round
 from bootstrap.training_set import round_images, round_pastes, validation_samples, written
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
@@ -40,8 +40,6 @@ from diffugen.sample import Sample
 
 Finding = TypeVar("Finding", PhotoFinding, NegativeFinding)
 
-NUM_FOLDS = 3
-"""Of the cross-fitted photos: each detector is trained on two thirds of them."""
 FOLD_STEPS = 80
 """Steps of a fold's fine-tuning: enough to find an object, a fraction of what the round's own takes. With 30 a later
 round that was better by truth looked worse (docs/log.md)."""

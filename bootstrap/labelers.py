@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bootstrap.config import LoopConfig
-from bootstrap.disagreement import MIN_DETECTOR_SCORE
-from bootstrap.run_folder import RunFolder, promoted_rounds
+from bootstrap.disagreement import FOLD, MIN_DETECTOR_SCORE
+from bootstrap.run_folder import NUM_FOLDS, RunFolder, promoted_rounds
 from diffugen.class_maps import by_their_names
 from diffugen.config.settings import ClassMap
 from diffugen.detector.model import load_detector
@@ -100,7 +100,9 @@ def label_batch(
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
     """The labelers of a round by name: attention, where there is a model, and with the detector those that check it.
 
-    Before there is a promoted detector, `first_labeler` takes its part.
+    Before there is a promoted detector, `first_labeler` takes its part. Where a handful of labelled photos teach it, it
+    is sure of many objects that are not there; detectors that were trained without a fold of these photos are wrong
+    elsewhere, so they vote as well (docs/photographs.md).
     """
     labelers: dict[str, Labeler] = {"attention": attention_labeler(config)} if config.model else {}
     if not with_detector:
@@ -108,6 +110,9 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     promoted = promoted_rounds(run)
     labelers["detector"] = detector_labeler(promoted[-1].weights, config) if promoted else first_labeler(config)
     labelers["flipped"] = MirroredLabeler(labelers["detector"])
+    folds = promoted[-1].folds if promoted and config.model is None and config.labelled is not None else []
+    if len(folds) == NUM_FOLDS:
+        labelers |= {f"{FOLD}{number}": detector_labeler(path, config) for number, path in enumerate(folds)}
     if len(promoted) > 1:
         labelers["previous"] = detector_labeler(promoted[-2].weights, config)
     mask2former = mask2former_labeler(config)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ from diffugen.versions import library_versions
 logger = logging.getLogger(__name__)
 
 AnyConfig = TypeVar("AnyConfig", bound=Strict)
+
+NUM_FOLDS = 3
+"""Of cross-fitted photos: each detector that judges some is trained on two thirds of them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class RoundFolder:
     def fold(self, number: int) -> Path:
         """The checkpoint that was trained without a fold of the photos."""
         return self.path / "folds" / f"{number}.pt"
+
+    @property
+    def folds(self) -> list[Path]:
+        """All of them that are there."""
+        return list(takewhile(Path.is_file, map(self.fold, count())))
 
     @property
     def evidence(self) -> Path:

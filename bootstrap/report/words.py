@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from bootstrap.disagreement import NOTHING_FOUND
+from bootstrap.disagreement import FOLD, NOTHING_FOUND
 from bootstrap.doubtful import MOSTLY_DOUBTFUL
 
 _REASONS = {
@@ -30,7 +30,7 @@ def in_words(reason: str) -> str:
         return _WHOLE[reason]
     kind, _, name = reason.partition(":")
     labeler, _, rest = kind.partition("_")
-    who = _LABELERS.get(labeler)
+    who = "a detector trained without some of your photos" if labeler.startswith(FOLD) else _LABELERS.get(labeler)
     if who is not None and rest in _REASONS:
         kind = rest
     else:

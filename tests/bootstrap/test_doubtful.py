@@ -55,6 +55,22 @@ def test_parts_of_a_label_are_not_doubtful() -> None:
     assert without_doubtful(sample) is sample
 
 
+def test_what_a_detector_of_a_fold_alone_sees_is_background() -> None:
+    labels = {"detector": OBJECTS.subset([0]).to_json(), "fold0": OBJECTS.to_json()}
+    sample = replace(photo(kept=(0,)), decision=Decision(labels=labels))
+    assert without_doubtful(sample) is sample
+
+
+def test_what_a_detector_of_a_fold_does_not_see_is_doubtful() -> None:
+    config = loop_config(model=None, prompts=None, pool={"folder": "unused"})
+    noise = np.random.default_rng(0).integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)
+    sample = replace(photo(), image=noise, encoded=None, decision=Decision())
+    labels = {name: OBJECTS.to_json() for name in ("detector", "flipped", "fold0", "fold1")}
+    (judged,) = judge_images([sample], [labels | {"fold2": OBJECTS.subset([0, 2]).to_json()}], config)
+    assert judged.kept and len(judged.instances) == 2
+    assert doubtful_boxes(judged).tolist() == [[24, 8, 36, 40]]
+
+
 def test_a_photo_that_would_be_mostly_grey_is_for_review() -> None:
     everything = Instances.from_masks(np.ones((1, *SIZE_HW), bool), [1], [0.9])
     one = OBJECTS.subset([0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.evidence import Evidence
 from bootstrap.labelers import first_labeler
-from bootstrap.run_folder import RunFolder
+from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.config.loader import validate
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import new_detector, save_detector
@@ -120,6 +121,21 @@ def test_labelled_photos_are_judged_by_detectors_that_have_not_seen_them(with_la
         assert {photo.judge for photo in evidence.photos} == {"fold 0", "fold 1"}
         assert len(evidence.agreement_by_photo()) == NUM_LABELLED == row["photos/num"]
         assert row["val/image_agreement"] == np.mean(list(evidence.agreement_by_photo().values()))
+
+
+def test_detectors_of_three_folds_vote_on_photos(
+    inputs: Path, tmp_path: Path, with_labelled: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handful of labels teaches each of them to see other things that are not there."""
+    config = validate({**CONFIG, "labelled": "labelled"}, LoopConfig, folder=inputs)
+    assert not any(
+        name.startswith("fold") for name in labelers.round_labelers(config, with_labelled, with_detector=True)
+    )
+    run = RunFolder(shutil.copytree(with_labelled.path, tmp_path / "run"))
+    folds = promoted_rounds(run)[-1]
+    shutil.copy(folds.fold(0), folds.fold(2))
+    voters = labelers.round_labelers(config, run, with_detector=True)
+    assert set(voters) >= {"detector", "flipped", "fold0", "fold1", "fold2"}
 
 
 @pytest.fixture(scope="module")

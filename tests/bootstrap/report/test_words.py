@@ -15,6 +15,7 @@ from bootstrap.report.words import in_words, with_code
         ("low_iou:grand-piano", "attention places grand-piano elsewhere than the detector"),
         ("detector_too_many:car", "the detector sees too many car"),
         ("flipped_low_iou:car", "the detector on the mirrored image places car elsewhere than the detector"),
+        ("fold1_too_few:car", "a detector trained without some of your photos sees too few car"),
         ("mask2former_too_few:car", "Mask2Former sees too few car"),
         ("its pixels are all the same", "its pixels are all the same"),
         ("", ""),
