@@ -68,7 +68,7 @@ def test_what_a_detector_of_a_fold_does_not_see_is_doubtful() -> None:
     labels = {name: OBJECTS.to_json() for name in ("detector", "flipped", "fold0", "fold1")}
     (judged,) = judge_images([sample], [labels | {"fold2": OBJECTS.subset([0, 2]).to_json()}], config)
     assert judged.kept and len(judged.instances) == 2
-    assert doubtful_boxes(judged).tolist() == [[24, 8, 36, 40]]
+    assert np.unique(doubtful_boxes(judged), axis=0).tolist() == [[24, 8, 36, 40]]
 
 
 def test_a_photo_that_would_be_mostly_grey_is_for_review() -> None:
