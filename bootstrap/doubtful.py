@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from bootstrap.disagreement import FOLD
 from diffugen.instances import Instances
 from diffugen.masks.consensus import SAME_OBJECT
 from diffugen.masks.matching import mask_iou
@@ -30,12 +29,9 @@ def is_partly_known(sample: Sample) -> bool:
 
 
 def doubtful_boxes(sample: Sample) -> np.ndarray:
-    """Boxes around what some labeler found in an image and what is not among its labels: int64 [n, 4], x1 y1 x2 y2.
-
-    Detectors of a fold only vote on what the others find: they find more that is not there.
-    """
+    """Boxes around what some labeler found in an image and what is not among its labels: int64 [n, 4], x1 y1 x2 y2."""
     labels, boxes = sample.instances, [np.zeros((0, 4))]
-    for labeler in (name for name in sample.encoded_labels if not name.startswith(FOLD)):
+    for labeler in sample.encoded_labels:
         found = sample.labels(labeler)
         if len(found):
             boxes.append(found.xyxy[~_are_known(found, labels)])

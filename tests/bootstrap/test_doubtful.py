@@ -55,12 +55,6 @@ def test_parts_of_a_label_are_not_doubtful() -> None:
     assert without_doubtful(sample) is sample
 
 
-def test_what_a_detector_of_a_fold_alone_sees_is_background() -> None:
-    labels = {"detector": OBJECTS.subset([0]).to_json(), "fold0": OBJECTS.to_json()}
-    sample = replace(photo(kept=(0,)), decision=Decision(labels=labels))
-    assert without_doubtful(sample) is sample
-
-
 def test_what_a_detector_of_a_fold_does_not_see_is_doubtful() -> None:
     config = loop_config(model=None, prompts=None, pool={"folder": "unused"})
     noise = np.random.default_rng(0).integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)
