@@ -3,7 +3,8 @@
 
 FOLDER has images/ and their outlines as instances.json (COCO), of one class, such as the balloons of Mask R-CNN. Each
 seed deals the photos anew: some labelled, 13 to measure on, the rest a pool without labels. A loop of photographs alone
-runs on them; its rounds are compared with the same detector trained on all labels. What is finished is not made again.
+runs on them; its rounds are compared with the same detector trained on all labels, for as many epochs as all rounds
+together. What is finished is not made again.
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ def main() -> None:
             folder = args.out / f"seed{seed}_labelled{number}"
             config = config_of(args, seed, deal(args.data, folder, number, seed))
             run = train_loop(config, folder / "run")
-            rows.append(
-                {"seed": seed, "labelled": number, **figures(run), "all labels": trained_on(config, folder, "all")}
-            )
+            bound = trained_on(for_all_rounds(config), folder, "all")
+            rows.append({"seed": seed, "labelled": number, **figures(run), "all labels": bound})
             write_json(args.json, rows)
             print(rows[-1], flush=True)
 
@@ -97,6 +97,12 @@ def config_of(args: argparse.Namespace, seed: int, folder: Path) -> RunConfig:
         "evaluation": {"dataset": str(folder / "measured")},
     }
     return validate(values, RunConfig, folder=Path.cwd())
+
+
+def for_all_rounds(config: RunConfig) -> RunConfig:
+    """The config of one fine-tuning that takes as many epochs as all rounds of the loop together."""
+    longer = config.detector.model_copy(update={"epochs": config.detector.epochs * config.rounds.num_rounds})
+    return config.model_copy(update={"detector": longer})
 
 
 def figures(run: RunFolder) -> dict[str, Any]:
