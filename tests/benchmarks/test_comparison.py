@@ -99,13 +99,13 @@ def test_a_detector_is_trained_once_and_again_when_images_or_steps_change(
 
 def test_levels_of_diversity_have_more_and_more_prompts(demo: RunConfig) -> None:
     prompts = {
-        name: sample_prompts(diversity.narrowed(demo.prompts, *sizes), 80, seed=0)
+        name: sample_prompts(diversity.narrowed(demo.prompts, *sizes), 400, seed=0)
         for name, sizes in diversity.LEVELS.items()
     }
     numbers = [len({prompt.text for prompt in drawn}) for drawn in prompts.values()]
     assert numbers[0] == 1
     assert numbers == sorted(set(numbers))
-    assert prompts["everything"] == sample_prompts(demo.prompts, 80, seed=0)
+    assert prompts["everything"] == sample_prompts(demo.prompts, 400, seed=0)
 
 
 def test_the_arms_of_the_filter_have_as_many_images_and_steps(
