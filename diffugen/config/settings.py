@@ -343,7 +343,12 @@ class DetectorConfig(Strict):
         description="training and prediction size, pixels (null: the longer side of the generated images; 640 where "
         "there are photos alone)",
     )
-    epochs: int = Field(default=40, ge=1, le=10_000, description="passes over the dataset")
+    epochs: int = Field(
+        default=40,
+        ge=1,
+        le=10_000,
+        description="passes over the dataset; fewer than about 64 images are repeated within a pass",
+    )
     batch_size: int = Field(default=16, ge=1, le=4096, description="images per step")
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="initial rate (AdamW)")
     device: DeviceList = Field(
