@@ -141,8 +141,9 @@ def judge_objects(
 ) -> Judgement:
     """Keep the objects of an image on which all labelers agree, where nobody says what it shows.
 
-    An object of the detector's is kept if every other labeler that knows its class has it in the same place. Without
-    one the image is rejected: the detector may have missed what is there. What only some labelers see is doubtful, see
+    An object of the detector's is kept if every other labeler that knows its class has it in the same place. Detectors
+    of folds say only whether it is there: of them `config.min_iou` is asked, not what its class is used to. Without one
+    the image is rejected: the detector may have missed what is there. What only some labelers see is doubtful, see
     `bootstrap.doubtful`.
 
     Args: see `judge_by_agreement`.
@@ -159,7 +160,8 @@ def judge_objects(
         ious = matched_ious(detector, other)
         for index, name in enumerate(names):
             known = name in (known_classes or {}).get(labeler, class_names)
-            if not known or ious.get(index, 0.0) >= (min_ious or {}).get(name, config.min_iou):
+            usual = {} if labeler.startswith(FOLD) else min_ious or {}
+            if not known or ious.get(index, 0.0) >= usual.get(name, config.min_iou):
                 votes[index] += 1
             else:
                 is_seen = class_names.index(name) in other.class_ids

@@ -108,12 +108,14 @@ class Evidence:
         measured = {
             "photos/num": len(self.photos),
             FOUND: len(found) / len(self.photos),
-            FOUND_ELSEWHERE: float(np.mean([photo.false_score >= threshold for photo in self.photos])),
             "photos/score": float(np.mean([photo.score for photo in self.photos])),
             "photos/threshold": threshold,
         }
         if ious:
-            measured["photos/mask_iou"] = float(np.mean(ious))
+            measured |= {"photos/mask_iou": float(np.mean(ious)), "photos/num_compared": len(ious)}
+        if labelled := [photo for photo in self.photos if photo.agreement is not None]:
+            # what is elsewhere on other photos may be a second object, of which the loop has no outline
+            measured[FOUND_ELSEWHERE] = float(np.mean([photo.false_score >= threshold for photo in labelled]))
         if (trained := _trained_scores(self.photos)) is not None:
             measured[FOUND_BY_TRAINED] = float(np.mean(trained >= threshold))
         for source in ("generated", "photo"):

@@ -19,13 +19,13 @@ import numpy as np
 from bootstrap.checksums import note_finished
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
-from bootstrap.disagreement import MIN_DETECTOR_SCORE, mean_agreement
+from bootstrap.disagreement import FOLD, MIN_DETECTOR_SCORE, mean_agreement
 from bootstrap.evidence import MIN_SCORE, Evidence, NegativeFinding, PhotoFinding, judge_photo, without_others
 from bootstrap.finetunes import FineTune
 from bootstrap.given import given_photos, largest_rare
 from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.run_folder import NUM_FOLDS, RunFolder, derive_seed, promoted_round
-from bootstrap.training_set import round_images, round_pastes, validation_samples, written
+from bootstrap.training_set import labelled_samples, round_images, round_pastes, validation_samples, written
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
 from diffugen.detector.training import images_per_epoch
@@ -142,6 +142,22 @@ def _folds(
     negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
     num = min(NUM_FOLDS, len(pooled))
     return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
+
+
+def known_by_folds(config: LoopConfig, run: RunFolder, labelers: Iterable[str]) -> dict[str, set[str]]:
+    """By labeler that is a fold's detector, the classes on the labelled photos that it was trained on.
+
+    The only photo of a class lies in some fold, whose detector knows nothing of it.
+    """
+    names = [name for name in labelers if name.startswith(FOLD)]
+    if not names:
+        return {}
+    pooled = list(dict.fromkeys(map(_key, given_photos(config, run))))
+    shown = [(_key(photo), photo.class_ids) for photo in labelled_samples(run.labelled, config.classes)]
+    return {
+        name: {config.classes[one] for key, ids in shown if key not in pooled[number::NUM_FOLDS] for one in ids}
+        for number, name in enumerate(names)
+    }
 
 
 def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Sequence[Sample]) -> list[FineTune]:

@@ -126,6 +126,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "number of images",
         {
             "photos/num": "photos that were judged",
+            "photos/num_compared": "photos on which a found mask was compared with an outline",
             "negatives/generated/num": "generated images without the object that were judged",
             "negatives/photo/num": "photos without the object that were judged",
         },

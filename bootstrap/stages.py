@@ -19,7 +19,7 @@ from bootstrap.disagreement import mean_agreement
 from bootstrap.evidence import Evidence
 from bootstrap.finetunes import FineTune, fine_tune_all
 from bootstrap.given import without_labelled
-from bootstrap.held_out import fold_fine_tunes
+from bootstrap.held_out import fold_fine_tunes, known_by_folds
 from bootstrap.judging import judge_images
 from bootstrap.labelers import (
     EncodedLabels,
@@ -177,7 +177,8 @@ def judge(context: RoundContext, generated: Generated, labelers: Mapping[str, La
     """Have every labeler label a round's images, and decide which are kept."""
     labels = label_in_round(context, generated.samples, labelers, "labelling", generated.labels)
     shown = [shown_prompt(sample, generated.variations.get(sample.name)) for sample in generated.samples]
-    return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known_classes(labelers))
+    known = known_classes(labelers) | known_by_folds(context.config, context.run, labelers)
+    return judge_images(generated.samples, labels, context.config, shown=shown, known_classes=known)
 
 
 def relabel(context: RoundContext, earlier: RoundFolder, labelers: Mapping[str, Labeler]) -> None:

@@ -68,11 +68,11 @@ def judge_round(row: Mapping[str, Any] | Row, epochs: int | None = None) -> RunV
     num = int(number(row, "photos/num") or 0)
     if not num:
         return _unlabelled() if are_photos_alone(row) else _without_evidence()
-    findings = [_found(row, num, epochs), *_elsewhere(row, num), *_false_positives(row), *_masks(row, num)]
+    findings = [_found(row, num, epochs), *_elsewhere(row, num), *_false_positives(row), *_masks(row)]
     order: list[Level] = ["failed", "doubtful", "good"]
     if num < FEW_PHOTOS:
         text = f"{_count(num, 'photo')} {'is' if num == 1 else 'are'} little evidence."
-        findings.append(("doubtful", text, MORE_PHOTOS))
+        findings.append(("doubtful", text, _more_photos(row)))
     level = min((finding[0] for finding in findings), key=order.index)
     findings.sort(key=lambda finding: order.index(finding[0]))
     advice = [finding[2] for finding in findings if finding[2]]
@@ -95,7 +95,6 @@ def judge_run(rows: Sequence[Row]) -> RunVerdict:
     return RunVerdict.from_json(best["verdict"]) if "verdict" in best else judge_round(best)
 
 
-MORE_PHOTOS = "Add photos of the object; at least three, better ten."
 DRAW_SOME = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
 
 Finding = tuple[Level, str, str]
@@ -140,8 +139,7 @@ def _found(row: Mapping[str, Any] | Row, num: int, epochs: int | None) -> Findin
     )
     if share >= GOOD_FOUND:
         is_sure = wilson_interval(hits, num)[0] > FAILED_FOUND
-        more = DRAW_SOME if are_photos_alone(row) else MORE_PHOTOS
-        return ("good", text, "") if is_sure else ("doubtful", f"{text} So few photos may be luck.", more)
+        return ("good", text, "") if is_sure else ("doubtful", f"{text} So few photos may be luck.", _more_photos(row))
     level: Level = "failed" if share <= FAILED_FOUND else "doubtful"
     trained = number(row, FOUND_BY_TRAINED)
     if level == "failed" and trained is not None and trained >= GOOD_FOUND:
@@ -153,10 +151,16 @@ def _elsewhere(row: Mapping[str, Any] | Row, num: int) -> list[Finding]:
     share = number(row, FOUND_ELSEWHERE)
     if not share:
         return []
-    text = f"On {round(share * num)} of the {_count(num, 'photo')} it is found where it is not."
+    text = f"On {round(share * num)} of {_count(num, 'photo')} it is found where it is not."
     if share <= GOOD_FALSE:
         return [("good", text, "")]
-    return [("doubtful", text, "See where, in the report; raise the confidence threshold (`--conf`), or add photos.")]
+    return [("doubtful", text, f"See in the report where. {_more_photos(row)}")]
+
+
+def _more_photos(row: Mapping[str, Any] | Row) -> str:
+    if are_photos_alone(row):
+        return "Draw the objects on more photos (`labelled`); better ten."
+    return "Add photos of the object; better ten."
 
 
 def _between(found: str) -> str:
@@ -172,7 +176,7 @@ def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int
     if are_photos_alone(row):
         return f"Label more photos (`labelled`), t{longer}, or start from a larger base detector."
     if score > 0.1:
-        return f"Lower the confidence threshold (`--conf`), t{longer}, or add photos to the pool."
+        return f"T{longer}, or add photos to the pool."
     concept = (
         "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
         "start word, or `concept.lora_rank`."
@@ -186,12 +190,12 @@ def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int
 
 def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
     findings = []
-    for source, what in (("photo", "photos"), ("generated", "generated images")):
+    for source, what in (("photo", "photo"), ("generated", "generated image")):
         share, num = number(row, f"negatives/{source}/false_positives"), number(row, f"negatives/{source}/num")
         if share is None or not num or not (share or number(row, FOUND)):
             continue  # a detector that finds nothing anywhere is not careful
-        hits = round(share * num)
-        text = f"It is wrongly found on {hits} of {num:.0f} {what} without it ({_interval(hits, round(num))})."
+        hits, interval = round(share * num), _interval(round(share * num), round(num))
+        text = f"It is wrongly found on {hits} of {_count(round(num), what)} without it ({interval})."
         level: Level = "good" if share <= GOOD_FALSE else "doubtful"
         trained = number(row, f"negatives/{source}/false_positives_by_trained")
         if share >= FAILED_FALSE and num >= FEW_PHOTOS:
@@ -204,13 +208,13 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
     return findings
 
 
-def _masks(row: Mapping[str, Any] | Row, num: int) -> list[Finding]:
-    iou = number(row, "photos/mask_iou")
+def _masks(row: Mapping[str, Any] | Row) -> list[Finding]:
+    iou, num = number(row, "photos/mask_iou"), number(row, "photos/num_compared")
     if iou is None:
         return []
     outlines = "yours" if are_photos_alone(row) else "the loop's own outlines"
-    hits = _count(round((number(row, FOUND) or 0.0) * num), "photo")
-    text = f"On the {hits} where it is found, its masks match {outlines} with a mean IoU of {iou:.2f}."
+    where = f" ({_count(round(num), 'photo')})" if num else ""
+    text = f"Found masks match {outlines} with a mean IoU of {iou:.2f}{where}."
     if iou >= GOOD_IOU:
         return [("good", text, "")]
     return [("doubtful", text, "Look at the masks in the report; better outlines: `label.outline`, or draw a few.")]

@@ -81,6 +81,7 @@ def write_report(
         in_words=in_words,
         evidence_of={key: measure.evidence for key, measure in MEASURES.items()},
         rows=rows,
+        has_balance=any(row.get("balance") for row in rows),
         problems=problems,
         best=next((row for row in reversed(rows) if row["promoted"]), None),
         minutes=sum(sum(row.get("seconds", {}).values()) for row in rows) / 60,

@@ -129,7 +129,7 @@ def _card(sample: Sample, round_index: int) -> Card:
         if labeler in sample.encoded_labels:
             pictures.append((f"{labeler}'s mask", draw_instances(image, sample.labels(labeler))))
     if sample.labeler == "consensus":
-        pictures.append(("what both hold", draw_instances(image, sample.instances)))
+        pictures.append(("what they hold", draw_instances(image, sample.instances)))
     attributes = [(slot, value or NO_VALUE) for slot, value in sample.prompt.attributes.items()]
     classes = list(dict.fromkeys(phrase.class_name for phrase in sample.prompt.objects)) or [NO_VALUE]
     return Card(

@@ -11,7 +11,6 @@ import torch
 import yaml
 
 from diffugen.config.settings import DEFAULT_IMGSZ, DetectorConfig
-from diffugen.datasets.data_yaml import NAME
 from diffugen.detector.averaging import average_with
 from diffugen.detector.class_rows import carry_rows
 from diffugen.detector.model import load_detector, save_checkpoint
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
 MIN_EPOCH = 64
 """Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be
-trained on for a handful of steps, and the detector find hundreds of objects that are not there (docs/log.md)."""
+trained on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
+_REPEATED = "repeated.yaml"
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 
 
@@ -155,16 +155,22 @@ def images_per_epoch(num_images: int) -> int:
 
 
 def _repeated(data_yaml: Path, workdir: Path) -> Path:
-    """A data.yaml that names the same training images as often as an epoch sees them."""
+    """A data.yaml that names the same training images as often as an epoch sees them.
+
+    Where they are no folders, as somebody else's may be, it is the given one.
+    """
     parsed = _parsed(data_yaml)
-    num_images = len(list_images(Path(parsed["train"])))
+    places = [Path(place) for place in np.atleast_1d(parsed["train"])]
+    if not all(place.is_dir() for place in places):
+        return data_yaml
+    num_images = sum(len(list_images(place, recursive=True)) for place in places)
     times = images_per_epoch(num_images) // num_images
     if times == 1:
         return data_yaml
     workdir.mkdir(parents=True, exist_ok=True)
-    repeated = {"train": [parsed["train"]] * times, "val": parsed["val"], "names": parsed["names"]}
-    (workdir / NAME).write_text(yaml.safe_dump(repeated), encoding="utf-8")
-    return workdir / NAME
+    repeated = {"train": [str(place) for place in places] * times, "val": parsed["val"], "names": parsed["names"]}
+    (workdir / _REPEATED).write_text(yaml.safe_dump(repeated), encoding="utf-8")
+    return workdir / _REPEATED
 
 
 def _parsed(data_yaml: Path) -> dict[str, Any]:

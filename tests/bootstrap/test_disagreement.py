@@ -259,6 +259,16 @@ def test_a_photo_on_which_most_labelers_agree_is_for_review() -> None:
     assert judge_by_agreement(Prompt(""), found | {"flipped": nothing}, CLASSES, RULES).outcome == "reject"
 
 
+def test_a_detector_of_a_fold_says_whether_an_object_is_there_and_not_how_it_is_cut() -> None:
+    """The adapted threshold is what the detector and its mirrored view are used to."""
+    found = {"detector": labels(("car", LEFT, 0.9)), "flipped": labels(("car", LEFT, 0.9))}
+    shifted = labels(("car", SHIFTED, 0.9))
+    for name, kept in (("fold0", True), ("mask2former", False)):
+        judgement = judge_by_agreement(Prompt(""), found | {name: shifted}, CLASSES, RULES, {"car": 0.8})
+        assert judgement.kept == kept
+    assert not judge_by_agreement(Prompt(""), found | {"fold0": labels(("car", ASIDE, 0.9))}, CLASSES, RULES).kept
+
+
 def test_a_labeler_has_no_say_about_objects_that_it_does_not_know() -> None:
     both = labels(("piano", LEFT, 0.9), ("car", RIGHT, 0.9))
     found = {"detector": both, "flipped": both, "mask2former": labels(("car", RIGHT, 0.9))}

@@ -83,15 +83,22 @@ def photo(score: float, iou: float | None = None) -> PhotoFinding:
     return PhotoFinding("a.png", "piano", score, iou, 0.0, "checkpoint", "photos/a.png")
 
 
+def test_only_photos_whose_objects_are_all_labelled_tell_what_is_found_elsewhere() -> None:
+    """On others it may be a second object."""
+    elsewhere = [replace(photo(0.8, 0.7), false_score=0.9, agreement=agreement) for agreement in (None, 0.5)]
+    assert "photos/found_elsewhere" not in Evidence((elsewhere[0],)).measures()
+    assert Evidence(tuple(elsewhere)).measures()["photos/found_elsewhere"] == 1.0
+
+
 def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
     evidence = Evidence((photo(0.8, 0.7), photo(0.0)), (NegativeFinding("b", 0.0, "generated"),))
     assert evidence.measures() == {
         "photos/num": 2,
         "photos/found": 0.5,
-        "photos/found_elsewhere": 0.0,
         "photos/score": 0.4,
         "photos/threshold": 0.4,
         "photos/mask_iou": 0.7,
+        "photos/num_compared": 1,
         "negatives/generated/num": 1,
         "negatives/generated/false_positives": 0.0,
     }

@@ -21,6 +21,7 @@ from bootstrap import labelers, rounds
 from bootstrap.config import LoopConfig
 from bootstrap.context import RoundContext
 from bootstrap.evidence import Evidence
+from bootstrap.held_out import known_by_folds
 from bootstrap.labelers import first_labeler
 from bootstrap.run_folder import RunFolder, promoted_rounds
 from diffugen.config.loader import validate
@@ -136,6 +137,26 @@ def test_detectors_of_three_folds_vote_on_photos(
     shutil.copy(folds.fold(0), folds.fold(2))
     voters = labelers.round_labelers(config, run, with_detector=True)
     assert set(voters) >= {"detector", "flipped", "fold0", "fold1", "fold2"}
+
+
+def test_a_fold_has_no_say_about_a_class_whose_only_photo_it_was_trained_without(tmp_path: Path) -> None:
+    masks = np.zeros((1, 64, 80), bool)
+    masks[0, 8:40, 8:48] = True
+    rng = np.random.default_rng(0)
+    given = [
+        Sample.labelled(
+            str(number),
+            rng.integers(0, 200, (64, 80, 3), dtype=np.uint8),
+            Instances.concatenate([Instances.from_masks(masks, [one]) for one in ([0, 1] if number == 1 else [0])]),
+            "train",
+        )
+        for number in range(3)
+    ]
+    write_dataset(tmp_path / "labelled", given, ["balloon", "kite"])
+    values = {**CONFIG, "classes": ["balloon", "kite"], "labelled": "labelled"}
+    config = validate(values, LoopConfig, folder=tmp_path)
+    known = known_by_folds(config, RunFolder(tmp_path / "run"), ["detector", "fold0", "fold1", "fold2"])
+    assert known == {"fold0": {"balloon", "kite"}, "fold1": {"balloon"}, "fold2": {"balloon", "kite"}}
 
 
 @pytest.fixture(scope="module")

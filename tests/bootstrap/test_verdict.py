@@ -36,7 +36,7 @@ WRONG_BY_TRAINED = "negatives/generated/false_positives_by_trained"
         ({"photos/num": 2} | MISSED, "failed", "found on 0 of 2 photos"),
         ({"photos/num": 4, "photos/found": 0.75}, "doubtful", "may be luck"),
         ({"photos/found": 5 / 6}, "good", "found on 5 of 6 photos"),
-        ({"photos/found_elsewhere": 0.5}, "doubtful", "On 3 of the 6 photos it is found where it is not"),
+        ({"photos/found_elsewhere": 0.5}, "doubtful", "On 3 of 6 photos it is found where it is not"),
         ({"photos/found_elsewhere": 1 / 6}, "good", "found on 6 of 6 photos"),
         (MISSED | {"photos/found_by_trained": 0.5}, "failed", "found on 0 of 6 photos"),
         (
@@ -64,7 +64,7 @@ def test_few_photos_are_little_evidence_whatever_they_say() -> None:
     for changes in ({}, MISSED):
         verdict = judge_round(GOOD | {"photos/num": 2} | changes)
         assert any("little evidence" in reason for reason in verdict.reasons)
-        assert sum("Add photos" in advice for advice in verdict.advice) == 1
+        assert sum("better ten" in advice for advice in verdict.advice) == 1
 
 
 def test_a_detector_that_finds_nothing_is_not_praised_for_finding_nothing_elsewhere() -> None:
@@ -82,10 +82,17 @@ def test_advice_names_what_the_run_has_not_tried() -> None:
 
 
 def test_masks_are_compared_with_whose_outlines_and_on_how_many_photos() -> None:
-    drawn = judge_round(GOOD).reasons
-    alone = judge_round(GOOD | {"num_generated": 9, "num_photos": 9, "photos/found": 5 / 6}).reasons
-    assert any("On the 6 photos where it is found, its masks match the loop's own outlines" in one for one in drawn)
-    assert any("On the 5 photos where it is found, its masks match yours" in one for one in alone)
+    alone = {"num_generated": 9, "num_photos": 9}
+    drawn = judge_round(GOOD | {"photos/num_compared": 5}).reasons
+    assert "Found masks match the loop's own outlines with a mean IoU of 0.80 (5 photos)." in drawn
+    assert "Found masks match yours with a mean IoU of 0.80." in judge_round(GOOD | alone).reasons
+
+
+def test_advice_does_not_contradict_itself() -> None:
+    bad = {"photos/found": 0.5, "photos/score": 0.5, "photos/found_elsewhere": 0.5}
+    for changes in ({}, {"num_generated": 9, "num_photos": 9}):
+        advice = " ".join(judge_round(GOOD | bad | changes).advice)
+        assert "--conf" not in advice and "better ten" in advice
 
 
 def test_without_photos_there_is_no_evidence() -> None:

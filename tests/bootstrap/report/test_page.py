@@ -170,7 +170,8 @@ def test_sections_without_content_are_left_out(tmp_path: Path, make_samples: Cal
     run = RunFolder(tmp_path / "run")
     samples = make_round(run.round(0), make_samples)
     write_samples(run.round(0).samples, samples)
-    row = make_row(0, samples) | {"balance": {}, "labeler": "none", "labels_from": "given"}
+    row = make_row(0, samples) | {"labeler": "none", "labels_from": "given"}
+    del row["balance"]
     write_json(run.round(0).metrics, row)
     write_jsonl(run.metrics, [row])
     page = write_report(run, validate(CONFIG, LoopConfig)).read_text(encoding="utf-8")

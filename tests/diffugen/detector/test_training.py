@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from diffugen.config.loader import validate
 from diffugen.config.settings import DetectorConfig
@@ -112,3 +113,23 @@ def test_fine_tuning_on_few_images_sees_them_several_times(tmp_path: Path) -> No
     config = DetectorConfig(imgsz=64, epochs=1, batch_size=16, device="cpu")
     train(yolo, tmp_path / "data" / "data.yaml", config, seed=0, workdir=tmp_path / "work", progress=False)
     assert Counter(Path(file).stem for file in seen) == dict.fromkeys("abcd", 16)
+
+
+@pytest.mark.parametrize(
+    ("train_is", "num_seen"),
+    [("images/train", 64), (["images/train", "images/val"], 66), ("images", 66), ("train.txt", 4)],
+)
+def test_training_images_may_be_given_as_ultralytics_takes_them(tmp_path: Path, train_is: Any, num_seen: int) -> None:
+    image, nothing = np.full((48, 64, 3), 90, np.uint8), Instances.empty((48, 64))
+    items = [Sample.labelled(name, image, nothing, "train") for name in "abcd"]
+    items += [Sample.labelled(name, image, nothing, "val") for name in "ef"]
+    data = tmp_path / "data: #1"
+    write_dataset(data, items, ["tent"])
+    (data / "train.txt").write_text("".join(f"./images/train/{name}.png\n" for name in "abcd"))
+    (data / "data.yaml").write_text(yaml.safe_dump({"train": train_is, "val": "images/val", "names": ["tent"]}))
+    seen: list[str] = []
+    yolo = new_detector(["tent"])
+    yolo.add_callback("on_train_epoch_start", lambda trainer: seen.extend(trainer.train_loader.dataset.im_files))
+    config = DetectorConfig(imgsz=64, epochs=1, batch_size=16, device="cpu")
+    train(yolo, data / "data.yaml", config, seed=0, workdir=tmp_path / "work", progress=False)
+    assert len(seen) == num_seen
