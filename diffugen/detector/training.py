@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 MIN_EPOCH = 64
-"""Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be
-trained on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
+"""Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be trained
+on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
 _REPEATED = "repeated.yaml"
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
