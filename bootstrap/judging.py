@@ -83,7 +83,8 @@ def _with_labels(
         The judgement with these labels, and whose they are.
     """
     config = loop.rounds.filter
-    if config.by == "attention" and not sample.is_photo:
+    # a photo shows the object: where a detector errs, it keeps attention's labels, as in round 0, and is not lost
+    if config.by == "attention" and not (sample.is_photo and agreed.kept):
         by_score = judge_by_score(prompt, found["attention"], loop.classes, config)
         return replace(by_score, agreement=agreed.agreement), "attention"
     if agreed.kept:
