@@ -41,8 +41,8 @@ def judge_images(
 
     Args:
         samples, labels: aligned; all images were labelled by the same labelers.
-        loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. With attention's, photos
-            apart, errors of the detector cannot feed on themselves.
+        loop: its `rounds` are the filter, and whose masks an image has that agreement keeps. With attention's, agreed
+            photos apart, errors of the detector cannot feed on themselves.
         shown: a prompt for each image that asks for all it must show; by default its own.
         known_classes: see `judge_by_agreement`.
     """
@@ -83,7 +83,7 @@ def _with_labels(
         The judgement with these labels, and whose they are.
     """
     config = loop.rounds.filter
-    # a photo shows the object: where a detector errs, it keeps attention's labels, as in round 0, and is not lost
+    # where a detector errs about a photo, it keeps attention's labels, as in round 0: there are too few to lose any
     if config.by == "attention" and not (sample.is_photo and agreed.kept):
         by_score = judge_by_score(prompt, found["attention"], loop.classes, config)
         return replace(by_score, agreement=agreed.agreement), "attention"
