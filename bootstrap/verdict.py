@@ -172,19 +172,15 @@ def _between(found: str) -> str:
 
 
 def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int | None) -> str:
-    longer = "rain longer (`detector.epochs`" + (")" if epochs is None else f", now {epochs})")
+    setting = "`detector.epochs`" + ("" if epochs is None else f", now {epochs}")
     if are_photos_alone(row):
-        return f"Label more photos (`labelled`), t{longer}, or start from a larger base detector."
+        return f"Label more photos (`labelled`), train longer ({setting}), or start from a larger base detector."
     if score > 0.1:
-        return f"T{longer}, or add photos to the pool."
-    concept = (
-        "See in concept/samples.png whether the word draws the object; if not, give the concept more steps, another "
-        "start word, or `concept.lora_rank`."
-    )
+        return f"Train longer ({setting}), or add photos to the pool."
+    pool = "" if row.get("num_photos") else "Train on the photos as well (`pool`). "
     return (
-        f"T{longer}. {concept}"
-        if row.get("num_photos")
-        else f"Train on the photos as well (`pool`). T{longer}. {concept}"
+        f"{pool}Train longer ({setting}). See in concept/samples.png whether the word draws the object; if not, give the "
+        "concept more steps, another start word, or `concept.lora_rank`."
     )
 
 
