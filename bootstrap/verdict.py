@@ -179,8 +179,8 @@ def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int
         return f"Train longer ({setting}), or add photos to the pool."
     pool = "" if row.get("num_photos") else "Train on the photos as well (`pool`). "
     return (
-        f"{pool}Train longer ({setting}). See in concept/samples.png whether the word draws the object; if not, give the "
-        "concept more steps, another start word, or `concept.lora_rank`."
+        f"{pool}Train longer ({setting}). See in concept/samples.png whether the word draws the object; if not, give "
+        "the concept more steps, another start word, or `concept.lora_rank`."
     )
 
 
