@@ -10,7 +10,9 @@ import numpy as np
 
 from bootstrap.config import LoopConfig
 from bootstrap.disagreement import FOLD, MIN_DETECTOR_SCORE
-from bootstrap.run_folder import NUM_FOLDS, RunFolder, promoted_rounds
+from bootstrap.row import FOUND_ELSEWHERE, number, read_row
+from bootstrap.run_folder import NUM_FOLDS, RoundFolder, RunFolder, promoted_rounds
+from bootstrap.verdict import GOOD_FALSE
 from diffugen.class_maps import by_their_names
 from diffugen.config.settings import ClassMap
 from diffugen.detector.model import load_detector
@@ -90,19 +92,19 @@ def label_batch(
     labels = [dict(given) for given in known]
     inputs = {n: label_input(sample) for n, sample in enumerate(samples) if not labels[n].keys() >= labelers.keys()}
     for name, labeler in labelers.items():
-        asked = [number for number in inputs if name not in labels[number]]
-        found = labeler.label([inputs[number] for number in asked])
-        for number, instances in zip(asked, found, strict=True):
-            labels[number][name] = instances.to_json()
+        asked = [index for index in inputs if name not in labels[index]]
+        found = labeler.label([inputs[index] for index in asked])
+        for index, instances in zip(asked, found, strict=True):
+            labels[index][name] = instances.to_json()
     return labels
 
 
 def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -> dict[str, Labeler]:
     """The labelers of a round by name: attention, where there is a model, and with the detector those that check it.
 
-    Before there is a promoted detector, `first_labeler` takes its part. Where a handful of labelled photos teach it, it
-    is sure of many objects that are not there; detectors that were trained without a fold of these photos are wrong
-    elsewhere, so they vote as well (docs/photographs.md).
+    Before there is a promoted detector, `first_labeler` takes its part. A detector that a handful of labelled photos
+    taught may be sure of many objects that are not there. Where the held-out photos say so, those that were trained
+    without a fold of these photos vote as well: they are wrong elsewhere (docs/photographs.md).
     """
     labelers: dict[str, Labeler] = {"attention": attention_labeler(config)} if config.model else {}
     if not with_detector:
@@ -110,15 +112,20 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     promoted = promoted_rounds(run)
     labelers["detector"] = detector_labeler(promoted[-1].weights, config) if promoted else first_labeler(config)
     labelers["flipped"] = MirroredLabeler(labelers["detector"])
-    folds = promoted[-1].folds if promoted and config.model is None and config.labelled is not None else []
-    if len(folds) == NUM_FOLDS:
-        labelers |= {f"{FOLD}{number}": detector_labeler(path, config) for number, path in enumerate(folds)}
+    if promoted and config.model is None and len(promoted[-1].folds) == NUM_FOLDS and _finds_too_much(promoted[-1]):
+        folds = enumerate(promoted[-1].folds)
+        labelers |= {f"{FOLD}{index}": detector_labeler(path, config) for index, path in folds}
     if len(promoted) > 1:
         labelers["previous"] = detector_labeler(promoted[-2].weights, config)
     mask2former = mask2former_labeler(config)
     if mask2former is not None and not isinstance(labelers["detector"], Mask2FormerLabeler):
         labelers["mask2former"] = mask2former
     return labelers
+
+
+def _finds_too_much(folder: RoundFolder) -> bool:
+    """Whether a round's detectors find objects where there are none, on more labelled photos than is good."""
+    return (number(read_row(folder.metrics), FOUND_ELSEWHERE) or 0.0) > GOOD_FALSE
 
 
 def check_labelers(config: LoopConfig) -> None:

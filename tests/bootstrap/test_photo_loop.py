@@ -28,7 +28,7 @@ from diffugen.config.loader import validate
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import new_detector, save_detector
 from diffugen.errors import UserError
-from diffugen.files import read_jsonl
+from diffugen.files import read_json, read_jsonl, write_json
 from diffugen.images import write_png
 from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
@@ -135,6 +135,10 @@ def test_detectors_of_three_folds_vote_on_photos(
     run = RunFolder(shutil.copytree(with_labelled.path, tmp_path / "run"))
     folds = promoted_rounds(run)[-1]
     shutil.copy(folds.fold(0), folds.fold(2))
+    assert "fold0" not in labelers.round_labelers(config, run, with_detector=True), "nothing is found where it is not"
+    row = read_json(folds.metrics)
+    assert row["photos/found_elsewhere"] == 0
+    write_json(folds.metrics, row | {"photos/found_elsewhere": 0.5})
     voters = labelers.round_labelers(config, run, with_detector=True)
     assert set(voters) >= {"detector", "flipped", "fold0", "fold1", "fold2"}
 
