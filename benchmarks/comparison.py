@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from bootstrap.run_folder import RunFolder
 from bootstrap.stages import generate, judge
 from diffugen.attention.model_defaults import with_model_defaults
 from diffugen.datasets.folder import write_dataset
-from diffugen.detector.training import finetune, images_per_epoch
+from diffugen.detector.training import finetune, steps_per_epoch
 from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.errors import UserError
 from diffugen.evaluation.detector import evaluate_detector
@@ -132,12 +131,12 @@ def trained_scores(
 
 def steps_of(num_images: int, config: RunConfig) -> int:
     """Steps of a fine-tuning by the config."""
-    return config.detector.epochs * math.ceil(images_per_epoch(num_images) / config.detector.batch_size)
+    return config.detector.epochs * steps_per_epoch(num_images, config.detector)
 
 
 def epochs_for(steps: int, num_images: int, config: RunConfig) -> int:
     """Epochs that come nearest to a number of steps."""
-    return max(1, round(steps / math.ceil(images_per_epoch(num_images) / config.detector.batch_size)))
+    return max(1, round(steps / steps_per_epoch(num_images, config.detector)))
 
 
 def mean_and_std(values: Sequence[float | None]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from bootstrap.run_folder import NUM_FOLDS, RunFolder, derive_seed, promoted_rou
 from bootstrap.training_set import labelled_samples, round_images, round_pastes, validation_samples, written
 from diffugen.datasets.folder import write_dataset
 from diffugen.detector.model import write_threshold
-from diffugen.detector.training import images_per_epoch
+from diffugen.detector.training import steps_per_epoch
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.files import sha256_of
 from diffugen.generation.photos import read_photos
@@ -141,7 +141,11 @@ def _folds(
     pooled = list(dict.fromkeys(key for one in photos if (key := _key(one)) in trained or one.encoded is not None))
     negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
     num = min(NUM_FOLDS, len(pooled))
-    return [(set(pooled[k::num]), set(negatives[k::num])) for k in range(num)]
+    return list(zip(_dealt(pooled, num), _dealt(negatives, num), strict=True))
+
+
+def _dealt(keys: Sequence[str], num: int) -> list[set[str]]:
+    return [set(keys[k::num]) for k in range(num)]
 
 
 def known_by_folds(config: LoopConfig, run: RunFolder, labelers: Iterable[str]) -> dict[str, set[str]]:
@@ -155,8 +159,8 @@ def known_by_folds(config: LoopConfig, run: RunFolder, labelers: Iterable[str]) 
     pooled = list(dict.fromkeys(map(_key, given_photos(config, run))))
     shown = [(_key(photo), photo.class_ids) for photo in labelled_samples(run.labelled, config.classes)]
     return {
-        name: {config.classes[one] for key, ids in shown if key not in pooled[number::NUM_FOLDS] for one in ids}
-        for number, name in enumerate(names)
+        name: {config.classes[one] for key, ids in shown if key not in own for one in ids}
+        for name, own in zip(names, _dealt(pooled, NUM_FOLDS), strict=True)
     }
 
 
@@ -180,7 +184,7 @@ def fold_fine_tunes(context: RoundContext, samples: Sequence[Sample], photos: Se
             shutil.rmtree(workdir, ignore_errors=True)
             write_dataset(workdir / "dataset", written(images, pastes), config.classes)
         continues = best is not None and best.fold(number).is_file()
-        per_epoch = -(-images_per_epoch(len(images) + len(pastes)) // config.detector.batch_size)
+        per_epoch = steps_per_epoch(len(images) + len(pastes), config.detector)
         epochs = min(config.detector.epochs, max(1, round(FOLD_STEPS / per_epoch)))
         wanted.append(
             FineTune(

@@ -112,8 +112,8 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     promoted = promoted_rounds(run)
     labelers["detector"] = detector_labeler(promoted[-1].weights, config) if promoted else first_labeler(config)
     labelers["flipped"] = MirroredLabeler(labelers["detector"])
-    if promoted and config.model is None and len(promoted[-1].folds) == NUM_FOLDS and _finds_too_much(promoted[-1]):
-        folds = enumerate(promoted[-1].folds)
+    if promoted and config.model is None:
+        folds = enumerate(_voting_folds(promoted[-1]))
         labelers |= {f"{FOLD}{index}": detector_labeler(path, config) for index, path in folds}
     if len(promoted) > 1:
         labelers["previous"] = detector_labeler(promoted[-2].weights, config)
@@ -123,9 +123,11 @@ def round_labelers(config: LoopConfig, run: RunFolder, *, with_detector: bool) -
     return labelers
 
 
-def _finds_too_much(folder: RoundFolder) -> bool:
-    """Whether a round's detectors find objects where there are none, on more labelled photos than is good."""
-    return (number(read_row(folder.metrics), FOUND_ELSEWHERE) or 0.0) > GOOD_FALSE
+def _voting_folds(folder: RoundFolder) -> list[Path]:
+    """The detectors of a round's folds, if these find objects where there are none on more labelled photos than is good
+    and each has seen two thirds of those photos; else none."""
+    finds_too_much = (number(read_row(folder.metrics), FOUND_ELSEWHERE) or 0.0) > GOOD_FALSE
+    return folder.folds if finds_too_much and len(folder.folds) == NUM_FOLDS else []
 
 
 def check_labelers(config: LoopConfig) -> None:

@@ -20,7 +20,7 @@ GOOD_FOUND, FAILED_FOUND = 0.75, 0.4
 interval must lie above failed as well: three of four photos may be luck."""
 GOOD_FALSE, FAILED_FALSE = 0.2, 0.5
 """Share of the images without the object on which it is found, at most for good, and at least for failed. Also the
-share of the photos of it on which it is found elsewhere, at most for good."""
+share of labelled photos of it on which it is found elsewhere, at most for good."""
 GOOD_IOU = 0.6
 """Least mean IoU of found masks with the photos' outlines for good."""
 FEW_PHOTOS = 3

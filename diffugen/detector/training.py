@@ -154,6 +154,11 @@ def images_per_epoch(num_images: int) -> int:
     return num_images * max(1, round(MIN_EPOCH / max(1, num_images)))
 
 
+def steps_per_epoch(num_images: int, config: DetectorConfig) -> int:
+    """Steps of an epoch over a training set."""
+    return -(-images_per_epoch(num_images) // config.batch_size)
+
+
 def _repeated(data_yaml: Path, workdir: Path) -> Path:
     """A data.yaml that names the same training images as often as an epoch sees them.
 
