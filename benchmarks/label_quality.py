@@ -61,6 +61,9 @@ ROWS = {
     "without joining and splitting": Row(without="parts"),
     "without GrabCut": Row(outline=OutlineConfig(method="none")),
     "learned outliner": Row(outline=OutlineConfig(method="learned", model=str(OUTLINER))),
+    "learned outliner, split by heat alone": Row(
+        without="boundaries", outline=OutlineConfig(method="learned", model=str(OUTLINER))
+    ),
     "without absence test": Row(without="presence"),
 }
 
@@ -185,7 +188,7 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
     def without_parts(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         """Every component is an instance."""
 
-        def parts_of(claim: np.ndarray, heat: np.ndarray, count: int, min_area: float) -> np.ndarray:
+        def parts_of(claim: np.ndarray, heat: np.ndarray, count: int, min_area: float, edges: object) -> np.ndarray:
             return components(claim, min_area) & claim
 
         with mock.patch.object(attention_labeler, "instance_parts", parts_of):
@@ -194,7 +197,12 @@ def labeler(class_names: Sequence[str], row: Row) -> Label:
     def without_presence(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
         return once(image, prompt, replace(attention, presence=None))
 
+    def without_boundaries(image: np.ndarray, prompt: Prompt, attention: ImageAttention) -> Instances:
+        with mock.patch.object(attention_labeler, "boundaries", lambda affinity: np.zeros(affinity.shape[:2])):
+            return once(image, prompt, attention)
+
     ways = {
+        "boundaries": without_boundaries,
         "affinity": without_affinity,
         "root": without_root,
         "compete": without_competition,

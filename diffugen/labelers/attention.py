@@ -14,7 +14,15 @@ from diffugen.instances import Instances
 from diffugen.labelers.base import LabelInput
 from diffugen.labelers.outlining import disjoint_masks, load_outliner
 from diffugen.masks.outline.base import OutlinePrompt, heat_channels, others_of
-from diffugen.masks.refinement import WORKING_SIDE, at_most_hw, compete, instance_parts, propagate, resize_masks
+from diffugen.masks.refinement import (
+    WORKING_SIDE,
+    at_most_hw,
+    boundaries,
+    compete,
+    instance_parts,
+    propagate,
+    resize_masks,
+)
 from diffugen.masks.scoring import score_component
 from diffugen.masks.thresholding import clean_mask, components, otsu_mask, upsample
 from diffugen.prompts.prompt import ObjectPhrase
@@ -48,20 +56,28 @@ def phrase_heats(objects: Sequence[ObjectPhrase], attention: ImageAttention) -> 
     return [PhraseHeat(*row) for row in zip(counts, heats, spreads, counts.values(), strict=True)]
 
 
-def phrase_parts(size_hw: tuple[int, int], phrases: Sequence[PhraseHeat], min_area_fraction: float) -> list[np.ndarray]:
+def phrase_parts(
+    size_hw: tuple[int, int],
+    phrases: Sequence[PhraseHeat],
+    min_area_fraction: float,
+    affinity: np.ndarray | None = None,
+) -> list[np.ndarray]:
     """Where attention alone sees the objects of each phrase: bool [n, h, w] each, the hottest first.
 
     Args:
         size_hw: of the image; the parts' size is that or, for a large image, a smaller one.
         phrases: of one prompt; they compete for pixels.
         min_area_fraction: components that cover less of the image are noise.
+        affinity: the image's self-attention, where it was kept: it separates objects of one phrase that heat joins.
     """
     size_hw = at_most_hw(size_hw, WORKING_SIDE)
     heats = [upsample(item.spread, size_hw) for item in phrases]
     # of the root, as a few glowing pixels would hide the rest of an object
     claims = compete(heats, [otsu_mask(np.sqrt(heat)) for heat in heats])
     rows = zip(phrases, claims, heats, strict=True)
-    return [instance_parts(claim, heat, item.count, min_area_fraction) for item, claim, heat in rows]
+    several = any(item.count > 1 for item in phrases)
+    edges = upsample(boundaries(affinity), size_hw) if several and affinity is not None else None
+    return [instance_parts(claim, heat, item.count, min_area_fraction, edges) for item, claim, heat in rows]
 
 
 class AttentionLabeler:
@@ -138,7 +154,7 @@ class AttentionLabeler:
         if not objects:
             return Instances.empty(image.shape[:2])
         phrases = phrase_heats(objects, attention)
-        parts = phrase_parts(image.shape[:2], phrases, self.config.min_area_fraction)
+        parts = phrase_parts(image.shape[:2], phrases, self.config.min_area_fraction, attention.affinity)
         seeds = np.concatenate(parts)
         owners = [index for index, found in enumerate(parts) for _ in found]
         outlines = self.outliner.outline(image, outline_prompts(seeds, owners, phrases))

@@ -15,13 +15,14 @@ import torch
 from tqdm import tqdm
 
 from diffugen.attention.extract import read_attention
+from diffugen.attention.heatmaps import ImageAttention
 from diffugen.config.settings import AttentionConfig
 from diffugen.datasets.folder import class_names_of, read_dataset, splits_of
 from diffugen.diffusion.denoising import encode_images
 from diffugen.errors import UserError
 from diffugen.files import atomic_path, read_jsonl
 from diffugen.instances import Instances
-from diffugen.labelers.attention import PhraseHeat, phrase_heats, phrase_parts
+from diffugen.labelers.attention import phrase_heats, phrase_parts
 from diffugen.masks.matching import mask_iou
 from diffugen.masks.refinement import at_most, resize_masks
 from diffugen.prompts.prompt import ObjectPhrase, Prompt, words_of
@@ -170,9 +171,7 @@ def _read(
     found = []
     for scene, prompt, one in zip(batch, prompts, attention, strict=True):
         image = _reconstructed(pipe, scene.image) if rng.random() < _RECONSTRUCTED else scene.image
-        found.append(
-            _reading(replace(scene, image=image), phrase_heats(prompt.objects, one), prompt, min_area_fraction)
-        )
+        found.append(_reading(replace(scene, image=image), prompt, one, min_area_fraction))
     return found
 
 
@@ -224,13 +223,15 @@ def _reconstructed(pipe: Any, image: np.ndarray) -> np.ndarray:
     return cv2.resize(decoded, image.shape[1::-1]) if decoded.shape != image.shape else decoded
 
 
-def _reading(scene: LabelledScene, heats: Sequence[PhraseHeat], prompt: Prompt, min_area_fraction: float) -> Reading:
+def _reading(scene: LabelledScene, prompt: Prompt, attention: ImageAttention, min_area_fraction: float) -> Reading:
     image = at_most(scene.image, MAX_SIDE)
     truth = resize_masks(scene.instances.masks, image.shape[:2])
+    heats = phrase_heats(prompt.objects, attention)
     phrases = [item.phrase for item in heats]
     owners = np.array([phrases.index(phrase) for phrase in prompt.objects[: len(truth)]])
     parts, part_phrases, part_truths = [np.zeros((0, *image.shape[:2]), bool)], [], []
-    for number, own in enumerate(phrase_parts(image.shape[:2], heats, min_area_fraction)):
+    found = phrase_parts(image.shape[:2], heats, min_area_fraction, attention.affinity)
+    for number, own in enumerate(found):
         own = resize_masks(own, image.shape[:2])
         ious = np.where(owners == number, mask_iou(own, truth), 0.0)
         parts.append(own)

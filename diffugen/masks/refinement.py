@@ -42,6 +42,29 @@ def propagate(heats: np.ndarray, affinity: np.ndarray) -> np.ndarray:
     return spread.reshape(-1, height, width)
 
 
+def boundaries(affinity: np.ndarray) -> np.ndarray:
+    """Where one object of an image ends and another begins, by TRACE (2026): there neighbours look at different places.
+
+    Args:
+        affinity: float16 or float32 [h, w, h, w], entry [y, x] a map of where pixel (y, x) looks.
+
+    Returns:
+        float32 [h, w], nats, not negative: the divergence (Jeffreys') between the maps of a pixel's left and right
+        neighbours, and of its upper and lower ones; 0 at the rim, where a neighbour is missing.
+    """
+    size_hw = affinity.shape[:2]
+    looks = affinity.reshape(*size_hw, -1).astype(np.float32) + 1e-6
+    looks /= looks.sum(axis=2, keepdims=True)
+    logs = np.log(looks)
+    found = np.zeros(size_hw, np.float32)
+    for before, after, middle in (
+        (np.s_[:, :-2], np.s_[:, 2:], np.s_[:, 1:-1]),
+        (np.s_[:-2], np.s_[2:], np.s_[1:-1]),
+    ):
+        found[middle] += ((looks[before] - looks[after]) * (logs[before] - logs[after])).sum(axis=2) / 2
+    return found
+
+
 def compete(heats: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Give every pixel that several phrases of one prompt claim to the one that it matters most to.
 
@@ -65,8 +88,10 @@ def compete(heats: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np
     return [mask & (winner == index) for index, mask in enumerate(masks)]
 
 
-def instance_parts(claim: np.ndarray, heat: np.ndarray, count: int, min_area_fraction: float) -> np.ndarray:
-    """Cut the pixels of one phrase into as many objects as the prompt says, where the heat separates them.
+def instance_parts(
+    claim: np.ndarray, heat: np.ndarray, count: int, min_area_fraction: float, edges: np.ndarray | None = None
+) -> np.ndarray:
+    """Cut the pixels of one phrase into as many objects as the prompt says, where heat or self-attention separate them.
 
     Too many components: the parts of an object that lie close together (wheels and body of a car) are joined, and
     parts with little heat are dropped; what then is left over stays, as the model may have drawn more than it was
@@ -77,6 +102,7 @@ def instance_parts(claim: np.ndarray, heat: np.ndarray, count: int, min_area_fra
         heat: float [H, W], its heat.
         count: how often the prompt says the phrase.
         min_area_fraction: components that cover less of the image are noise.
+        edges: float [H, W], the `boundaries` of self-attention, where it was kept.
 
     Returns:
         bool [n, H, W], disjoint, the hottest first.
@@ -88,7 +114,8 @@ def instance_parts(claim: np.ndarray, heat: np.ndarray, count: int, min_area_fra
         parts[first] = parts[first] | parts.pop(second)
     parts = [part for part in parts if heat[part].sum() >= MINOR_HEAT * heat[parts[0]].sum()]
     if 0 < len(parts) < count:
-        parts[:1] = split_part(parts[0], heat, count - len(parts) + 1)
+        fields = [heat] if edges is None else [heat, -edges]
+        parts[:1] = split_part(parts[0], fields, count - len(parts) + 1)
     return np.array(_hottest_first(parts, heat), bool).reshape(-1, *claim.shape)
 
 
@@ -107,24 +134,25 @@ def _closest_pair(parts: Sequence[np.ndarray], gap: int) -> tuple[int, int] | No
     return None
 
 
-def split_part(part: np.ndarray, heat: np.ndarray, count: int) -> list[np.ndarray]:
-    """Split touching objects: at the lowest level of heat at which `count` cores stand apart, each pixel joins its
-    nearest core. A part that never falls apart stays whole.
+def split_part(part: np.ndarray, fields: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
+    """Split touching objects: at the lowest level at which a field has `count` cores, each pixel joins its nearest.
+    A part that no field separates stays whole.
 
     Args:
         part: bool [H, W].
-        heat: float [H, W].
+        fields: float [H, W] each, higher inside objects than between them; the first that separates them decides.
         count: number of objects, at least 2.
 
     Returns:
         bool [H, W] each, disjoint, together the part.
     """
-    for level in np.quantile(heat[part], np.linspace(0.05, 0.9, 18)):
-        cores = components(part & (heat > level), MIN_CORE * part.sum() / part.size)
-        if len(cores) >= count:
-            away = [cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3) for core in cores[:count]]
-            nearest = np.argmin(away, axis=0)
-            return [part & (nearest == index) for index in range(count)]
+    for field in fields:
+        for level in np.quantile(field[part], np.linspace(0.05, 0.9, 18)):
+            cores = components(part & (field > level), MIN_CORE * part.sum() / part.size)
+            if len(cores) >= count:
+                away = [cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3) for core in cores[:count]]
+                nearest = np.argmin(away, axis=0)
+                return [part & (nearest == index) for index in range(count)]
     return [part]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffugen.masks.refinement import compete, instance_parts, propagate, resolve_overlaps, split_part
+from diffugen.masks.refinement import boundaries, compete, instance_parts, propagate, resolve_overlaps, split_part
 
 SIZE_HW = (96, 128)
 
@@ -93,8 +93,28 @@ def test_touching_objects_are_split_where_the_heat_dips() -> None:
     assert (first | second == whole).all() and not (first & second).any()
     assert first[left].all() and second[right].all()
     assert len(instance_parts(whole, heat, 1, 0.005)) == 1
-    (same,) = split_part(whole, heat_in((whole, 0.4)), 2)  # nothing tells them apart
+    (same,) = split_part(whole, [heat_in((whole, 0.4))], 2)  # nothing tells them apart
     assert (same == whole).all()
+
+
+def test_self_attention_shows_boundaries_and_separates_what_heat_joins() -> None:
+    """Two halves of an even heat that look at themselves only."""
+    halves = np.arange(12)[None].repeat(9, axis=0) // 6
+    kin = (halves.ravel()[:, None] == halves.ravel()[None]) + 0.01
+    edges = boundaries((kin / kin.sum(axis=1, keepdims=True)).reshape(9, 12, 9, 12).astype(np.float16))
+    assert edges.shape == (9, 12) and edges.dtype == np.float32
+    assert (edges[:, [5, 6]] > 1).all() and np.abs(np.delete(edges, [5, 6], axis=1)).max() < 1e-3
+    left, right = rectangle(20, 20, 40, 44), rectangle(20, 64, 40, 44)
+    heat, between = heat_in((left | right, 0.4)), heat_in((rectangle(0, 60, 96, 8), 2.0))
+    assert len(instance_parts(left | right, heat, 2, 0.005)) == 1
+    parts = instance_parts(left | right, heat, 2, 0.005, between)
+    assert sorted(int((part & left).sum()) for part in parts) == [0, left.sum()]
+    assert (parts.any(axis=0) == (left | right)).all()
+    # where heat separates them, it decides
+    parts = instance_parts(
+        left | right, heat_in((left, 0.4), (right, 0.4), (rectangle(0, 30, 96, 8), 0.1)), 2, 0.005, between
+    )
+    assert sorted(int((part & left).sum()) for part in parts) != [0, left.sum()]
 
 
 def test_a_pixel_that_two_cuts_want_goes_to_where_it_started_else_to_the_hotter() -> None:
