@@ -283,7 +283,7 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     from diffugen.detector.class_rows import check_class_map
     from diffugen.detector.model import load_detector
     from diffugen.detector.training import gpus
-    from diffugen.executor.local_pool import local_room
+    from diffugen.executor.run import check_room
     from textual_inversion.learn import check_concept
     from textual_inversion.placeholder import placeholder_tokens
 
@@ -294,8 +294,8 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     check_class_map(base.names, config.detector.class_map, "detector.class_map")
     gpus(config.detector)
     detector_executor(config)
-    if config.executor is not None and config.executor.kind == "local":
-        local_room(config.executor, config.device)
+    if config.executor is not None:
+        check_room(config.executor, config.device)
     if pipe is not None:
         if config.generate.attention.decoder is not None:
             check_decoder(config.generate.attention.decoder, pipe)

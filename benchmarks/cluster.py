@@ -60,9 +60,11 @@ def main() -> None:
     finally:
         cluster.shutdown()
     same = len({found[name]["hash"] for name in disturbances}) == 1
-    print("all files are the same" if same else "NOT the same")
     if options.json is not None:
         write_json(options.json, found | {"same": same})
+    if not same:
+        raise SystemExit("the files are NOT the same")
+    print("all files are the same")
 
 
 Disturb = Callable[[subprocess.Popen[bytes]], Any]

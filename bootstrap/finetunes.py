@@ -128,7 +128,8 @@ class FineTuneJob:
 
         def work(items: Sequence[FineTune], advance: Advance) -> list[Record]:
             for one in items:
-                one.make(progress=False)
+                if not one.weights.is_file():  # a worker may have ended between a checkpoint and its record
+                    one.make(progress=False)
                 advance(1)
             return [{"weights": one.weights.name} for one in items]
 
@@ -150,3 +151,7 @@ class FineTuneJob:
     def has_files(self, items: Sequence[FineTune]) -> bool:
         """Whether the checkpoints are there."""
         return all(one.weights.is_file() for one in items)
+
+    def title(self, item: FineTune) -> str:
+        """The checkpoint's place in the round's folder."""
+        return str(item.weights.relative_to(self.folder))

@@ -118,3 +118,7 @@ class LabelJob:
     def has_files(self, items: Sequence[Any]) -> bool:
         """It has none."""
         return True
+
+    def title(self, item: tuple[Sample, EncodedLabels]) -> str:
+        """The sample's name."""
+        return item[0].name

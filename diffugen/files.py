@@ -60,7 +60,7 @@ def _atomic(paths: Sequence[Path]) -> Iterator[list[Path]]:
         return
     for parent in parents:
         _make_folder(parent)
-    temporaries = [_hidden_name(path, f"{_writer}.tmp{path.suffix}") for path in paths]
+    temporaries = [hidden_name(path, f"{_writer}.tmp{path.suffix}") for path in paths]
     for temporary, path in zip(temporaries, paths, strict=True):
         _remove(temporary)  # the leftover of a killed run
         _put_back(_aside(path), path)
@@ -131,7 +131,7 @@ def _flush_one(path: str | Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return _hidden_name(path, ".old")
+    return hidden_name(path, ".old")
 
 
 _writer = ""
@@ -157,7 +157,7 @@ def remove_temporaries(folder: Path) -> None:
 _TEMPORARY = re.compile(r"^\..*\.w[0-9a-f]{8}-\d+\.tmp")
 
 
-def _hidden_name(path: Path, ending: str) -> Path:
+def hidden_name(path: Path, ending: str) -> Path:
     """A hidden name in a path's folder that no file system finds too long (they allow 255 bytes)."""
     encoded = os.fsencode(path.name)
     name = path.name if len(encoded) + len(ending) < 255 else hashlib.sha256(encoded).hexdigest()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError
+from diffugen.files import hidden_name
 from diffugen.progress import say
 
 logger = logging.getLogger(__name__)
@@ -68,10 +69,49 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
+    with _locked_by(folder / LOCK_FILE, folder):
+        yield
+
+
+@contextmanager
+def locked_beside(path: Path) -> Iterator[None]:
+    """Keep every other process from writing a file or folder, by a lock beside it that is removed at the end.
+
+    What this process has locked already, itself or as a folder above it, is not locked again.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    path = Path(os.path.abspath(path))
+    if any(path.is_relative_to(held) for held in _held):
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = hidden_name(path, LOCK_FILE)
+    with _locked_by(lock, path):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+_held: list[Path] = []
+"""What this process has locked."""
+
+
+@contextmanager
+def _locked_by(path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock file.
+
+    Args:
+        path: of the file.
+        folder: what it locks, for messages.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         has_flock = _flock(descriptor, folder, path)
+        if not _is_at(path, descriptor):  # its last owner has just removed it
+            raise _in_use(folder, None)
         _check_gone(folder, path, os.fstat(descriptor).st_ino, has_flock)
         heart = _Heart(descriptor, path)
         heart.beat()
@@ -80,12 +120,23 @@ def locked(folder: Path) -> Iterator[None]:
             if not heart.is_owner():
                 raise _in_use(folder, _read(path)[0])
         heart.start()
+        held = Path(os.path.abspath(folder))
+        _held.append(held)
         try:
             yield
         finally:
+            _held.remove(held)
             heart.stop()
     finally:
         os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _flock(descriptor: int, folder: Path, path: Path) -> bool:

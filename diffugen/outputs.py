@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffugen.contained import check_contained
 from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path, is_full_disk, read_json, write_json
+from diffugen.lock import locked_beside
 from diffugen.naming import text_of
 from diffugen.versions import changed_versions, library_versions, version_of
 
@@ -109,6 +110,19 @@ def claim_output(
 
 
 @contextmanager
+def locked_output(out: Path, *, option: str = "--out") -> Iterator[None]:
+    """Keep other processes from writing an output, see `locked_beside`; `new_output` within it does not lock again.
+
+    Raises:
+        UserError: another process writes it, or nobody can.
+    """
+    with ExitStack() as stack:
+        with _no_place(f"{option} {text_of(out)}"):
+            stack.enter_context(locked_beside(out))
+        yield
+
+
+@contextmanager
 def new_output(out: Path, command: str, inputs: Iterable[Path] = (), *, option: str = "--out") -> Iterator[Path]:
     """Yield an empty folder beside `out`; on success it takes the place of `out` by rename, with a marker.
 
@@ -117,7 +131,7 @@ def new_output(out: Path, command: str, inputs: Iterable[Path] = (), *, option: 
     """
     out = Path(out)
     check_output(out, command, inputs, option=option)
-    with atomic_path(out) as folder:
+    with locked_output(out, option=option), atomic_path(out) as folder:
         with _no_place(f"{option} {text_of(out)}"):
             folder.mkdir(exist_ok=folder == out)  # within an output that is being written, its own folder
         yield folder
@@ -275,6 +289,7 @@ def _check_writable(folder: Path, name: str) -> None:
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
     """Every file below a folder by its relative path, with its size."""
     for parent, folders, files in os.walk(folder):
+        folders.sort()
         for name in sorted([*files, *(name for name in folders if os.path.islink(os.path.join(parent, name)))]):
             path = os.path.join(parent, name)
             if name not in NOBODYS and not name.endswith(".cache"):  # of ultralytics

@@ -80,6 +80,9 @@ class ToyJob:
     def has_files(self, items: Sequence[int]) -> bool:
         return all(self.file(item).is_file() for item in items)
 
+    def title(self, item: int) -> str:
+        return f"toy {item}"
+
 
 def shards(num: int = 24, size: int = 4) -> list[Shard]:
     return shards_of(([number] for number in range(num)), size)

@@ -134,7 +134,7 @@ def _label(arguments: argparse.Namespace) -> None:
 
 
 _LABELER_OPTIONS = (
-    *("weights", "mask2former", "model", "embeddings", "object", "prompt", "outline"),
+    *("weights", "mask2former", "model", "embeddings", "object", "prompt", "decoder", "outline"),
     *("device", "classes", "score_threshold", "imgsz", "map"),
 )
 """The options that labels follow from."""
@@ -146,6 +146,11 @@ def _workers(arguments: argparse.Namespace, models: Sequence[Path]) -> Workers:
     from diffugen.labelers.label_folder import LABEL_BATCH
 
     options = {name: _absolute(getattr(arguments, name)) for name in _LABELER_OPTIONS}
+    options |= {name: _absolute_model(options[name]) for name in ("mask2former", "model")}
+    method, equals, model = (options["outline"] or "").partition("=")
+    if equals:
+        models = [*models, Path(model)]
+        options["outline"] = f"{method}={_absolute_model(model)}"
     settings = {name: str(value) for name, value in options.items() if name != "device"}
     inputs = tuple(model.resolve() for model in models)
     job = ImageJob(partial(_load_find, options), settings, inputs, LABEL_BATCH)
@@ -157,6 +162,11 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list):
         return [_absolute(item) for item in value]
     return Path(value).resolve() if isinstance(value, Path) else value
+
+
+def _absolute_model(value: Any) -> Any:
+    """The path of a model as a process in another folder understands it; a hub id stays."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
 
 
 def _load_find(options: dict[str, Any]) -> Find:

@@ -18,7 +18,7 @@ from diffugen.files import write_json
 from diffugen.images import RECURSIVE_HINT, index_map, list_images, read_image, readable, readable_images, write_png
 from diffugen.instances import Instances
 from diffugen.naming import text_of, unique_names
-from diffugen.outputs import check_output, new_output
+from diffugen.outputs import check_output, locked_output, new_output
 from diffugen.progress import progress_bar, say
 
 
@@ -68,22 +68,23 @@ def predict_images(
         load = partial(_load_find, weights.resolve(), device=device, **options)
         workers = Workers(executor, ImageJob(load, options, (weights.resolve(),)), device)
     images: list[dict[str, Any]] = []
-    with (
-        new_output(out, "predict", inputs) as found,
-        OverlaySheets(found / "overlays", names) if overlays else nullcontext() as sheets,
-    ):
-        for path, instances in _found(paths, find) if workers is None else _found_by(workers, paths, out):
-            file, name = output_names[path]
-            write_png(found / "masks" / f"{name}.png", index_map(instances))
-            classes = [names[class_id] for class_id in instances.class_ids]
-            boxes = instances.xyxy.round(2).tolist()
-            entry = {"file": text_of(file), "name": name, "classes": classes, "xyxy": boxes}
-            images.append(entry | instances.to_json())
-            if sheets is not None:
-                sheets.add(read_image(path), instances, text_of(file))
-        write_json(found / "instances.json", {"class_names": names, "images": images})
-    if workers is not None:
-        workers.done(out)
+    with locked_output(out):
+        with (
+            new_output(out, "predict", inputs) as found,
+            OverlaySheets(found / "overlays", names) if overlays else nullcontext() as sheets,
+        ):
+            for path, instances in _found(paths, find) if workers is None else _found_by(workers, paths, out):
+                file, name = output_names[path]
+                write_png(found / "masks" / f"{name}.png", index_map(instances))
+                classes = [names[class_id] for class_id in instances.class_ids]
+                boxes = instances.xyxy.round(2).tolist()
+                entry = {"file": text_of(file), "name": name, "classes": classes, "xyxy": boxes}
+                images.append(entry | instances.to_json())
+                if sheets is not None:
+                    sheets.add(read_image(path), instances, text_of(file))
+            write_json(found / "instances.json", {"class_names": names, "images": images})
+        if workers is not None:
+            workers.done(out)
     counts = Counter(name for entry in images for name in entry["classes"])
     found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
     print(f"{len(images)} images, found: {found_text} (confidence at least {score_threshold:g})")

@@ -14,8 +14,14 @@ from typing import Any, Literal, Protocol
 Record = dict[str, Any]
 """What a job says about an item, as JSON."""
 
-Advance = Callable[[int], None]
-"""Called with the number of items that were finished since the last call."""
+
+class Advance(Protocol):
+    """Called with the number of items that were finished since the last call."""
+
+    def __call__(self, num: int, *, made: bool = True) -> None:
+        """`made` is False for items that were there already."""
+        ...
+
 
 Work = Callable[[Sequence[Any], Advance], list[Record]]
 """Makes the files of a shard's items and returns a record for each, in their order."""
@@ -62,6 +68,27 @@ class Job(Protocol):
         """Whether all files of these items are there."""
         ...
 
+    def title(self, item: Any) -> str:
+        """What messages call an item: the name of its file, say."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker's shard is.
+
+    Attributes:
+        finished: items.
+        made: those of them that were not there already.
+    """
+
+    finished: int = 0
+    made: int = 0
+
+    def after(self, num: int, *, made: bool) -> Progress:
+        """It, after further items."""
+        return Progress(self.finished + num, self.made + num * made)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -69,7 +96,7 @@ class Event:
 
     Attributes:
         slot: number of the worker, from 0.
-        kind: "ready": its models are loaded; "progress": `value` items of its shard are finished; "done": its shard is;
+        kind: "ready": its models are loaded; "progress": `value` is a `Progress`; "done": its shard is finished;
             "refused": a mistake of the user's, in one sentence; "died": it is gone, and `value` says how.
         value: see kind.
     """

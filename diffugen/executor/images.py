@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffugen.checksums import files_in
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
 from diffugen.executor.base import Advance, Record, Work, shards_of
@@ -44,10 +45,10 @@ class ImageJob:
         def work(items: Sequence[Path], advance: Advance) -> list[Record]:
             records: list[Record] = []
             for batch in batched(items, self.batch_size):
-                results = {path: _read(path) for path in batch}
-                images = {path: image for path, image in results.items() if isinstance(image, np.ndarray)}
-                found = dict(zip(images, find(list(images.values())) if images else [], strict=True))
-                records += [_record(found[path]) if path in found else {"unreadable": results[path]} for path in batch]
+                results = [_read(path) for path in batch]
+                images = [image for image in results if isinstance(image, np.ndarray)]
+                found = iter(find(images) if images else [])
+                records += [{"unreadable": one} if isinstance(one, str) else _record(next(found)) for one in results]
                 advance(len(batch))
             return records
 
@@ -64,6 +65,10 @@ class ImageJob:
     def has_files(self, items: Sequence[Path]) -> bool:
         """It has none."""
         return True
+
+    def title(self, item: Path) -> str:
+        """The file's name."""
+        return item.name
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,11 @@ def _read(path: Path) -> np.ndarray | str:
 
 
 def _state(path: Path) -> list[Any]:
+    """The size of a file and when it was changed; of a folder those of all files in it."""
     try:
         status = os.stat(path)
     except OSError:
         return [str(path), None]
+    if path.is_dir():
+        return [str(path), [_state(file) for file in files_in(path)]]
     return [str(path), status.st_size, status.st_mtime_ns]

@@ -48,7 +48,8 @@ class LocalPool:
         ours, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "diffugen.executor.worker", str(theirs.fileno())],
+                # -P: no module comes from the folder that the command was given in
+                [sys.executable, "-P", "-m", "diffugen.executor.worker", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 env=self._environment(slot),
                 stdin=subprocess.DEVNULL,
@@ -58,11 +59,10 @@ class LocalPool:
         self._send(slot, self.task)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        environment = {"MKL_NUM_THREADS": "1", **os.environ, "OMP_NUM_THREADS": USER_THREADS or "1"}
+        environment = {**os.environ, **thread_variables()}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[int(slot * self.share + 1e-9)]
-        return environment
+        own = self.gpus[slot // workers_per_gpu(self.share)] if self.share else ""
+        return environment | {"CUDA_VISIBLE_DEVICES": own}
 
     def submit(self, slot: int, shard: Shard) -> None:
         """Send a shard to a worker."""
@@ -106,6 +106,16 @@ class LocalPool:
                 worker.process.wait()
 
 
+def thread_variables() -> dict[str, str]:
+    """Environment of a worker: one thread on a CPU, unless the user has said otherwise."""
+    return {"OMP_NUM_THREADS": USER_THREADS or "1", "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", "1")}
+
+
+def workers_per_gpu(share: float) -> int:
+    """How many workers that take a share each have room on one GPU: none is on two."""
+    return int(1 / share + 1e-9)
+
+
 def local_room(config: ExecutorConfig, device: str) -> tuple[list[str], float, int]:
     """The GPUs that workers get here, the share of one that each gets, and how many workers there are.
 
@@ -116,14 +126,14 @@ def local_room(config: ExecutorConfig, device: str) -> tuple[list[str], float, i
     share = config.gpus_per_worker if config.gpus_per_worker is not None else float(bool(gpus))
     if share and not gpus:
         raise UserError("setting 'executor.gpus_per_worker' asks for GPUs, but there are none here; set it to 0")
-    most = int(len(gpus) / share + 1e-9) if share else num_cores()
+    most = len(gpus) * workers_per_gpu(share) if share else num_cores()
     if config.num_workers is not None and config.num_workers > most:
         what = f"{len(gpus)} GPUs" if share else f"{most} cores"
         raise UserError(
             f"setting 'executor.num_workers' is {config.num_workers}, but this machine has {what}, enough for "
             f"{most}; lower it"
         )
-    return gpus if share else [], share, config.num_workers or most
+    return gpus if share else [], share, config.num_workers or min(most, max(num_cores(), len(gpus)))
 
 
 def _how_it_ended(code: int) -> str:

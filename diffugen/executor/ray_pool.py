@@ -6,16 +6,19 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
-from diffugen.executor.base import Event, Shard, Task
+from diffugen.executor.base import Event, Progress, Shard, Task
+from diffugen.executor.local_pool import thread_variables, workers_per_gpu
 from diffugen.executor.records import make_shard
 from diffugen.executor.worker import refusal
 from diffugen.files import name_temporaries
@@ -29,7 +32,7 @@ class RayWorker:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.finished = 0
+        self.done = Progress()
         name_temporaries()
 
     def load(self) -> tuple[str, Any]:
@@ -46,15 +49,16 @@ class RayWorker:
 
     def make(self, shard: Shard) -> tuple[str, Any]:
         """Make a shard."""
-        self.finished = 0
-        return self._told("done", lambda: make_shard(self.task, self.work, shard, self._advance))
+        self.done = Progress()
+        kind, value = self._told("done", lambda: make_shard(self.task, self.work, shard, self._advance))
+        return kind, self.done if kind == "done" else value
 
-    def _advance(self, num: int) -> None:
-        self.finished += num
+    def _advance(self, num: int, *, made: bool = True) -> None:
+        self.done = self.done.after(num, made=made)
 
-    def progress(self) -> int:
-        """Items of the shard in work that are finished."""
-        return self.finished
+    def progress(self) -> Progress:
+        """How far the shard in work is."""
+        return self.done
 
     def _told(self, kind: str, action: Any) -> tuple[str, Any]:
         try:
@@ -77,19 +81,16 @@ class RayPool:
     def __init__(self, task: Task, config: ExecutorConfig, device: str, num_shards: int) -> None:
         self.task = task
         self.ray, self.is_ours = _connected(config.address)
-        total = self.ray.cluster_resources()
-        cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0) if device != "cpu" else 0.0
-        share = config.gpus_per_worker if config.gpus_per_worker is not None else float(gpus > 0)
-        most = int(min(cpus, gpus / share if share else cpus) + 1e-9)
-        if (config.num_workers or 1) > most:
+        try:
+            share, most = _room(self.ray.cluster_resources(), config, device)
+        except UserError:
             self._leave()
-            wanted = f"{config.num_workers or 1} worker(s) of 1 CPU and {share:g} GPU"
-            raise UserError(
-                f"setting 'executor.num_workers': the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, too few for "
-                f"{wanted} each; lower executor.num_workers or executor.gpus_per_worker, or add nodes"
-            )
+            raise
         self.size = min(config.num_workers or most, num_shards)
-        self.actor_class = self.ray.remote(num_cpus=1, num_gpus=share, max_concurrency=2, max_restarts=0)(RayWorker)
+        threads = {"env_vars": thread_variables()}
+        self.actor_class = self.ray.remote(
+            num_cpus=1, num_gpus=share, max_concurrency=2, max_restarts=0, runtime_env=threads
+        )(RayWorker)
         self.actors: dict[int, Any] = {}
         self.calls: dict[Any, int] = {}
         """Slots by the reference of what they work on."""
@@ -166,6 +167,38 @@ class RayPool:
             self.ray.shutdown()
 
 
+def check_cluster(config: ExecutorConfig, device: str) -> None:
+    """Check that the cluster answers and has room for the workers, and leave it.
+
+    Raises:
+        UserError: Ray is not installed, there is no such cluster, or it is too small.
+    """
+    ray, is_ours = _connected(config.address)
+    try:
+        _room(ray.cluster_resources(), config, device)
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _room(total: Mapping[str, float], config: ExecutorConfig, device: str) -> tuple[float, int]:
+    """The share of a GPU that each worker takes, and for how many workers a cluster has room.
+
+    Raises:
+        UserError: for fewer than are asked for.
+    """
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0) if device != "cpu" else 0.0
+    share = config.gpus_per_worker if config.gpus_per_worker is not None else float(gpus > 0)
+    most = min(int(cpus), int(gpus) * workers_per_gpu(share) if share else int(cpus))
+    if (config.num_workers or 1) > most:
+        wanted = f"{config.num_workers or 1} worker(s) of 1 CPU and {share:g} GPU"
+        raise UserError(
+            f"setting 'executor.num_workers': the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, too few for "
+            f"{wanted} each; lower executor.num_workers or executor.gpus_per_worker, or add nodes"
+        )
+    return share, most
+
+
 def _connected(address: str | None) -> tuple[Any, bool]:
     """The module `ray`, connected to a cluster, and whether it was not before.
 
@@ -200,10 +233,19 @@ def _connected(address: str | None) -> tuple[Any, bool]:
 
 
 def _check_answers(address: str | None) -> None:
-    """Raise OSError where nothing listens at HOST:PORT: Ray would try again for minutes."""
+    """Raise OSError where no cluster is at HOST:PORT: Ray would try again for minutes, and not heed Ctrl-C."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    if not (colon and port.isdecimal()):
+        return
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    if address is not None and not address.startswith("ray://"):
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        try:
+            answer = subprocess.run(command, capture_output=True, timeout=CONNECT_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise OSError("what listens there does not answer as Ray does") from None
+        if b"AuthenticationError" in answer.stderr:
+            raise OSError("it asks for its token: set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token")
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffugen.checksums import read_sealed, write_sealed
 from diffugen.errors import UserError
 from diffugen.executor.base import Advance, Job, Record, Shard, Task, Work
-from diffugen.files import read_jsonl, write_jsonl
 
 
 def record_path(folder: Path, shard: Shard) -> Path:
@@ -24,13 +24,13 @@ def make_shard(task: Task, work: Work, shard: Shard, advance: Advance) -> None:
     if len(records) != len(shard.items):
         raise ValueError(f"shard {shard.name}: {len(records)} records of {len(shard.items)} items")
     header = {"identity": fingerprint(task.job, shard.items), "num": len(records)}
-    write_jsonl(record_path(task.folder, shard), [header, *records])
+    write_sealed(record_path(task.folder, shard), [header, *records])
 
 
 def read_records(task: Task, shard: Shard) -> list[Record] | None:
     """A shard's records, one per item; None where it is not made yet, lacks a file or was made by other settings."""
     try:
-        header, *records = read_jsonl(record_path(task.folder, shard))
+        header, *records = read_sealed(record_path(task.folder, shard))
     except (FileNotFoundError, UserError, ValueError):  # a damaged file is written again
         return None
     same = header == {"identity": fingerprint(task.job, shard.items), "num": len(records)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
-from diffugen.executor.base import Event, Job, Pool, Record, Shard, Task
+from diffugen.executor.base import Event, Job, Pool, Progress, Record, Shard, Task
 from diffugen.executor.records import read_records
 from diffugen.files import remove_temporaries
 from diffugen.progress import progress_bar, report_rates, say
@@ -23,8 +23,8 @@ MAX_DEATHS = 3
 """After as many deaths of its worker a shard is set aside; as many while models are loaded end the run."""
 
 WAIT_SECONDS = 0.5
-PATIENCE_SECONDS = 60.0
-"""After so long without a worker it is said what is waited for."""
+PATIENCE_SECONDS, STALL_SECONDS = 60.0, 600.0
+"""After so long without a worker, or without a worker's progress, it is said what is waited for."""
 
 
 def run_job(
@@ -55,14 +55,14 @@ def run_job(
             raised after all others are made.
     """
     task = Task(job, folder.resolve())
-    task.folder.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in shards if read_records(task, shard) is None]
     if missing:
         total = sum(len(shard.items) for shard in shards)
         pool = start_pool(task, config, device, len(missing))
+        task.folder.mkdir(parents=True, exist_ok=True)
         with progress_bar(total=total, initial=total - _num_items(missing), unit=unit, desc=desc) as bar:
             try:
-                aside = Schedule(pool, missing, bar, on_done).run()
+                aside = Schedule(pool, missing, bar, job.title, on_done).run()
             finally:
                 pool.close()
         for written in (task.folder, *job.folders()):
@@ -87,11 +87,7 @@ def start_pool(task: Task, config: ExecutorConfig, device: str, num_shards: int)
     Raises:
         UserError: there is not enough for them.
     """
-    if device.startswith("cuda:"):
-        raise UserError(
-            f"setting 'model.device' is {device!r}, but the executor gives each worker a GPU of its own; set it to "
-            '"auto" or "cuda"'
-        )
+    _check_device(device)
     if config.kind == "ray":
         from diffugen.executor.ray_pool import RayPool
 
@@ -101,6 +97,31 @@ def start_pool(task: Task, config: ExecutorConfig, device: str, num_shards: int)
     return LocalPool(task, config, device, num_shards)
 
 
+def check_room(config: ExecutorConfig, device: str) -> None:
+    """Check before any work that the workers of a config can be had; a Ray cluster is asked, and left again.
+
+    Raises:
+        UserError: see `start_pool`.
+    """
+    _check_device(device)
+    if config.kind == "ray":
+        from diffugen.executor.ray_pool import check_cluster
+
+        check_cluster(config, device)
+    else:
+        from diffugen.executor.local_pool import local_room
+
+        local_room(config, device)
+
+
+def _check_device(device: str) -> None:
+    if device.startswith("cuda:"):
+        raise UserError(
+            f"the device is {device!r}, but the executor gives each worker a GPU of its own; name none, or give "
+            '"auto" or "cuda"'
+        )
+
+
 class Schedule:
     """Which worker has which shard.
 
@@ -108,23 +129,33 @@ class Schedule:
         pool: its workers.
         shards: to be made.
         bar: shows the items that are finished.
+        title: what messages call an item.
         on_done: called for every shard that is finished.
     """
 
     def __init__(
-        self, pool: Pool, shards: Sequence[Shard], bar: Any, on_done: Callable[[Shard], None] = lambda shard: None
+        self,
+        pool: Pool,
+        shards: Sequence[Shard],
+        bar: Any,
+        title: Callable[[Any], str] = str,
+        on_done: Callable[[Shard], None] = lambda shard: None,
     ) -> None:
-        self.pool, self.bar, self.on_done = pool, bar, on_done
+        self.pool, self.bar, self.title, self.on_done = pool, bar, title, on_done
         self.waiting = deque(shards)
         self.alive: set[int] = set()
         self.idle: list[int] = []
         self.busy: dict[int, Shard] = {}
-        self.finished: Counter[int] = Counter()
-        """Items by slot, those of the shard in work included."""
-        self.of_shard: Counter[int] = Counter()
-        """Items of the shard in work, by slot."""
+        self.made: Counter[int] = Counter()
+        """Items that a slot has made, those of the shard in work included."""
+        self.of_shard: dict[int, Progress] = {}
+        """How far the shard in work is, by slot."""
+        self.moved: dict[int, float] = {}
+        """When that changed."""
         self.deaths: Counter[str] = Counter()
-        self.deaths_while_loading = 0
+        self.deaths_while_loading: Counter[int] = Counter()
+        self.given_up: set[int] = set()
+        """Slots whose workers do not start."""
         self.aside: dict[str, str] = {}
         self.ready_since: dict[int, float] = {}
         self.last_life = time.monotonic()
@@ -133,7 +164,8 @@ class Schedule:
         """Work until all is made; returns the shards that were set aside and why."""
         while self.waiting or self.busy:
             wanted = min(self.pool.size, len(self.waiting) + len(self.busy))
-            for slot in [slot for slot in range(self.pool.size) if slot not in self.alive][: wanted - len(self.alive)]:
+            startable = [slot for slot in range(self.pool.size) if slot not in self.alive | self.given_up]
+            for slot in startable[: max(0, wanted - len(self.alive))]:
                 self.alive.add(slot)
                 self.pool.start(slot)
             while self.waiting and self.idle:
@@ -145,7 +177,7 @@ class Schedule:
 
     def _submit(self, slot: int) -> None:
         self.busy[slot] = self.waiting.popleft()
-        self.of_shard[slot] = 0
+        self.of_shard[slot], self.moved[slot] = Progress(), time.monotonic()
         self.pool.submit(slot, self.busy[slot])
 
     def _handle(self, event: Event) -> None:
@@ -155,51 +187,52 @@ class Schedule:
         if event.kind == "died":
             self._bury(slot, event.value)
         elif event.kind == "ready":
-            self.deaths_while_loading = 0
+            self.deaths_while_loading[slot] = 0
             self.ready_since.setdefault(slot, time.monotonic())
             self.idle.append(slot)
         elif slot in self.busy:
-            num = len(self.busy[slot].items)
-            self._advance(slot, num if event.kind == "done" else min(num, event.value))
+            self._advance(slot, event.value)
             if event.kind == "done":
                 self.on_done(self.busy.pop(slot))
                 self.idle.append(slot)
 
-    def _advance(self, slot: int, num: int) -> None:
-        """So many items of a worker's shard are finished."""
-        step = num - self.of_shard[slot]
-        self.of_shard[slot] = num
-        self.finished[slot] += step
-        self.bar.update(step)
+    def _advance(self, slot: int, progress: Progress) -> None:
+        """A worker's shard is so far."""
+        before = self.of_shard[slot]
+        if progress != before:
+            self.of_shard[slot], self.moved[slot] = progress, time.monotonic()
+            self.made[slot] += progress.made - before.made
+            self.bar.update(progress.finished - before.finished)
 
     def _bury(self, slot: int, how: str) -> None:
         self.alive.discard(slot)
         self.idle = [other for other in self.idle if other != slot]
         shard = self.busy.pop(slot, None)
         if shard is None:
-            self.deaths_while_loading += 1
-            if self.deaths_while_loading >= MAX_DEATHS * self.pool.size:
-                raise UserError(
-                    f"workers end while they load the models ({how}); lower executor.num_workers, or give the "
-                    "machine more memory"
-                )
+            self._bury_young(slot, how)
             return
-        self.busy[slot] = shard
-        self._advance(slot, 0)
-        del self.busy[slot]
+        self._advance(slot, Progress())
         self.deaths[shard.name] += 1
         if self.deaths[shard.name] < MAX_DEATHS:
             logger.warning("worker %d ended (%s); shard %s is made again", slot + 1, how, shard.name)
             self.waiting.append(shard)
         else:
             logger.warning("worker %d ended (%s); shard %s is set aside", slot + 1, how, shard.name)
-            self.aside[shard.name] = how
+            self.aside[named(shard, self.title)] = how
+
+    def _bury_young(self, slot: int, how: str) -> None:
+        """A worker ended while it loaded the models."""
+        self.deaths_while_loading[slot] += 1
+        if self.deaths_while_loading[slot] < MAX_DEATHS:
+            return
+        self.given_up.add(slot)
+        if len(self.given_up) == self.pool.size:
+            raise UserError(f"workers end while they load the models ({how}); {_advice(how)}")
+        logger.warning("worker %d cannot load the models (%s); the others go on", slot + 1, how)
 
     def _show(self) -> None:
         now = time.monotonic()
-        rates = {
-            slot: self.finished[slot] / (now - since) for slot, since in self.ready_since.items() if now - since > 1
-        }
+        rates = {slot: self.made[slot] / (now - since) for slot, since in self.ready_since.items() if now - since > 1}
         self.bar.set_postfix_str(_described(rates), refresh=False)
         report_rates(str(self.bar.desc or ""), {f"worker {slot + 1}": rate for slot, rate in rates.items()})
         if self.busy or self.idle:
@@ -207,6 +240,13 @@ class Schedule:
         elif now - self.last_life > PATIENCE_SECONDS:
             self.last_life = now
             say("waiting for workers to start; no worker is at work")
+        for slot, shard in self.busy.items():
+            if now - self.moved[slot] > STALL_SECONDS:
+                self.moved[slot] = now
+                say(
+                    f"worker {slot + 1} has finished nothing for {STALL_SECONDS / 60:.0f} minutes "
+                    f"({named(shard, self.title)}); if it hangs, stop this command and give it again"
+                )
 
 
 def _num_items(shards: Sequence[Shard]) -> int:
@@ -220,10 +260,22 @@ def _described(rates: dict[int, float]) -> str:
     return f"{len(rates)} workers, each {min(rates.values()):.2g} to {max(rates.values()):.2g}/s"
 
 
+def named(shard: Shard, title: Callable[[Any], str]) -> str:
+    """What messages call a shard: by its first and last item."""
+    first, last = title(shard.items[0]), title(shard.items[-1])
+    return first if first == last else f"{first} to {last}"
+
+
+def _advice(how: str) -> str:
+    if any(word in how for word in ("SIGKILL", "Died", "emory")):
+        return "give a worker more memory, or lower executor.num_workers"
+    return "the lines above say more"
+
+
 def _raise_set_aside(aside: dict[str, str], num_shards: int, unit: str) -> None:
     names = ", ".join(f"{name} ({how})" for name, how in sorted(aside.items())[:5])
     more = f" and {len(aside) - 5} more" if len(aside) > 5 else ""
     raise UserError(
         f"{len(aside)} of {num_shards} shards ended their workers {MAX_DEATHS} times and were set aside: {unit}s "
-        f"{names}{more}; all others are made; give a worker more memory, and the same command makes the rest"
+        f"{names}{more}; all others are made; {_advice(names)}; the same command makes the rest"
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from diffugen.command_line import only_our_warnings
 from diffugen.errors import UserError
-from diffugen.executor.base import Task
+from diffugen.executor.base import Progress, Task
 from diffugen.executor.records import make_shard
 from diffugen.files import full_disk_message, name_temporaries
 
@@ -48,15 +48,15 @@ def _serve(task: Task, inbox: queue.Queue[bytes], send: Send) -> None:
     send(("ready", None))
     while True:
         shard = pickle.loads(inbox.get())
-        finished = 0
+        progress = Progress()
 
-        def advance(num: int) -> None:
-            nonlocal finished
-            finished += num
-            send(("progress", finished))
+        def advance(num: int, *, made: bool = True) -> None:
+            nonlocal progress
+            progress = progress.after(num, made=made)
+            send(("progress", progress))
 
         make_shard(task, work, shard, advance)
-        send(("done", None))
+        send(("done", progress))
 
 
 def _read(connection: Connection, inbox: queue.Queue[bytes]) -> None:

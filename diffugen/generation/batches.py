@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from diffugen.config.settings import GenerateConfig
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt
 from diffugen.errors import UserError
-from diffugen.files import write_files
-from diffugen.generation.plan import Plan, kind_of
+from diffugen.files import remove_temporaries, write_files
+from diffugen.generation.plan import Plan
 from diffugen.generation.variations import Variation
 from diffugen.images import png_bytes
 from diffugen.progress import progress_bar
@@ -34,7 +33,7 @@ def generate_batches(
     settings: GenerateConfig,
     *,
     progress: bool = True,
-    on_done: Callable[[Sample], object] = lambda sample: None,
+    on_done: Callable[[Sample, bool], object] = lambda sample, made: None,
 ) -> None:
     """Generate the images of a plan; those that are there already are kept.
 
@@ -46,7 +45,7 @@ def generate_batches(
         plan: a whole one is checked first, see `check_plan`.
         settings: size, steps, guidance, batch size.
         progress: show a progress bar.
-        on_done: called with every sample once its files are there, those of an earlier run included.
+        on_done: called with every sample once its files are there, and whether they were made now.
 
     Raises:
         UserError: a prompt does not fit the model, the folder holds other samples, one image is too much for the GPU.
@@ -54,26 +53,30 @@ def generate_batches(
     """
     if plan.is_whole:
         check_plan(pipe, plan, settings)
+        for folder in {path.parent for sample in plan.samples for path in (*_files_of(sample), _part_of(sample, plan))}:
+            remove_temporaries(folder)  # of workers that were killed
     done = _finished(plan)
     for sample in plan.samples:
         if sample.name in done:
-            on_done(sample)
-    pending = [sample for sample in plan.samples if sample.name not in done]
+            on_done(sample, False)
+    # batches are those of the whole plan, so that a run that was stopped makes the same ones
+    batches = [[sample for sample in batch if sample.name not in done] for batch in plan.batches(settings.batch_size)]
+    pending = [sample for batch in batches for sample in batch]
+    numbers_of = {sample.name: number for number, sample in enumerate(pending)}
 
     def run(numbers: Sequence[int]) -> list[None]:
         batch = [pending[number] for number in numbers]
         _generate_batch(pipe, batch, plan, settings)
         for sample in batch:
-            on_done(sample)
+            on_done(sample, True)
         bar.update(len(batch))
         return [None] * len(batch)
 
-    alike = groupby(range(len(pending)), key=lambda number: kind_of(plan.variations.get(pending[number].name)))
     with progress_bar(
         total=len(plan.samples), initial=len(done), unit="image", desc="generating", disable=not progress
     ) as bar:
         try:
-            map_groups([list(numbers) for _, numbers in alike], settings.batch_size, run)
+            map_groups([[numbers_of[sample.name] for sample in batch] for batch in batches], settings.batch_size, run)
         except torch.OutOfMemoryError:
             raise UserError(
                 "one image does not fit into the GPU's memory; lower generate.height and generate.width, or set "

@@ -24,7 +24,7 @@ def generate_labelled(
     labeler: Labeler,
     min_area_fraction: float,
     *,
-    on_done: Callable[[Sample], object] | None = None,
+    on_done: Callable[[Sample, bool], object] | None = None,
 ) -> dict[str, tuple[EncodedInstances, str]]:
     """Generate the images of a plan; each is labelled in the background while the next ones are generated.
 
@@ -33,7 +33,7 @@ def generate_labelled(
         plan, settings: see `generate_batches`.
         labeler: its class ids index the plan's class names.
         min_area_fraction: for inpainting, see `label_inpainted`.
-        on_done: called with every sample that is generated, in place of a progress bar.
+        on_done: as for `generate_batches`, in place of a progress bar.
 
     Returns:
         By sample name its labels, and what is missing in the image (see `label_generated`).
@@ -46,10 +46,10 @@ def generate_labelled(
 
     with in_background(label) as (submit, labels):
 
-        def tell(sample: Sample) -> None:
+        def tell(sample: Sample, made: bool) -> None:
             submit(sample)
             if on_done is not None:
-                on_done(sample)
+                on_done(sample, made)
 
         generate_batches(pipe, plan, settings, progress=on_done is None, on_done=tell)
     return labels

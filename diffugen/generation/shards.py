@@ -59,9 +59,11 @@ class GenerateJob:
 
         def work(items: Sequence[Any], advance: Advance) -> list[Record]:
             plan = self._part(items)
-            found = generate_labelled(
-                pipe, plan, self.settings, labeler, self.min_area_fraction, on_done=lambda _: advance(1)
-            )
+
+            def tell(_: Sample, made: bool) -> None:
+                advance(1, made=made)
+
+            found = generate_labelled(pipe, plan, self.settings, labeler, self.min_area_fraction, on_done=tell)
             return [
                 {"name": name, "instances": encoded, "missing": missing}
                 for name, (encoded, missing) in ((sample.name, found[sample.name]) for sample in plan.samples)
@@ -85,6 +87,10 @@ class GenerateJob:
     def has_files(self, items: Sequence[Any]) -> bool:
         """Whether all images and heatmaps are there."""
         return all(is_there(sample) for sample, _ in items)
+
+    def title(self, item: tuple[Sample, Any]) -> str:
+        """The sample's name."""
+        return item[0].name
 
 
 def generate_in_shards(

@@ -22,17 +22,19 @@ from diffugen.datasets.folder import (
 from diffugen.decoding import stores_as_it_is
 from diffugen.drawing import OverlaySheets
 from diffugen.errors import UserError
-from diffugen.executor.images import Workers
+from diffugen.executor.images import Workers, batched
 from diffugen.images import RECURSIVE_HINT, list_images, read_image, readable, readable_images
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
 from diffugen.naming import text_of, unique_names
-from diffugen.outputs import check_output, record_files
+from diffugen.outputs import check_output, locked_output, record_files
 from diffugen.progress import progress_bar
 from diffugen.sample import Sample
 
 LABEL_BATCH = 16
 """Images in memory at a time."""
+
+Batch = list[tuple[Sample, np.ndarray]]
 
 
 def label_folder(
@@ -58,7 +60,7 @@ def label_folder(
 
     def samples() -> Iterator[Sample]:
         if workers is None:
-            labelled = _by_itself(_images(source, split, recursive), labeler)
+            labelled = _by_itself(_batches(source, split, recursive), labeler)
         else:
             labelled = _by_workers(workers, source, split, recursive, out)
         for sample, instances in labelled:
@@ -68,9 +70,10 @@ def label_folder(
             provenance = {**sample.provenance, "labeler": labeler.name}
             yield replace(sample, encoded=instances.to_json(), provenance=provenance)
 
-    write_dataset(out, samples(), class_names, link_images=False, command="label")
-    if workers is not None:
-        workers.done(out)
+    with locked_output(out):
+        write_dataset(out, samples(), class_names, link_images=False, command="label")
+        if workers is not None:
+            workers.done(out)
     found = ", ".join(f"{name} {counts[name]}" for name in class_names)
     print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
     if overlays:
@@ -96,12 +99,13 @@ def _splits(source: Path, wanted: str | None) -> list[str]:
     return own_splits(source) if wanted is None else [wanted]
 
 
-def _by_itself(images: Iterable[tuple[Sample, np.ndarray]], labeler: Labeler) -> Iterator[tuple[Sample, Instances]]:
+def _by_itself(batches: Iterable[Batch], labeler: Labeler) -> Iterator[tuple[Sample, Instances]]:
     """Each image with its labels, found by this process."""
-    waiting = iter(progress_bar(images, desc="labelling", unit="image"))
-    while batch := list(islice(waiting, LABEL_BATCH)):
-        found = labeler.label([LabelInput(image) for _, image in batch])
-        yield from zip((sample for sample, _ in batch), found, strict=True)
+    with progress_bar(desc="labelling", unit="image") as bar:
+        for batch in batches:
+            found = labeler.label([LabelInput(image) for _, image in batch])
+            yield from zip((sample for sample, _ in batch), found, strict=True)
+            bar.update(len(batch))
 
 
 def _by_workers(
@@ -145,15 +149,23 @@ def _draw(dataset: Path, class_names: Sequence[str]) -> None:
     print(f"overlays: {dataset / 'overlays'}")
 
 
-def _images(source: Path, split: str | None, recursive: bool) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Each image as a sample, whose labels do not count, and its pixels."""
+def _batches(source: Path, split: str | None, recursive: bool) -> Iterator[Batch]:
+    """Images as samples, whose labels do not count, and their pixels.
+
+    A photo that cannot be read leaves its batch smaller, as it does for workers: the others keep their labels bit for
+    bit.
+    """
     if is_dataset(source):
-        for part in _splits(source, split):
-            yield from read_samples(source, part)
+        images = (pair for part in _splits(source, split) for pair in read_samples(source, part))
+        while batch := list(islice(images, LABEL_BATCH)):
+            yield batch
         return
     photos = _photos(source, split, recursive)
-    for path, image in readable_images(photos):
-        yield (photos[path] if stores_as_it_is(path) else replace(photos[path], image=image)), image
+    for paths in batched(list(photos), LABEL_BATCH):
+        yield [
+            (photos[path] if stores_as_it_is(path) else replace(photos[path], image=image), image)
+            for path, image in readable_images(paths)
+        ]
 
 
 def _photos(source: Path, split: str | None, recursive: bool) -> dict[Path, Sample]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from diffugen.config.content import fingerprints
 from diffugen.config.dataset import LabelModelConfig
 from diffugen.config.settings import AttentionLabelConfig
 from diffugen.labelers.base import Labeler
@@ -26,6 +27,11 @@ class LabelerSettings:
     score_threshold: float = 0.0
     label_model: LabelModelConfig | None = None
     asked: tuple[str, ...] = ()
+    content: Any = field(init=False)
+    """What identifies the files that the settings name."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", fingerprints(self._values()))
 
     def load(self) -> Labeler:
         """Load it.
@@ -42,6 +48,9 @@ class LabelerSettings:
         return AttentionLabeler(self.class_names, self.label, score_threshold=self.score_threshold, device=self.device)
 
     def identity(self) -> Any:
-        """JSON of all that its labels follow from."""
+        """JSON of all that its labels follow from; files by their content."""
+        return [self.class_names, self._values(), self.score_threshold, self.content]
+
+    def _values(self) -> list[Any]:
         network = None if self.label_model is None else self.label_model.model_dump(mode="json")
-        return [self.class_names, self.label.model_dump(mode="json"), self.score_threshold, network]
+        return [self.label.model_dump(mode="json"), network]

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from executor_job import ToyJob, hash_of, shards, squares
+from tqdm import tqdm
 
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
 from diffugen.executor import local_pool, run
-from diffugen.executor.base import shards_of
+from diffugen.executor.base import Event, Progress, Shard, shards_of
 from diffugen.executor.run import run_job
 from diffugen.progress import rates_go_to
 
@@ -50,7 +52,9 @@ def test_files_do_not_depend_on_who_made_them(tmp_path: Path) -> None:
 
 def test_a_shard_that_kills_three_workers_is_set_aside(tmp_path: Path) -> None:
     job = ToyJob(tmp_path, deaths={9: 3})
-    with pytest.raises(UserError, match=r"1 of 6 shards .*: images 0000008-0000011 \(killed by SIGKILL\)"):
+    with pytest.raises(
+        UserError, match=r"1 of 6 shards .*: images toy 8 to toy 11 \(killed by SIGKILL\); .*more memory"
+    ):
         work(job)
     assert len(list((tmp_path / "files").iterdir())) == 24 - 3  # item 8 was made, 9 to 11 were not
     assert len(list((tmp_path / "records").iterdir())) == 5
@@ -58,7 +62,7 @@ def test_a_shard_that_kills_three_workers_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_an_error_is_tried_again_and_a_mistake_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"images 0000000-0000003 \(ZeroDivisionError: item 2\)"):
+    with pytest.raises(UserError, match=r"images toy 0 to toy 3 \(ZeroDivisionError: item 2\); .* the lines above"):
         work(ToyJob(tmp_path / "error", errors=(2,)))
     with pytest.raises(UserError, match="^item 2 cannot be made; choose another$"):
         work(ToyJob(tmp_path / "mistake", mistakes={2: "item 2 cannot be made; choose another"}, seconds=1))
@@ -91,7 +95,7 @@ def test_more_than_there_is_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mo
         work(ToyJob(tmp_path), 3)
     with pytest.raises(UserError, match="'executor.gpus_per_worker' asks for GPUs"):
         list(run_job(ToyJob(tmp_path), shards(), tmp_path, ExecutorConfig(gpus_per_worker=1), desc="x", device="cpu"))
-    with pytest.raises(UserError, match="'model.device' is 'cuda:1'"):
+    with pytest.raises(UserError, match="the device is 'cuda:1'"):
         list(run_job(ToyJob(tmp_path), shards(), tmp_path, ExecutorConfig(), desc="x", device="cuda:1"))
     monkeypatch.setattr(local_pool, "visible_gpus", lambda: ["3", "5"])
     with pytest.raises(UserError, match="is 5, but this machine has 2 GPUs, enough for 4"):
@@ -103,11 +107,19 @@ def test_workers_share_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(local_pool, "visible_gpus", lambda: ["3", "5"])
     monkeypatch.setattr(local_pool, "USER_THREADS", None)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as ultralytics may have set it by then
-    pool = run.start_pool(run.Task(ToyJob(tmp_path), tmp_path), ExecutorConfig(gpus_per_worker=0.5), "cuda", 9)
-    assert isinstance(pool, local_pool.LocalPool) and pool.size == 4
-    environments = [pool._environment(slot) for slot in range(4)]
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["3", "3", "5", "5"]
-    assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"1"}
+    monkeypatch.setattr(local_pool, "num_cores", lambda: 5)
+
+    def gpus(share: float) -> list[str]:
+        pool = run.start_pool(run.Task(ToyJob(tmp_path), tmp_path), ExecutorConfig(gpus_per_worker=share), "cuda", 9)
+        assert isinstance(pool, local_pool.LocalPool)
+        environments = [pool._environment(slot) for slot in range(pool.size)]
+        assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"1"}
+        return [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]
+
+    assert gpus(0.5) == ["3", "3", "5", "5"]
+    assert gpus(0.6) == gpus(1) == ["3", "5"]  # none has two halves of 1.2
+    assert gpus(0.3) == ["3", "3", "3", "5", "5"]  # a core each
+    assert gpus(0) == [""] * 5
 
 
 def test_rates_of_all_workers_are_reported(tmp_path: Path) -> None:
@@ -117,8 +129,65 @@ def test_rates_of_all_workers_are_reported(tmp_path: Path) -> None:
     assert set(seen) == {"toys worker 1", "toys worker 2"} and all(rate > 0 for rate in seen.values())
 
 
+def test_a_record_that_was_changed_is_made_again(tmp_path: Path) -> None:
+    job = ToyJob(tmp_path)
+    work(job)
+    path = tmp_path / "records" / "0000000-0000003.jsonl"
+    path.write_text(path.read_text().replace('"square": 9', '"square": 7'))
+    assert work(job) == squares(range(24))
+
+
+class Slots:
+    """Workers by script: what each slot reports, a list for each time it is started."""
+
+    def __init__(self, *scripts: list[list[Event]]) -> None:
+        self.size, self.scripts, self.events = len(scripts), scripts, list[Event]()
+
+    def start(self, slot: int) -> None:
+        self.events += self.scripts[slot].pop(0) if self.scripts[slot] else []
+
+    def submit(self, slot: int, shard: Shard) -> None:
+        num = len(shard.items)
+        self.events += [Event(slot, "progress", Progress(2, 1)), Event(slot, "done", Progress(num, num - 1))]
+
+    def wait(self, seconds: float) -> list[Event]:
+        return [self.events.pop(0)] if self.events else []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_worker_that_cannot_start_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def scheduled(*scripts: list[list[Event]]) -> run.Schedule:
+        return run.Schedule(Slots(*scripts), shards(), tqdm(file=StringIO()))
+
+    dies = [[Event(0, "died", "killed by SIGKILL")]] * 3
+    schedule = scheduled(list(dies), [[Event(1, "ready")]])
+    assert schedule.run() == {} and not schedule.waiting
+    assert schedule.made == {1: 18}  # one of each shard was there already
+    assert caplog.text.count("worker 1 cannot load the models (killed by SIGKILL); the others go on") == 1
+    with pytest.raises(
+        UserError, match="workers end while they load the models .killed by SIGKILL.; give a worker more"
+    ):
+        scheduled(list(dies)).run()
+
+
+def test_a_worker_that_hangs_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "STALL_SECONDS", -1.0)
+    schedule = run.Schedule(Slots([[Event(0, "ready")]]), shards(4), tqdm(file=StringIO()), "toy {}".format)
+    schedule.run()
+    assert "worker 1 has finished nothing for" in (told := capsys.readouterr().err) and "(toy 0 to toy 3)" in told
+
+
+def test_modules_do_not_come_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('somebody else is here')")
+    monkeypatch.chdir(tmp_path)
+    assert work(ToyJob(tmp_path / "out"), 1) == squares(range(24))
+
+
 DRIVER = """
 import sys
+from io import StringIO
 from pathlib import Path
 from executor_job import ToyJob, shards
 from diffugen.command_line import run_command
