@@ -52,6 +52,7 @@ class ToyJob:
             time.sleep(self.seconds)
             self._disturb(item)
             write_text(self.folder / "pids" / str(item), str(os.getpid()))  # first, so that a file tells who made it
+            write_text(self.folder / "threads" / str(item), os.environ.get("OMP_NUM_THREADS", "all"))
             write_text(self.file(item), f"{item} {self.setting}\n" * 100)
             records.append({"item": item, "square": item * item})
             advance(1)

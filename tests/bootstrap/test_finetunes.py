@@ -132,3 +132,14 @@ def test_more_workers_than_fit_are_refused_before_a_run_begins(context: RoundCon
     executor = ExecutorConfig(num_workers=999)
     with pytest.raises(UserError, match="'executor.num_workers' is 999, but this machine has"):
         detector_executor(context.config.model_copy(update={"executor": executor}))
+
+
+def test_a_detector_without_its_record_is_not_made_again(context: RoundContext, trainable: Path) -> None:
+    """A worker that ends between the two has removed the fold's dataset."""
+    (one,) = wanted(context, trainable, 1)
+    one.weights.parent.mkdir(parents=True)
+    one.weights.write_bytes(b"finished")
+    job = finetunes.FineTuneJob(context.folder.path)
+    gone = replace(one, dataset=trainable / "nowhere")
+    assert job.load()([gone], lambda num, made=True: None) == [{"weights": "best.pt"}]
+    assert one.weights.read_bytes() == b"finished" and job.title(gone) == "weights/best.pt"

@@ -20,7 +20,7 @@ import pytest
 
 from diffugen import lock
 from diffugen.errors import UserError
-from diffugen.lock import locked
+from diffugen.lock import locked, locked_beside
 
 HOLD = """
 import fcntl, sys
@@ -171,3 +171,31 @@ def test_a_process_that_was_taken_for_dead_stops(monkeypatch: pytest.MonkeyPatch
         (tmp_path / ".lock").write_text(json.dumps(record))
         assert stopped.wait(10)
     assert json.loads((tmp_path / ".lock").read_text())["host"] == "elsewhere"
+
+
+def test_what_is_written_beside_its_place_is_locked_there(kind: str, tmp_path: Path) -> None:
+    found = tmp_path / "found"
+    with locked_beside(found):
+        lock_file = tmp_path / ".found.lock"
+        assert json.loads(lock_file.read_text())["pid"] == os.getpid()
+        with locked_beside(found), locked_beside(found / "images"):  # its own
+            pass
+        inode = lock_file.stat().st_ino
+    assert not list(tmp_path.iterdir())
+    lock_file.touch()
+    with locked_beside(found):  # of a process that was killed
+        assert inode
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_just_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that wait for a third, one may open the file that the third removes."""
+    take = lock._flock
+
+    def late(*arguments: Any) -> bool:
+        (tmp_path / ".found.lock").unlink()
+        return take(*arguments)
+
+    monkeypatch.setattr(lock, "_flock", late)
+    with pytest.raises(UserError, match="is in use"), locked_beside(tmp_path / "found"):
+        pytest.fail("locked by nothing")

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from executor_job import hash_of
 from PIL import Image
 
+from diffugen.attention.decoder import PixelDecoder, save_decoder
+from diffugen.attention.features import num_features
+from diffugen.cli import label
 from diffugen.cli.main import main
+from diffugen.config.settings import ModelConfig
 from diffugen.datasets.folder import read_samples
+from diffugen.diffusion.pipelines import load_pipeline
 from diffugen.executor import local_pool
+from diffugen.executor.images import Workers
 from diffugen.files import read_json
+from diffugen.instances import Instances
+from diffugen.labelers import label_folder
+from diffugen.labelers.base import LabelInput
+from diffugen.labelers.detector import DetectorLabeler
 from diffugen.outputs import MARKER
 from diffugen.toyworld.scenes_dataset import write_scenes
 
@@ -75,3 +88,103 @@ def test_wrong_settings_are_sentences(photos: Path, tmp_path: Path, capsys: pyte
         with pytest.raises(SystemExit):
             main([*line, f"--executor={given}"])
         assert words in capsys.readouterr().err
+
+
+def test_labels_do_not_depend_on_photos_that_cannot_be_read_or_are_links(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is 16 of the listed photos; what cannot be read leaves it smaller, in this process and in workers."""
+    batches: list[int] = []
+    alone = DetectorLabeler.label
+
+    def counted(self: DetectorLabeler, inputs: Sequence[LabelInput]) -> list[Instances]:
+        batches.append(len(inputs))
+        return alone(self, inputs)
+
+    monkeypatch.setattr(DetectorLabeler, "label", counted)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(sorted((scenes / "images" / "test").iterdir())[:18]):
+        (folder / f"{number:02d}.png").symlink_to(path)
+    (folder / "03.png").unlink()
+    (folder / "03.png").write_text("no image")
+    (folder / "05.png").unlink()
+    (folder / "05.png").symlink_to(folder / "04.png")
+    line = ["label", str(folder), "--weights", DETECTOR, "--device", "cpu", "--out"]
+    assert main([*line, str(tmp_path / "alone")]) == 0
+    assert batches == [15, 2]
+    assert main([*line, str(tmp_path / "workers"), "--executor=num_workers=1"]) == 0
+    assert hash_of(tmp_path / "workers") == hash_of(tmp_path / "alone")
+
+
+def test_workers_read_attention_with_a_decoder(
+    photos: Path, tmp_path: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Workers] = []
+    monkeypatch.setattr(label_folder, "label_folder", lambda *_, workers, **__: asked.append(workers))
+    pipe = load_pipeline(ModelConfig(path=str(tiny_pipeline_dir)))
+    decoder = tmp_path / "decoder.safetensors"
+    save_decoder(PixelDecoder(num_features(pipe.unet), ["car"]), decoder, {})
+    line = [
+        "label",
+        str(photos),
+        "--model",
+        str(tiny_pipeline_dir),
+        "--object",
+        "car=car",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    for options in ([], ["--decoder", str(decoder)]):
+        assert main([*line, *options, "--executor=num_workers=1"]) == 0
+    plain, decoded = (workers.job for workers in asked)
+    assert plain.identity([]) != decoded.identity([])
+    (found,) = decoded.load_find()([np.full((64, 64, 3), 99, np.uint8)])  # as a worker does
+    assert isinstance(found, Instances)
+
+
+def test_records_follow_from_the_models_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
+    """What a model's folder holds, and the file that draws outlines, may change under one name."""
+    asked: list[Workers] = []
+    monkeypatch.setattr(label_folder, "label_folder", lambda *_, workers, **__: asked.append(workers))
+    monkeypatch.setattr(label, "_labeler", lambda arguments: (None, []))
+    model, outliner = tmp_path / "model", tmp_path / "outliner.safetensors"
+    model.mkdir()
+    (model / "weights").write_text("one")
+    outliner.write_text("one")
+    monkeypatch.chdir(tmp_path)
+    line = ["label", str(photos), "--mask2former", "model", "--outline", "learned=outliner.safetensors"]
+    assert main([*line, "--out", str(tmp_path / "out"), "--executor=num_workers=1"]) == 0
+    (job,) = [workers.job for workers in asked]
+    assert str(outliner) in str(job.settings) and str(model) in str(job.settings)  # not as seen from here
+    seen = [job.identity([])]
+    for path in (model / "weights", outliner):
+        path.write_text("another")
+        seen.append(job.identity([]))
+    assert seen[0] != seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("command", ["predict", "label"])
+def test_a_second_command_does_not_write_the_same_folder(
+    command: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        for workers in ([], [WORKERS]):
+            options = ["--weights", DETECTOR, "--device", "cpu", "--out", str(tmp_path / "out"), *workers]
+            assert main([command, str(photos), *options]) == 2
+            assert f"is in use by process {holder.pid}" in capsys.readouterr().err
+        holder.kill()
+    assert not (tmp_path / ".out.shards").exists()
+    assert main([command, str(photos), *options]) == 0
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from diffugen.outputs import new_output
+with new_output(Path(sys.argv[1]), "predict"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ from filelock import FileLock
 
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
-from diffugen.executor.run import run_job
+from diffugen.executor import local_pool, ray_pool
+from diffugen.executor.run import check_room, run_job
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ROOT = Path(__file__).parents[3]
@@ -98,6 +100,30 @@ def test_mistakes_are_sentences(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'executor.address': no Ray cluster answers at 127.0.0.1:1 "):
         config = ExecutorConfig(kind="ray", address="127.0.0.1:1")
         list(run_job(ToyJob(tmp_path), shards(), tmp_path, config, desc="x", device="cpu"))
+
+
+def test_actors_compute_with_one_thread_or_as_many_as_the_user_says(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the cluster was started with."""
+    for given, threads in (("3", "3"), (None, "1")):
+        monkeypatch.setattr(local_pool, "USER_THREADS", given)
+        work(cluster, ToyJob(tmp_path / threads))
+        assert {path.read_text() for path in (tmp_path / threads / "threads").iterdir()} == {threads}
+
+
+def test_a_port_where_nobody_speaks_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "CONNECT_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = ExecutorConfig(kind="ray", address=f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match="what listens there does not answer as Ray does"):
+            check_room(config, "cpu")
+
+
+def test_a_cluster_is_asked_before_work_begins(cluster: Any) -> None:
+    check_room(ExecutorConfig(kind="ray", address=cluster.address, num_workers=2), "cpu")
+    with pytest.raises(UserError, match="too few for 99 worker"):
+        check_room(ExecutorConfig(kind="ray", address=cluster.address, num_workers=99), "cpu")
 
 
 DRIVER = """

@@ -300,3 +300,19 @@ def test_samples_with_and_without_a_start_go_into_one_folder(pipe: Any, tmp_path
     alone = run(pipe, tmp_path / "alone", [PROMPTS[0]] * 2, **options)
     assert all((a.pixels() == b.pixels()).all() for a, b in zip(alone, samples, strict=False))
     assert (samples[4].pixels()[:, 48:] == pixels[:, 48:]).all()
+
+
+def test_batches_stay_those_of_the_plan_where_only_a_middle_one_is_there(pipe: Any, tmp_path: Path) -> None:
+    """As workers leave them that were stopped: the samples around it were never in one batch."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    source = Sample.labelled("source", pixels, Instances.from_masks(np.indices((64, 96))[1:] < 48, [0]), "train")
+    varied = Variation(source, ("car",), PROMPTS[0], 0.5, size_hw=(64, 96))
+    variations = [None] * 3 + [varied] * 2 + [None] * 3
+    run(pipe, tmp_path / "whole", [PROMPTS[0]] * 8, variations, num_inference_steps=2)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    for path in [*(tmp_path / "stopped").rglob("*.*")]:
+        if path.stem not in ("000003", "000004", "batch_000003"):
+            path.unlink()
+    (tmp_path / "stopped" / "images" / ".000000.png.w00000000-12.tmp.png").touch()  # of a worker that was killed
+    run(pipe, tmp_path / "stopped", [PROMPTS[0]] * 8, variations, num_inference_steps=2)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
