@@ -152,6 +152,8 @@ class Schedule:
         """How far the shard in work is, by slot."""
         self.moved: dict[int, float] = {}
         """When that changed."""
+        self.patience: dict[int, float] = {}
+        """Seconds without a change after which it is told; twice as long each time."""
         self.deaths: Counter[str] = Counter()
         self.deaths_while_loading: Counter[int] = Counter()
         self.given_up: set[int] = set()
@@ -177,7 +179,7 @@ class Schedule:
 
     def _submit(self, slot: int) -> None:
         self.busy[slot] = self.waiting.popleft()
-        self.of_shard[slot], self.moved[slot] = Progress(), time.monotonic()
+        self._move(slot, Progress())
         self.pool.submit(slot, self.busy[slot])
 
     def _handle(self, event: Event) -> None:
@@ -200,9 +202,12 @@ class Schedule:
         """A worker's shard is so far."""
         before = self.of_shard[slot]
         if progress != before:
-            self.of_shard[slot], self.moved[slot] = progress, time.monotonic()
+            self._move(slot, progress)
             self.made[slot] += progress.made - before.made
             self.bar.update(progress.finished - before.finished)
+
+    def _move(self, slot: int, progress: Progress) -> None:
+        self.of_shard[slot], self.moved[slot], self.patience[slot] = progress, time.monotonic(), STALL_SECONDS
 
     def _bury(self, slot: int, how: str) -> None:
         self.alive.discard(slot)
@@ -241,10 +246,10 @@ class Schedule:
             self.last_life = now
             say("waiting for workers to start; no worker is at work")
         for slot, shard in self.busy.items():
-            if now - self.moved[slot] > STALL_SECONDS:
-                self.moved[slot] = now
+            if now - self.moved[slot] > self.patience[slot]:
+                self.patience[slot] *= 2
                 say(
-                    f"worker {slot + 1} has finished nothing for {STALL_SECONDS / 60:.0f} minutes "
+                    f"worker {slot + 1} has finished nothing for {(now - self.moved[slot]) / 60:.0f} minutes "
                     f"({named(shard, self.title)}); if it hangs, stop this command and give it again"
                 )
 
