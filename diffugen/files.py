@@ -50,10 +50,15 @@ _unfinished: list[Path] = []
 """Folders that are being written under a temporary name: what is put there is flushed and renamed with the folder."""
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a path lies in a folder that `atomic_path` is about to put in its place."""
+    return any(path.is_relative_to(folder) for folder in _unfinished)
+
+
 @contextmanager
 def _atomic(paths: Sequence[Path]) -> Iterator[list[Path]]:
     parents = {path.parent for path in paths}
-    if all(any(path.is_relative_to(folder) for folder in _unfinished) for path in paths):
+    if all(is_unfinished(path) for path in paths):
         for parent in parents:
             parent.mkdir(parents=True, exist_ok=True)
         yield list(paths)

@@ -82,17 +82,13 @@ def locked_beside(path: Path) -> Iterator[None]:
     Raises:
         UserError: another process is at work there.
     """
-    path = Path(os.path.abspath(path))
+    path = _real(path)
     if any(path.is_relative_to(held) for held in _held):
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = hidden_name(path, LOCK_FILE)
-    with _locked_by(lock, path):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    with _locked_by(hidden_name(path, LOCK_FILE), path, removed=True):
+        yield
 
 
 _held: list[Path] = []
@@ -100,12 +96,13 @@ _held: list[Path] = []
 
 
 @contextmanager
-def _locked_by(path: Path, folder: Path) -> Iterator[None]:
+def _locked_by(path: Path, folder: Path, *, removed: bool = False) -> Iterator[None]:
     """Hold a lock file.
 
     Args:
         path: of the file.
         folder: what it locks, for messages.
+        removed: at the end, unless another process has taken it over.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -117,18 +114,25 @@ def _locked_by(path: Path, folder: Path) -> Iterator[None]:
         heart.beat()
         if not has_flock:  # another process may have found the folder free at the same moment
             time.sleep(2.2 * BEAT_SECONDS)
-            if not heart.is_owner():
+            if not (heart.is_owner() and _is_at(path, descriptor)):
                 raise _in_use(folder, _read(path)[0])
         heart.start()
-        held = Path(os.path.abspath(folder))
+        held = _real(folder)
         _held.append(held)
         try:
             yield
         finally:
             _held.remove(held)
             heart.stop()
+            if removed and heart.is_owner() and _is_at(path, descriptor):
+                path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _real(path: Path) -> Path:
+    """A path as it is without links above it."""
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

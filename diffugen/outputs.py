@@ -17,7 +17,7 @@ from typing import Any
 
 from diffugen.contained import check_contained
 from diffugen.errors import UserError, reason_of
-from diffugen.files import atomic_path, is_full_disk, read_json, write_json
+from diffugen.files import atomic_path, is_full_disk, is_unfinished, read_json, write_json
 from diffugen.lock import locked_beside
 from diffugen.naming import text_of
 from diffugen.versions import changed_versions, library_versions, version_of
@@ -118,7 +118,8 @@ def locked_output(out: Path, *, option: str = "--out") -> Iterator[None]:
     """
     with ExitStack() as stack:
         with _no_place(f"{option} {text_of(out)}"):
-            stack.enter_context(locked_beside(out))
+            if not is_unfinished(out):
+                stack.enter_context(locked_beside(out))
         yield
 
 

@@ -28,14 +28,19 @@ MIN_EPOCH = 64
 """Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be trained
 on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
+MASK_SIDE = 416
+"""Pixels: images of at most this size have their masks compared at it, larger ones at a half or a quarter of theirs.
+At a quarter, ultralytics' default, thin parts are lost (docs/measurements.md); but memory grows with the area."""
+
 _REPEATED = "repeated.yaml"
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 
 
 def training_options(config: DetectorConfig) -> dict[str, Any]:
     """The keywords of ultralytics' train(), for short runs from a trained base as for long ones."""
+    imgsz = config.imgsz or DEFAULT_IMGSZ
     return {
-        "imgsz": config.imgsz or DEFAULT_IMGSZ,
+        "imgsz": imgsz,
         "epochs": config.epochs,
         "batch": config.batch_size,
         "nbs": config.batch_size,  # a step per batch: short runs have none to accumulate
@@ -48,7 +53,7 @@ def training_options(config: DetectorConfig) -> dict[str, Any]:
         "warmup_epochs": min(1.0, config.epochs / 10),
         "warmup_bias_lr": 0.0,  # the default is meant for SGD
         "warmup_momentum": 0.9,
-        "mask_ratio": 1,  # at a quarter of the image's size thin parts are lost (docs/measurements.md)
+        "mask_ratio": next((ratio for ratio in (1, 2) if imgsz <= MASK_SIDE * ratio), 4),
         "mosaic": 0.0,  # half of the images as mosaics gained nothing (docs/log.md)
         "close_mosaic": config.epochs // 5,  # when the order of the images is drawn again
         "scale": 0.3,

@@ -67,8 +67,8 @@ class ImageJob:
         return True
 
     def title(self, item: Path) -> str:
-        """The file's name."""
-        return item.name
+        """The file's path."""
+        return str(item)
 
 
 @dataclass(frozen=True)

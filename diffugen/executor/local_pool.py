@@ -60,8 +60,8 @@ class LocalPool:
 
     def _environment(self, slot: int) -> dict[str, str]:
         environment = {**os.environ, **thread_variables()}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        own = self.gpus[slot // workers_per_gpu(self.share)] if self.share else ""
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        own = self.gpus[slot % len(self.gpus)] if self.share else ""
         return environment | {"CUDA_VISIBLE_DEVICES": own}
 
     def submit(self, slot: int, shard: Shard) -> None:
@@ -116,6 +116,15 @@ def workers_per_gpu(share: float) -> int:
     return int(1 / share + 1e-9)
 
 
+def check_share(share: float, device: str) -> None:
+    """Raise a UserError where workers are to have no GPU, but models are to be on one."""
+    if not share and device.startswith("cuda"):
+        raise UserError(
+            f"setting 'executor.gpus_per_worker' is 0, but the device is {device!r}; raise it, or give the device "
+            "'auto' or 'cpu'"
+        )
+
+
 def local_room(config: ExecutorConfig, device: str) -> tuple[list[str], float, int]:
     """The GPUs that workers get here, the share of one that each gets, and how many workers there are.
 
@@ -124,6 +133,7 @@ def local_room(config: ExecutorConfig, device: str) -> tuple[list[str], float, i
     """
     gpus = visible_gpus() if device != "cpu" else []
     share = config.gpus_per_worker if config.gpus_per_worker is not None else float(bool(gpus))
+    check_share(share, device)
     if share and not gpus:
         raise UserError("setting 'executor.gpus_per_worker' asks for GPUs, but there are none here; set it to 0")
     most = len(gpus) * workers_per_gpu(share) if share else num_cores()

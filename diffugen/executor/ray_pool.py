@@ -18,13 +18,14 @@ from typing import Any
 from diffugen.config.executor import ExecutorConfig
 from diffugen.errors import UserError
 from diffugen.executor.base import Event, Progress, Shard, Task
-from diffugen.executor.local_pool import thread_variables, workers_per_gpu
+from diffugen.executor.local_pool import check_share, num_cores, thread_variables, visible_gpus, workers_per_gpu
 from diffugen.executor.records import make_shard
 from diffugen.executor.worker import refusal
 from diffugen.files import name_temporaries
 
 POLL_SECONDS = 1.0
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 60.0
+"""How long a cluster may take to accept a connection, and to answer; importing Ray counts."""
 
 
 class RayWorker:
@@ -139,6 +140,7 @@ class RayPool:
             answer = "died", f"{type(error).__name__}: {_first_line(error)}"
         if is_progress:
             return Event(slot, "progress", answer)
+        self._ask_no_more(slot)  # an answer that is late would count for the next shard
         kind, value = answer
         if kind == "died" and slot in self.actors:  # its models may be broken by now
             self._forget(slot)
@@ -151,6 +153,10 @@ class RayPool:
         for references in (self.calls, self.asked):
             for reference in [reference for reference, owner in references.items() if owner == slot]:
                 del references[reference]
+
+    def _ask_no_more(self, slot: int) -> None:
+        for reference in [reference for reference, owner in self.asked.items() if owner == slot]:
+            del self.asked[reference]
 
     def _kill(self, slot: int) -> None:
         with contextlib.suppress(Exception):  # it may be gone
@@ -173,6 +179,10 @@ def check_cluster(config: ExecutorConfig, device: str) -> None:
     Raises:
         UserError: Ray is not installed, there is no such cluster, or it is too small.
     """
+    if config.address is None:  # one is started on this machine, in time
+        _imported()
+        _room({"CPU": num_cores(), "GPU": len(visible_gpus())}, config, device)
+        return
     ray, is_ours = _connected(config.address)
     try:
         _room(ray.cluster_resources(), config, device)
@@ -189,6 +199,7 @@ def _room(total: Mapping[str, float], config: ExecutorConfig, device: str) -> tu
     """
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0) if device != "cpu" else 0.0
     share = config.gpus_per_worker if config.gpus_per_worker is not None else float(gpus > 0)
+    check_share(share, device)
     most = min(int(cpus), int(gpus) * workers_per_gpu(share) if share else int(cpus))
     if (config.num_workers or 1) > most:
         wanted = f"{config.num_workers or 1} worker(s) of 1 CPU and {share:g} GPU"
@@ -205,16 +216,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     Raises:
         UserError: it is not installed, or there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # of a cluster that is started here; by default other work goes first
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise UserError(
-            "setting 'executor.kind' is 'ray', which is not installed; pip install 'diffugen[ray]'"
-        ) from None
+    ray = _imported()
     if ray.is_initialized():
         return ray, False
     try:
@@ -232,6 +234,24 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     return ray, True
 
 
+def _imported() -> Any:
+    """The module `ray`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # of a cluster that is started here; by default other work goes first
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise UserError(
+            "setting 'executor.kind' is 'ray', which is not installed; pip install 'diffugen[ray]'"
+        ) from None
+    return ray
+
+
 def _check_answers(address: str | None) -> None:
     """Raise OSError where no cluster is at HOST:PORT: Ray would try again for minutes, and not heed Ctrl-C."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -239,9 +259,9 @@ def _check_answers(address: str | None) -> None:
         return
     socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     if address is not None and not address.startswith("ray://"):
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", address]
         try:
-            answer = subprocess.run(command, capture_output=True, timeout=CONNECT_SECONDS, check=False)
+            answer = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise OSError("what listens there does not answer as Ray does") from None
         if b"AuthenticationError" in answer.stderr:

@@ -61,14 +61,15 @@ def run_job(
         pool = start_pool(task, config, device, len(missing))
         task.folder.mkdir(parents=True, exist_ok=True)
         with progress_bar(total=total, initial=total - _num_items(missing), unit=unit, desc=desc) as bar:
+            schedule = Schedule(pool, missing, bar, job.title, on_done)
             try:
-                aside = Schedule(pool, missing, bar, job.title, on_done).run()
+                schedule.run()
             finally:
                 pool.close()
         for written in (task.folder, *job.folders()):
             remove_temporaries(written)
-        if aside:
-            _raise_set_aside(aside, len(shards), unit)
+        if schedule.aside:
+            _raise_set_aside(schedule, len(shards), unit)
     for shard in shards:
         records = read_records(task, shard)
         if records is None:
@@ -159,11 +160,13 @@ class Schedule:
         self.given_up: set[int] = set()
         """Slots whose workers do not start."""
         self.aside: dict[str, str] = {}
+        self.causes: set[str] = set()
+        """How workers ended over shards that were set aside."""
         self.ready_since: dict[int, float] = {}
         self.last_life = time.monotonic()
 
-    def run(self) -> dict[str, str]:
-        """Work until all is made; returns the shards that were set aside and why."""
+    def run(self) -> None:
+        """Work until all is made, but for the shards that were set aside."""
         while self.waiting or self.busy:
             wanted = min(self.pool.size, len(self.waiting) + len(self.busy))
             startable = [slot for slot in range(self.pool.size) if slot not in self.alive | self.given_up]
@@ -175,7 +178,6 @@ class Schedule:
             for event in self.pool.wait(WAIT_SECONDS):
                 self._handle(event)
             self._show()
-        return self.aside
 
     def _submit(self, slot: int) -> None:
         self.busy[slot] = self.waiting.popleft()
@@ -223,7 +225,8 @@ class Schedule:
             self.waiting.append(shard)
         else:
             logger.warning("worker %d ended (%s); shard %s is set aside", slot + 1, how, shard.name)
-            self.aside[named(shard, self.title)] = how
+            self.aside[shard.name] = f"{named(shard, self.title)} ({how})"
+            self.causes.add(how)
 
     def _bury_young(self, slot: int, how: str) -> None:
         """A worker ended while it loaded the models."""
@@ -277,10 +280,11 @@ def _advice(how: str) -> str:
     return "the lines above say more"
 
 
-def _raise_set_aside(aside: dict[str, str], num_shards: int, unit: str) -> None:
-    names = ", ".join(f"{name} ({how})" for name, how in sorted(aside.items())[:5])
+def _raise_set_aside(schedule: Schedule, num_shards: int, unit: str) -> None:
+    aside = schedule.aside
+    names = ", ".join(aside[name] for name in sorted(aside)[:5])
     more = f" and {len(aside) - 5} more" if len(aside) > 5 else ""
     raise UserError(
         f"{len(aside)} of {num_shards} shards ended their workers {MAX_DEATHS} times and were set aside: {unit}s "
-        f"{names}{more}; all others are made; {_advice(names)}; the same command makes the rest"
+        f"{names}{more}; all others are made; {_advice(' '.join(schedule.causes))}; the same command makes the rest"
     )

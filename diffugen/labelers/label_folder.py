@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from diffugen.datasets.folder import (
 from diffugen.decoding import stores_as_it_is
 from diffugen.drawing import OverlaySheets
 from diffugen.errors import UserError
-from diffugen.executor.images import Workers, batched
+from diffugen.executor.images import Workers
 from diffugen.images import RECURSIVE_HINT, list_images, read_image, readable, readable_images
 from diffugen.instances import Instances
 from diffugen.labelers.base import Labeler, LabelInput
@@ -74,10 +74,10 @@ def label_folder(
         write_dataset(out, samples(), class_names, link_images=False, command="label")
         if workers is not None:
             workers.done(out)
-    found = ", ".join(f"{name} {counts[name]}" for name in class_names)
-    print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
-    if overlays:
-        _draw(out, class_names)
+        found = ", ".join(f"{name} {counts[name]}" for name in class_names)
+        print(f"{counts['images']} images, {counts['empty']} without objects; found: {found}\ndataset: {out}")
+        if overlays:
+            _draw(out, class_names)
 
 
 def check_source(source: Path, out: Path, split: str | None = None) -> None:
@@ -161,10 +161,11 @@ def _batches(source: Path, split: str | None, recursive: bool) -> Iterator[Batch
             yield batch
         return
     photos = _photos(source, split, recursive)
-    for paths in batched(list(photos), LABEL_BATCH):
+    batch_of = {path: number // LABEL_BATCH for number, path in enumerate(photos)}
+    for _, some in groupby(readable_images(photos), key=lambda pair: batch_of[pair[0]]):
         yield [
             (photos[path] if stores_as_it_is(path) else replace(photos[path], image=image), image)
-            for path, image in readable_images(paths)
+            for path, image in some
         ]
 
 

@@ -39,7 +39,11 @@ token=$(on "$head" ray get-auth-token --generate | tail -n 1)
 started+=("$head")
 on "$head" ray start --head --port="$port" --include-dashboard=false
 for machine in "${machines[@]:1}"; do
-    on "$machine" bash -c 'umask 077; mkdir -p ~/.ray; [ -s ~/.ray/auth_token ] || cat >~/.ray/auth_token' <<<"$token"
+    if ! on "$machine" bash -c 'umask 077; mkdir -p ~/.ray; read -r token; own=~/.ray/auth_token
+        [ -s "$own" ] || printf %s "$token" >"$own"; [ "$(cat "$own")" = "$token" ]' <<<"$token"; then
+        echo "$machine has another ~/.ray/auth_token; move it away" >&2
+        exit 1
+    fi
     started+=("$machine")
     on "$machine" ray start --address="$address:$port"
 done

@@ -199,3 +199,21 @@ def test_a_lock_that_was_just_removed_is_no_lock(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(lock, "_flock", late)
     with pytest.raises(UserError, match="is in use"), locked_beside(tmp_path / "found"):
         pytest.fail("locked by nothing")
+
+
+def test_a_lock_that_another_process_has_taken_over_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock._Heart, "_run", lambda heart: None)
+    lock_file = tmp_path / ".found.lock"
+    with locked_beside(tmp_path / "found"):
+        other = json.loads(lock_file.read_text()) | {"host": "elsewhere", "token": "another"}
+        lock_file.write_text(json.dumps(other))
+    assert json.loads(lock_file.read_text())["host"] == "elsewhere"
+
+
+def test_a_folder_is_one_however_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with locked_beside(tmp_path / "real" / "found"), locked_beside(tmp_path / "link" / "found"):
+        assert [path.name for path in (tmp_path / "real").iterdir()] == [".found.lock"]

@@ -243,3 +243,9 @@ def test_a_marker_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(UserError, match="did not write"):
         check_output(tmp_path, "label")
+
+
+def test_an_output_within_another_needs_no_lock_of_its_own(tmp_path: Path) -> None:
+    with new_output(tmp_path / "out", "test") as one, new_output(one, "test"), new_output(one / "images", "test"):
+        assert {path.name for path in tmp_path.rglob("*.lock")} == {".out.lock"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

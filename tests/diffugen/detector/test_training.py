@@ -37,6 +37,12 @@ def test_the_gpus_that_a_device_names(device: str, expected: list[int], monkeypa
         assert training_options(config)["device"] == ",".join(map(str, expected))
 
 
+@pytest.mark.parametrize(("imgsz", "ratio"), [(128, 1), (416, 1), (448, 2), (None, 2), (1280, 4), (2560, 4)])
+def test_masks_are_compared_at_a_size_that_memory_allows(imgsz: int | None, ratio: int) -> None:
+    config = DetectorConfig(base_weights=Path("base.pt"), imgsz=imgsz)
+    assert training_options(config)["mask_ratio"] == ratio
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -91,7 +91,7 @@ def test_wrong_settings_are_sentences(photos: Path, tmp_path: Path, capsys: pyte
 
 
 def test_labels_do_not_depend_on_photos_that_cannot_be_read_or_are_links(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A batch is 16 of the listed photos; what cannot be read leaves it smaller, in this process and in workers."""
     batches: list[int] = []
@@ -115,6 +115,12 @@ def test_labels_do_not_depend_on_photos_that_cannot_be_read_or_are_links(
     assert batches == [15, 2]
     assert main([*line, str(tmp_path / "workers"), "--executor=num_workers=1"]) == 0
     assert hash_of(tmp_path / "workers") == hash_of(tmp_path / "alone")
+    for number in (16, 17):  # the whole second batch
+        (folder / f"{number}.png").unlink()
+        (folder / f"{number}.png").write_text("no image")
+    caplog.clear()
+    assert main([*line, str(tmp_path / "fewer")]) == 0
+    assert batches[2:] == [15] and caplog.text.count("left out 3 of 18 images") == 1
 
 
 def test_workers_read_attention_with_a_decoder(

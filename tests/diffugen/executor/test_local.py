@@ -110,16 +110,18 @@ def test_workers_share_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(local_pool, "num_cores", lambda: 5)
 
     def gpus(share: float) -> list[str]:
-        pool = run.start_pool(run.Task(ToyJob(tmp_path), tmp_path), ExecutorConfig(gpus_per_worker=share), "cuda", 9)
+        pool = run.start_pool(run.Task(ToyJob(tmp_path), tmp_path), ExecutorConfig(gpus_per_worker=share), "auto", 9)
         assert isinstance(pool, local_pool.LocalPool)
         environments = [pool._environment(slot) for slot in range(pool.size)]
         assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"1"}
         return [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]
 
-    assert gpus(0.5) == ["3", "3", "5", "5"]
+    assert gpus(0.5) == ["3", "5", "3", "5"]
     assert gpus(0.6) == gpus(1) == ["3", "5"]  # none has two halves of 1.2
-    assert gpus(0.3) == ["3", "3", "3", "5", "5"]  # a core each
+    assert gpus(0.3) == ["3", "5", "3", "5", "3"]  # a core each
     assert gpus(0) == [""] * 5
+    with pytest.raises(UserError, match="'executor.gpus_per_worker' is 0, but the device is 'cuda'"):
+        run.check_room(ExecutorConfig(gpus_per_worker=0), "cuda")
 
 
 def test_rates_of_all_workers_are_reported(tmp_path: Path) -> None:
@@ -163,13 +165,25 @@ def test_a_worker_that_cannot_start_does_not_end_the_others(caplog: pytest.LogCa
 
     dies = [[Event(0, "died", "killed by SIGKILL")]] * 3
     schedule = scheduled(list(dies), [[Event(1, "ready")]])
-    assert schedule.run() == {} and not schedule.waiting
+    schedule.run()
+    assert not schedule.aside and not schedule.waiting
     assert schedule.made == {1: 18}  # one of each shard was there already
     assert caplog.text.count("worker 1 cannot load the models (killed by SIGKILL); the others go on") == 1
     with pytest.raises(
         UserError, match="workers end while they load the models .killed by SIGKILL.; give a worker more"
     ):
         scheduled(list(dies)).run()
+
+
+def test_shards_of_one_title_are_counted_apart() -> None:
+    dies = [[Event(0, "ready")]] * 20
+    slots = Slots(dies)
+    slots.submit = lambda slot, shard: slots.events.append(Event(slot, "died", "exit code 1"))  # type: ignore[method-assign]
+    schedule = run.Schedule(slots, shards(8), tqdm(file=StringIO()), lambda item: "memory.png")
+    schedule.run()
+    assert list(schedule.aside) == ["0000000-0000003", "0000004-0000007"]
+    with pytest.raises(UserError, match="2 of 2 .*memory.png .exit code 1., memory.png .* the lines above say more"):
+        run._raise_set_aside(schedule, 2, "image")
 
 
 def test_a_worker_that_hangs_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +196,7 @@ def test_a_worker_that_hangs_is_named(capsys: pytest.CaptureFixture[str], monkey
 def test_modules_do_not_come_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "queue.py").write_text("raise SystemExit('somebody else is here')")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # '' is the working folder
     assert work(ToyJob(tmp_path / "out"), 1) == squares(range(24))
 
 

@@ -113,7 +113,7 @@ def test_actors_compute_with_one_thread_or_as_many_as_the_user_says(
 
 
 def test_a_port_where_nobody_speaks_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pool, "CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(ray_pool, "ANSWER_SECONDS", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = ExecutorConfig(kind="ray", address=f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(UserError, match="what listens there does not answer as Ray does"):
