@@ -28,9 +28,9 @@ MIN_EPOCH = 64
 """Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be trained
 on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
-MASK_SIDE = 416
-"""Pixels: images of at most this size have their masks compared at it, larger ones at a half or a quarter of theirs.
-At a quarter, ultralytics' default, thin parts are lost (docs/measurements.md); but memory grows with the area."""
+MASK_SIDE = 100
+"""Pixels: masks are compared at a quarter of the images' size, ultralytics' default, where that is at least so much,
+else at a half or at the whole: of small images a quarter loses thin parts (docs/measurements.md)."""
 
 _REPEATED = "repeated.yaml"
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
@@ -53,7 +53,7 @@ def training_options(config: DetectorConfig) -> dict[str, Any]:
         "warmup_epochs": min(1.0, config.epochs / 10),
         "warmup_bias_lr": 0.0,  # the default is meant for SGD
         "warmup_momentum": 0.9,
-        "mask_ratio": next((ratio for ratio in (1, 2) if imgsz <= MASK_SIDE * ratio), 4),
+        "mask_ratio": next((ratio for ratio in (4, 2) if imgsz >= MASK_SIDE * ratio), 1),
         "mosaic": 0.0,  # half of the images as mosaics gained nothing (docs/log.md)
         "close_mosaic": config.epochs // 5,  # when the order of the images is drawn again
         "scale": 0.3,
