@@ -28,19 +28,14 @@ MIN_EPOCH = 64
 """Images that an epoch sees at least, nearly: fewer are repeated. A handful of labelled photos would else be trained
 on for a handful of steps, and the detector find hundreds of objects that are not there (docs/photographs.md)."""
 
-MASK_SIDE = 100
-"""Pixels: masks are compared at a quarter of the images' size, ultralytics' default, where that is at least so much,
-else at a half or at the whole: of small images a quarter loses thin parts (docs/measurements.md)."""
-
 _REPEATED = "repeated.yaml"
 _NUM_SHOWN = 48  # images for `carry_rows`; two were enough for the toy world (docs/log.md)
 
 
 def training_options(config: DetectorConfig) -> dict[str, Any]:
     """The keywords of ultralytics' train(), for short runs from a trained base as for long ones."""
-    imgsz = config.imgsz or DEFAULT_IMGSZ
     return {
-        "imgsz": imgsz,
+        "imgsz": config.imgsz or DEFAULT_IMGSZ,
         "epochs": config.epochs,
         "batch": config.batch_size,
         "nbs": config.batch_size,  # a step per batch: short runs have none to accumulate
@@ -53,7 +48,6 @@ def training_options(config: DetectorConfig) -> dict[str, Any]:
         "warmup_epochs": min(1.0, config.epochs / 10),
         "warmup_bias_lr": 0.0,  # the default is meant for SGD
         "warmup_momentum": 0.9,
-        "mask_ratio": next((ratio for ratio in (4, 2) if imgsz >= MASK_SIDE * ratio), 1),
         "mosaic": 0.0,  # half of the images as mosaics gained nothing (docs/log.md)
         "close_mosaic": config.epochs // 5,  # when the order of the images is drawn again
         "scale": 0.3,

@@ -37,12 +37,6 @@ def test_the_gpus_that_a_device_names(device: str, expected: list[int], monkeypa
         assert training_options(config)["device"] == ",".join(map(str, expected))
 
 
-@pytest.mark.parametrize(("imgsz", "ratio"), [(64, 1), (128, 1), (256, 2), (416, 4), (None, 4)])
-def test_masks_of_small_images_are_compared_at_their_size(imgsz: int | None, ratio: int) -> None:
-    config = validate({"imgsz": imgsz}, DetectorConfig)
-    assert training_options(config)["mask_ratio"] == ratio
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
