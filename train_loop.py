@@ -157,14 +157,14 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
 
 def failed_concept(config: RunConfig, run: RunFolder) -> RunVerdict | None:
     """The verdict on a run that ends here, as a concept draws nothing of its photos; None where it goes on."""
-    from textual_inversion.fidelity import REMEDY
+    from textual_inversion.fidelity import remedy
     from textual_inversion.learn import fidelities
 
     for concept, fidelity in fidelities(config.concept, run.concept):
         sentence = fidelity.sentence(concept)
         if fidelity.is_failed and concept.on_failure == "stop":
-            resume = f'Or go on in {run.path} all the same with concept.on_failure "continue".'
-            return RunVerdict("failed", (sentence, "Nothing was generated."), (REMEDY, resume))
+            resume = f"Or go on in {run.path} all the same with --set concept.on_failure=continue."
+            return RunVerdict("failed", (sentence, "Nothing was generated."), (remedy(concept), resume))
         say(sentence)
     return None
 

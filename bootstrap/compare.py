@@ -81,6 +81,9 @@ def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         for name, inner in value.items():
             if above or name != "name":
                 yield from _flat(inner, f"{above}.{name}" if above else name)
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):  # concepts, variations
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f"{above}.{number}")
     else:
         yield above, value
 

@@ -34,7 +34,7 @@ def round_title(index: int, num_rounds: int) -> str:
 
 
 def describe_time_left(seconds: Mapping[int, Mapping[str, float]], index: int, name: str, num_rounds: int) -> str:
-    """How long a run takes from the start of a stage on, such as " (run: 12 min left)"; empty if nothing is known.
+    """How long a run takes from the start of a stage on, such as " (run: 12 min left)"; empty until all are known.
 
     A stage is expected to take what it took in the latest round that has it. Fine-tuning takes longer from round to
     round, as all kept images are trained on.
@@ -48,17 +48,16 @@ def describe_time_left(seconds: Mapping[int, Mapping[str, float]], index: int, n
     names = list(STAGES)
     before = names[: names.index(name)]
     ended = {**seconds, index: {other: value for other, value in seconds.get(index, {}).items() if other in before}}
-    expected, is_whole = 0.0, True
+    expected = 0.0
     for later in range(index, num_rounds):
         for other in names[names.index(name) if later == index else 0 :]:
             measured = {number: own[other] for number, own in ended.items() if other in own}
             if not measured:
-                is_whole = False
-                continue
+                return ""
             latest = max(measured)
             grows = other == "finetune"
             expected += measured[latest] * ((later + 1) / (latest + 1) if grows else 1)
-    return f" (run: {'' if is_whole else 'over '}{duration(expected)} left)" if expected else ""
+    return f" (run: {duration(expected)} left)" if expected else ""
 
 
 def duration(seconds: float) -> str:

@@ -33,11 +33,14 @@ FAILED = 0.2
 NUM_DRAWN, MOST_PHOTOS = 8, 24
 """Images of each word, and photos, that are looked at."""
 
-REMEDY = (
-    "See concept/samples.png. Give the concept more steps, a higher learning_rate, another initializer_word, or a "
-    "lora_rank; or more photos."
-)
-"""What to do where a concept failed."""
+
+def remedy(config: ConceptConfig) -> str:
+    """What to do where a concept failed."""
+    return (
+        f"See concept/samples.png. Give the concept more steps (now {config.steps}), a higher learning_rate, another "
+        "initializer_word, or a lora_rank; or more photos; and the run another --out."
+    )
+
 
 _NEAR = 3.0
 """A start word is as near to the photos as can be told if the squared way is less than this many of its variances."""
@@ -65,7 +68,7 @@ class Fidelity:
         token, word = config.placeholder_token, config.start_word
         if self.score is None:
             return f"Images of {word!r} are as near to the photos as can be told; {token} has no score."
-        way = f"{max(0.0, self.score):.0%} of the way from {word!r} to the photos"
+        way = f"{min(max(0.0, self.score), 1.0):.0%} of the way from {word!r} to the photos"
         if self.is_failed:
             return f"The concept failed: images of {token} have come {way}, and at least {FAILED:.0%} are needed."
         return f"Images of {token} have come {way}, as the base detector sees them."

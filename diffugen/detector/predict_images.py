@@ -86,7 +86,8 @@ def predict_images(
         if workers is not None:
             workers.done(out)
     counts = Counter(name for entry in images for name in entry["classes"])
-    found_text = ", ".join(f"{name} {counts[name]}" for name in names if counts[name]) or "nothing"
+    shown = Counter(name for entry in images for name in set(entry["classes"]))
+    found_text = ", ".join(f"{name} {counts[name]} (on {shown[name]})" for name in names if counts[name]) or "nothing"
     print(f"{len(images)} images, found: {found_text} (confidence at least {score_threshold:g})")
     print(f"instances: {out / 'instances.json'}\nmasks: {out / 'masks'}")
     if overlays:

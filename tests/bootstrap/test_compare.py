@@ -46,6 +46,13 @@ def test_a_run_that_promoted_nothing_has_no_figures(tmp_path: Path) -> None:
     assert lines["share of photos on which the object is found [held-out photos]"][-2:] == ["-", "1"]
 
 
+def test_settings_in_lists_are_compared_one_by_one(tmp_path: Path) -> None:
+    """A list of concepts begins with the same long path."""
+    text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0, concept=[{"steps": 9}]))
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert lines["concept.0.steps"][-2:] == ["3", "9"] and "concept" not in lines
+
+
 def test_equal_settings_are_said_to_be_equal(tmp_path: Path) -> None:
     text = comparison(make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0))
     assert text.endswith("the settings are the same")

@@ -13,7 +13,7 @@ FIRST = {"photos": 0.0, "generate": 100.0, "label": 10.0, "finetune": 60.0, "com
     ("seconds", "index", "stage", "left"),
     [
         ({}, 0, "generate", ""),
-        ({0: {"generate": 100.0}}, 0, "label", " (run: over 3 min left)"),  # two more rounds generate
+        ({0: {"generate": 100.0}}, 0, "label", ""),  # how long fine-tuning takes is not known
         ({0: FIRST}, 1, "generate", " (run: 9 min left)"),  # 2 * 120, fine-tuning 120 and 180
         ({0: FIRST, 1: {"generate": 40.0}}, 1, "label", " (run: 6 min left)"),  # 10 + 120 + 10; 40 + 10 + 180 + 10
         ({0: FIRST, 1: FIRST}, 2, "compare", " (run: 10 s left)"),

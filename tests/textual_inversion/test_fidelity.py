@@ -96,6 +96,8 @@ def test_what_it_says(make_concept, tmp_path: Path) -> None:
     assert failed.is_failed and not good.is_failed and not near.is_failed
     assert "concept failed: images of <grand-piano> have come 3% of the way from 'car'" in failed.sentence(config)
     assert "have come 71% of the way from 'car' to the photos" in good.sentence(config)
+    beyond = Fidelity(1.05, {})  # features are noisy
+    assert "have come 100% of the way from 'car' to the photos" in beyond.sentence(config)
     assert "<grand-piano> has no score" in near.sentence(config)
     near.write(tmp_path)
     assert Fidelity.read(tmp_path) == near

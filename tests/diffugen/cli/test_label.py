@@ -79,7 +79,7 @@ def test_predict_writes_masks_and_instances(
     for name in names:
         with Image.open(out / "masks" / f"{name}.png") as mask:
             assert sorted(np.unique(np.asarray(mask))) == [0, 1, 2]
-    assert "3 images, found: car 3, bus 3" in capsys.readouterr().out
+    assert "3 images, found: car 3 (on 3), bus 3 (on 3)" in capsys.readouterr().out
     assert not (out / "overlays").exists()
 
 
