@@ -116,7 +116,8 @@ def test_an_owner_on_another_machine_is_known_by_its_beat(kind: str, tmp_path: P
     def beat() -> None:
         while not stop.wait(0.02):
             record["beat"] += 1
-            (tmp_path / ".lock").write_text(json.dumps(record))
+            with (tmp_path / ".lock").open("r+") as file:  # never empty, as a real one
+                file.write(json.dumps(record))
 
     beating = threading.Thread(target=beat)
     beating.start()
