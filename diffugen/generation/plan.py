@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from diffugen.config.content import fingerprint
 from diffugen.config.settings import GenerateConfig
 from diffugen.generation.variations import Variation
 from diffugen.prompts.prompt import Prompt
@@ -36,7 +37,7 @@ class Plan:
 
     def made_with(self, settings: GenerateConfig) -> Plan:
         """The plan with settings that are filled in from the model: its size, and the provenance."""
-        origin = settings.model_dump(exclude={"batch_size"})
+        origin = _origin_of(settings)
         shared = {id(item.provenance): item.provenance for item in self.samples}
         made = {key: _as_read_back(provenance | origin) for key, provenance in shared.items()}
         samples = [replace(item, provenance=made[id(item.provenance)]) for item in self.samples]
@@ -121,7 +122,7 @@ def plan_samples(
     if len(prompts) != len(seeds):
         raise ValueError(f"one seed per prompt: {len(prompts)} prompts, {len(seeds)} seeds")
     parents = [None] * len(prompts) if variations is None else variations
-    origin = {"model": model} | settings.model_dump(exclude={"batch_size"})
+    origin = {"model": model} | _origin_of(settings)
     from_noise = _as_read_back(origin)  # one for all: of a million samples it would fill the memory
     samples = tuple(
         Sample(
@@ -138,6 +139,15 @@ def plan_samples(
     )
     by_name = {sample.name: item for sample, item in zip(samples, parents, strict=True) if item is not None}
     return Plan(folder, tuple(class_names), samples, by_name)
+
+
+def _origin_of(settings: GenerateConfig) -> dict[str, Any]:
+    """What provenance records of the settings; a decoder counts by its content, wherever it lies."""
+    origin = settings.model_dump(mode="json", exclude={"batch_size"})
+    decoder = settings.attention.decoder
+    if decoder is not None and decoder.is_file():  # else it is refused before anything is generated
+        origin["attention"]["decoder"] = fingerprint(decoder)
+    return origin
 
 
 def _as_read_back(provenance: dict[str, Any]) -> dict[str, Any]:

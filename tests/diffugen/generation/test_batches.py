@@ -14,6 +14,8 @@ import pytest
 import torch
 from damage import DAMAGES, delete
 
+from diffugen.attention.decoder import PixelDecoder, save_decoder
+from diffugen.attention.features import num_features
 from diffugen.attention.heatmaps import attention_of
 from diffugen.checksums import read_sealed
 from diffugen.config.settings import AttentionConfig, GenerateConfig
@@ -316,3 +318,14 @@ def test_batches_stay_those_of_the_plan_where_only_a_middle_one_is_there(pipe: A
     (tmp_path / "stopped" / "images" / ".000000.png.w00000000-12.tmp.png").touch()  # of a worker that was killed
     run(pipe, tmp_path / "stopped", [PROMPTS[0]] * 8, variations, num_inference_steps=2)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_images_are_generated_with_a_decoder_wherever_it_lies(pipe: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / "decoder.safetensors", tmp_path / "moved.safetensors"]
+    save_decoder(PixelDecoder(num_features(pipe.unet), ["car", "tent"]), paths[0], {})
+    run(pipe, tmp_path / "out", attention=AttentionConfig(decoder=paths[0]))
+    made = contents(tmp_path / "out")
+    assert len(written(tmp_path / "out")) == len(PROMPTS)
+    paths[0].rename(paths[1])
+    run(pipe, tmp_path / "out", attention=AttentionConfig(decoder=paths[1]))  # it resumes: nothing is left to do
+    assert contents(tmp_path / "out") == made
