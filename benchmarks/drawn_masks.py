@@ -87,18 +87,19 @@ def measure(
     word = WORDS[kind]
     prompt = Prompt(f"a photo of a {word}", (ObjectPhrase(word, kind),))
     row: dict[str, Any] = {"kind": kind, "seed": seed, "drawn": count}
-    with tempfile.TemporaryDirectory() as folder:
-        path = None
-        if count:
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) if round_dir is None else round_dir / kind / f"seed_{seed}"
+        path = out / f"decoder_{count}.safetensors" if count else None
+        if path is not None and not path.is_file():
             drawn = [photo(kind, FIRST_DRAWN + 100 * seed + number) for number in range(count)]
             known = [(image, Instances.from_masks(mask[None], [0])) for image, mask in drawn]
-            path = Path(folder) / "decoder.safetensors"
+            out.mkdir(parents=True, exist_ok=True)
             save_decoder(train_decoder(pipe, known, prompt, STEPS, seed), path, {})
         images = [image for image, _ in photos]
         read = read_attention(pipe, images, [prompt] * len(images), AttentionConfig(decoder=path))
         row |= {name: mean_iou(photos, prompt, read, kind, outline) for name, outline in OUTLINES.items()}
         if round_dir is not None:
-            row |= one_round(pipe, kind, path, seed, round_dir / kind / f"seed_{seed}", f"drawn_{count}")
+            row |= one_round(pipe, kind, path, seed, out, f"drawn_{count}")
     return row
 
 
