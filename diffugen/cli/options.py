@@ -163,8 +163,8 @@ def executor(text: str) -> ExecutorConfig:
         for part in text.split(","):
             if "=" not in part:
                 raise argparse.ArgumentTypeError(f"{part[:60]!r} must have the form KEY=VALUE, such as num_workers=2")
-            if part.partition("=")[0].strip() in values:
-                raise argparse.ArgumentTypeError(f"{part.partition('=')[0].strip()} is given twice")
+            if (key := part.partition("=")[0].strip()) in values:
+                raise argparse.ArgumentTypeError(f"{key} is given twice")
             apply_override(values, part)
         return validate(values, ExecutorConfig)
     except UserError as error:

@@ -20,7 +20,7 @@ from diffugen.progress import progress_bar, report_rates, say
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""After as many deaths of its worker a shard is set aside; as many while models are loaded end the run."""
+"""After as many deaths of its worker a shard is set aside; after as many while it loads models a worker is given up."""
 
 WAIT_SECONDS = 0.5
 PATIENCE_SECONDS, STALL_SECONDS = 60.0, 600.0

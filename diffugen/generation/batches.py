@@ -53,7 +53,7 @@ def generate_batches(
     """
     if plan.is_whole:
         check_plan(pipe, plan, settings)
-        for folder in {path.parent for sample in plan.samples for path in (*_files_of(sample), _part_of(sample, plan))}:
+        for folder in plan.folders:
             remove_temporaries(folder)  # of workers that were killed
     done = _finished(plan)
     for sample in plan.samples:
@@ -62,7 +62,8 @@ def generate_batches(
     # batches are those of the whole plan, so that a run that was stopped makes the same ones
     batches = [[sample for sample in batch if sample.name not in done] for batch in plan.batches(settings.batch_size)]
     pending = [sample for batch in batches for sample in batch]
-    numbers_of = {sample.name: number for number, sample in enumerate(pending)}
+    numbers = iter(range(len(pending)))
+    groups = [[next(numbers) for _ in batch] for batch in batches]
 
     def run(numbers: Sequence[int]) -> list[None]:
         batch = [pending[number] for number in numbers]
@@ -76,7 +77,7 @@ def generate_batches(
         total=len(plan.samples), initial=len(done), unit="image", desc="generating", disable=not progress
     ) as bar:
         try:
-            map_groups([[numbers_of[sample.name] for sample in batch] for batch in batches], settings.batch_size, run)
+            map_groups(groups, settings.batch_size, run)
         except torch.OutOfMemoryError:
             raise UserError(
                 "one image does not fit into the GPU's memory; lower generate.height and generate.width, or set "

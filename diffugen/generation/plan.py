@@ -54,6 +54,11 @@ class Plan:
         return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 
     @property
+    def folders(self) -> list[Path]:
+        """Where images, heatmaps and recipes are."""
+        return [self.folder / name for name in ("images", "heatmaps", "parts")]
+
+    @property
     def prompts(self) -> list[Prompt]:
         return [sample.prompt for sample in self.samples]
 

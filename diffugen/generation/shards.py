@@ -82,7 +82,7 @@ class GenerateJob:
 
     def folders(self) -> Sequence[Path]:
         """Where images, heatmaps and recipes are."""
-        return [self.plan.folder / name for name in ("images", "heatmaps", "parts")]
+        return self.plan.folders
 
     def has_files(self, items: Sequence[Any]) -> bool:
         """Whether all images and heatmaps are there."""
