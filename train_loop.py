@@ -123,7 +123,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
         tracker.start(config)
         rows = []
         with rates_go_to(tracker.log_rates):
-            for row in run_rounds(config, pipe, run, photos=object_photos(config), on_stage=show):
+            for row in run_rounds(config, pipe, run, photos=object_photos(config, run), on_stage=show):
                 print(describe(row, config))
                 tracker.log_round(row, config.classes)
                 rows.append(row)
@@ -135,14 +135,21 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     return run
 
 
-def object_photos(config: RunConfig) -> list[ObjectPhotos]:
-    """The photos of the concepts whose tokens are a rare class's phrases, and how to read them.
+def object_photos(config: RunConfig, run: RunFolder) -> list[ObjectPhotos]:
+    """The photos of the concepts whose tokens are a rare class's phrases, how to read them, and which concept failed.
 
     They are read as what they show and as what the token started from: where the concept failed, the latter helps.
     """
     from bootstrap.held_out import ObjectPhotos
     from diffugen.prompts.prompt import ObjectPhrase, Prompt
+    from textual_inversion.fidelity import remedy
+    from textual_inversion.learn import fidelities
 
+    failures = {
+        concept.placeholder_token: (fidelity.sentence(concept), remedy(concept))
+        for concept, fidelity in fidelities(config.concept, run.concept)
+        if fidelity.is_failed
+    }
     objects = config.prompts.objects if config.prompts else {}
     phrases = [(name, text) for slot in objects.values() for name in slot for text in slot[name]]
     found = []
@@ -151,7 +158,7 @@ def object_photos(config: RunConfig) -> list[ObjectPhotos]:
         names = [name for name, text in phrases if token in text.split() and name in config.rare_classes]
         if names:
             prompts = (Prompt(f"a photo of a {text}", (ObjectPhrase(text, names[0]),)) for text in (token, word))
-            found.append(ObjectPhotos(concept.photos, tuple(prompts)))
+            found.append(ObjectPhotos(concept.photos, tuple(prompts), failures.get(token)))
     return found
 
 
@@ -305,12 +312,13 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
 def describe(row: Row, config: LoopConfig) -> str:
     """One round in a line or two."""
     from bootstrap.report.words import in_words
+    from bootstrap.time_left import round_title
 
     reasons = "; ".join(f"{count}: {in_words(reason)}" for reason, count in row["rejected"].items())
     kept = f"{row['num_kept']} of {row['num_generated']} images kept, labels by {row['labeler']}"
     done = "trained on labelled photos alone" if row["labels_from"] == "given" else kept
     lines = [
-        f"round {row['round'] + 1}/{config.rounds.num_rounds} (round_{row['round']:02d}): {done}"
+        f"{round_title(row['round'], config.rounds.num_rounds)}: {done}"
         + (f" (rejected: {reasons})" if reasons else ""),
         f"  {'promoted' if row['promoted'] else 'not promoted'}: {row['why']}",
     ]

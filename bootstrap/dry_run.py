@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bootstrap.config import LoopConfig
 from bootstrap.prompts import round_prompts
 from bootstrap.run_folder import RunFolder
+from bootstrap.time_left import round_title
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.generation.estimate import measure
 from diffugen.generation.plan import Plan, plan_samples
@@ -25,7 +26,7 @@ def describe_run(config: LoopConfig, run: RunFolder, pipe: Pipeline | None, know
     """
     num_done, num_rounds = len(run.complete_rounds()), config.rounds.num_rounds
     num_left = max(0, num_rounds - num_done)
-    state = f"resumes after round {num_done} of {num_rounds}" if run.config.is_file() else "new"
+    state = f"resumes after {num_done} of {num_rounds} rounds" if run.config.is_file() else "new"
     lines = [f"run folder: {run.path} ({state})", *_training(config, known)]
     if not num_left:
         return [*lines, "nothing is left to do: all rounds are complete"]
@@ -38,7 +39,7 @@ def describe_run(config: LoopConfig, run: RunFolder, pipe: Pipeline | None, know
     lines += [
         *_rounds(config, num_left),
         "",
-        f"{about} of round {num_done + 1}/{num_rounds}:",
+        f"{about} of {round_title(num_done, num_rounds)}:",
         *(f"  {line}" if line else "" for line in plan.describe(config.generate, NUM_PROMPTS_SHOWN)),
         "",
         f"generating all {num_left * config.rounds.num_images} images (not learning, labelling and fine-tuning) takes:",

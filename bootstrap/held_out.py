@@ -54,10 +54,12 @@ class ObjectPhotos:
     Attributes:
         folder: the photos.
         prompts: captions to read them with, each with the object in words of its own; it is of a rare class.
+        failure: where the word learned from them draws nothing of them, that and what to do about it.
     """
 
     folder: Path
     prompts: tuple[Prompt, ...]
+    failure: tuple[str, str] | None = None
 
 
 def evidence_photos(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ from bootstrap.config import LoopConfig
 from bootstrap.run_folder import derive_seed
 from bootstrap.variations import possible_prompts
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.diffusion.tokens import check_prompt, tokenizers_of
+from diffugen.diffusion.tokens import check_prompt, is_spelled, tokenizers_of
 from diffugen.errors import UserError
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.templates import sample_prompts
+
+logger = logging.getLogger(__name__)
 
 
 def round_prompts(config: LoopConfig, index: int) -> list[Prompt]:
@@ -49,5 +52,19 @@ def check_prompts(config: LoopConfig, pipe: Pipeline, new_tokens: Sequence[Seque
             tokenizer.add_tokens([token for tokens in new_tokens for token in tokens])
         reader = SimpleNamespace(**dict(zip(("tokenizer", "tokenizer_2"), tokenizers, strict=False)))
     pool = config.pool.prompts if config.pool else []
+    _warn_of_spelled_words(config, reader)
     for prompt in [*prompts.values(), *possible_prompts(config, list(prompts.values())), *pool]:
         check_prompt(reader, prompt, config.generate.attention.attend)
+
+
+def _warn_of_spelled_words(config: LoopConfig, reader: Any) -> None:
+    """Warn of objects whose words the model does not have: what it draws for them is labelled all the same."""
+    assert config.prompts is not None
+    phrases = [(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]]
+    for name, text in phrases:
+        spelled = {word for one in tokenizers_of(reader) for word in text.split() if is_spelled(word, one)}
+        if spelled:
+            logger.warning(
+                "prompts.objects: the model has no word %s (class %r), and may draw something else; look at its images",
+                ", ".join(sorted(map(repr, spelled))), name,
+            )  # fmt: skip

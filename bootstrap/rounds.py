@@ -48,7 +48,7 @@ def run_rounds(
         pipe: a text-to-image pipeline that knows every word of the prompts; None: the images are photos alone.
         run: the run folder; this process holds its lock.
         photos: of the concepts: detectors are judged by them, and generated images are compared with them.
-        on_stage: called before every stage with what begins, such as "round 1/3, labelling".
+        on_stage: called before every stage with what begins, such as "round 0 (1 of 3), labelling".
 
     Raises:
         UserError: round 0 kept too little to train on.
@@ -61,7 +61,7 @@ def run_rounds(
             play_round(round_context(config, run, folder), pipe, shown, on_stage)
             with part(round_title(index, config.rounds.num_rounds)):
                 say("measuring")
-                report_round(folder, config, pipe, [one.folder for one in photos])
+                report_round(folder, config, pipe, photos)
         publish(run)
         yield read_row(folder.metrics)
         corrected = bool(read_corrections(run))

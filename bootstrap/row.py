@@ -20,7 +20,8 @@ class Row(TypedDict):
 
     Attributes:
         round: the round's number, from 0.
-        labeler: whose labels the kept images have: "attention", "detector", "consensus", "mixed" or "none".
+        labeler: whose labels the kept images have: "attention", "detector", "consensus", several of them joined by
+            " and ", or "none".
         labels_from: which labeler was asked: "attention", or "detector" (then attention and the checks as well), or
             "given" (none: photos came with labels).
         labels_why: why that one.

@@ -29,8 +29,8 @@ def timed_stage(context: RoundContext, name: str) -> Iterator[None]:
 
 
 def round_title(index: int, num_rounds: int) -> str:
-    """What bars call a round: "round 2/3"."""
-    return f"round {index + 1}/{num_rounds}"
+    """What bars call a round, by the number of its folder: "round 1 (2 of 3)"."""
+    return f"round {index} ({index + 1} of {num_rounds})"
 
 
 def describe_time_left(seconds: Mapping[int, Mapping[str, float]], index: int, name: str, num_rounds: int) -> str:

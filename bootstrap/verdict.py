@@ -7,7 +7,7 @@ read: a run without one must be able to say the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from bootstrap.measures.balance import wilson_interval
@@ -58,13 +58,23 @@ class RunVerdict:
         return "\n  ".join([*lines, *(f"next: {advice}" for advice in self.advice)])
 
 
-def judge_round(row: Mapping[str, Any] | Row, epochs: int | None = None) -> RunVerdict:
+def judge_round(
+    row: Mapping[str, Any] | Row, epochs: int | None = None, failed_concepts: Mapping[str, str] | None = None
+) -> RunVerdict:
     """The verdict on a round's checkpoint.
 
     Args:
         row: its row of metrics; `test/` is not read.
         epochs: of its fine-tuning, for the advice.
+        failed_concepts: concepts that draw nothing of their photos: what is wrong -> what to do. They are told, and do
+            not decide: the photos of the pool can make up for them.
     """
+    verdict, failed = _by_evidence(row, epochs), failed_concepts or {}
+    remedies = () if verdict.level == "good" else tuple(failed.values())
+    return replace(verdict, reasons=(*verdict.reasons, *failed), advice=(*remedies, *verdict.advice))
+
+
+def _by_evidence(row: Mapping[str, Any] | Row, epochs: int | None) -> RunVerdict:
     num = int(number(row, "photos/num") or 0)
     if not num:
         return _unlabelled() if are_photos_alone(row) else _without_evidence()

@@ -242,7 +242,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     said = capsys.readouterr().out
     assert "concept: <piano> from " in said and f"run folder: {tmp_path / 'runs' / 'tiny'} (new)" in said
     assert "classes: piano, car (new to base.safetensors: piano)" in said
-    assert "rounds: 2, each of 8 generated images" in said and "prompts of round 1/2:" in said
+    assert "rounds: 2, each of 8 generated images" in said and "prompts of round 0 (1 of 2):" in said
     assert "[<piano> -> piano]" in said and "8 images of 96x64 pixels" in said
     assert "time: about " in said and "GPU memory: about " in said
     assert not list(tmp_path.iterdir()) and files_of(loop_inputs) == before
@@ -276,7 +276,7 @@ def test_a_dry_run_of_a_run_that_is_there_says_what_is_left(
     assert "nothing is left to do" in capsys.readouterr().out
     assert train_loop.main([*arguments, "--set", "rounds.num_rounds=3"]) == 0
     said = capsys.readouterr().out
-    assert "(resumes after round 2 of 3)" in said and "rounds: 1, each of 8" in said and "round 3/3" in said
+    assert "(resumes after 2 of 3 rounds)" in said and "rounds: 1, each of 8" in said and "round 2 (3 of 3)" in said
     assert files_of(finished_loop.path) == before
     fewer = error_of([*arguments, "--set", "rounds.num_rounds=1"], capsys)
     assert "'rounds.num_rounds' is 1, but" in fewer and "has 2 complete rounds; give as many or more" in fewer
@@ -312,6 +312,10 @@ def test_a_run_whose_concept_draws_nothing_stops_before_it_generates(
     assert "Nothing was generated." in page and "reloads itself" not in page
     config = train_loop.load_run_config(loop_inputs / "config.json")
     assert train_loop.failed_concept(config, run) is None, "the config says to continue"
+    (shown,) = train_loop.object_photos(config, run)
+    assert shown.failure is not None and "have come 3%" in shown.failure[0] and "initializer_word" in shown.failure[1]
+    (undamaged,) = train_loop.object_photos(config, RunFolder(tmp_path / "other"))
+    assert undamaged.failure is None, "nothing was measured"
     assert "fidelity.json" in read_json(finished_loop.concept / "concept.json")["sha256"]
 
 

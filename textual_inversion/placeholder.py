@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffugen.diffusion.embeddings import text_parts
 from diffugen.diffusion.protocol import Pipeline
-from diffugen.diffusion.tokens import tokenizers_of
+from diffugen.diffusion.tokens import is_spelled, tokenizers_of
 from diffugen.errors import UserError
 from textual_inversion.config import ConceptConfig
 
@@ -81,19 +81,16 @@ def initializer_ids(words: str, tokenizer: Any) -> list[int]:
     """The token ids of the initialiser word or words.
 
     Raises:
-        UserError: the tokenizer does not know one of the words. It can spell any word, but where the pieces
-            are shorter than two letters on average, they mean nothing.
+        UserError: the tokenizer does not know one of the words, see `is_spelled`.
     """
     ids: list[int] = []
     for word in words.split():
-        pieces = tokenizer(word, add_special_tokens=False).input_ids
-        is_spelled = len(pieces) > 1 and len(word) < 2 * len(pieces)
-        if not pieces or is_spelled or tokenizer.unk_token_id in pieces:
+        if is_spelled(word, tokenizer):
             raise UserError(
                 f"concept.initializer_word: {word!r} is not a word of the model{_nearest(word, tokenizer)}; "
                 "give one for something similar"
             )
-        ids += pieces
+        ids += tokenizer(word, add_special_tokens=False).input_ids
     if not ids:
         raise UserError("concept.initializer_word is blank; give a word for something similar")
     return ids

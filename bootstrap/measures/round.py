@@ -14,6 +14,7 @@ import numpy as np
 from bootstrap.checksums import complete_round
 from bootstrap.config import EvaluationConfig, LoopConfig
 from bootstrap.evidence import Evidence
+from bootstrap.held_out import ObjectPhotos
 from bootstrap.labelers import attention_labeler, detector_labeler
 from bootstrap.measures.balance import balance
 from bootstrap.measures.fidelity import fid_and_kid
@@ -52,7 +53,9 @@ NUM_ATTENTION_IMAGES = 24
 _BATCH = 32
 
 
-def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline | None, photos: Sequence[Path] = ()) -> None:
+def report_round(
+    folder: RoundFolder, config: LoopConfig, pipe: Pipeline | None, photos: Sequence[ObjectPhotos] = ()
+) -> None:
     """Measure a round after its decision, and complete it by writing `metrics.json`.
 
     The evaluation set's ground truth is read here and nowhere else; its measures begin with "test/".
@@ -61,19 +64,21 @@ def report_round(folder: RoundFolder, config: LoopConfig, pipe: Pipeline | None,
         folder: the round's, with its `decision.json`.
         config: the run's settings.
         pipe: the pipeline, whose attention is measured on the evaluation set; None: the images are photos alone.
-        photos: folders of the concepts' photos.
+        photos: of the concepts.
     """
     samples = read_samples(folder.samples)
     with folder.timed("evaluate"):
         measured = {"balance": balance(samples)}
         if pipe is not None:
-            measured |= measure_images(samples, config, photos)
+            measured |= measure_images(samples, config, [one.folder for one in photos])
         if config.evaluation is not None:
             measured |= measure_truth(config, config.evaluation, pipe, folder)
     decision, seconds = read_json(folder.decision), read_json(folder.seconds)
     evidence = Evidence.read(folder.evidence).measures()
     row = {"round": folder.index, **summarise_samples(samples), **decision, **evidence, **measured, "seconds": seconds}
-    complete_round(folder, cast(Row, {**row, "verdict": judge_round(row, config.detector.epochs).to_json()}))
+    failed = dict(one.failure for one in photos if one.failure is not None)
+    verdict = judge_round(row, config.detector.epochs, failed)
+    complete_round(folder, cast(Row, {**row, "verdict": verdict.to_json()}))
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     agreements = [sample.agreement for sample in samples if sample.agreement is not None]
     labelers = sorted({sample.labeler for sample in samples if sample.kept})
     return {
-        "labeler": labelers[0] if len(labelers) == 1 else "mixed" if labelers else "none",
+        "labeler": " and ".join(labelers) or "none",
         "num_generated": len(samples),
         "num_photos": sum(sample.is_photo for sample in samples),
         "num_variations": sum(sample.is_variation for sample in samples),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ from bootstrap.run_folder import RunFolder, promoted_round
 from bootstrap.verdict import RunVerdict, judge_run
 from diffugen.drawing import class_colour
 from diffugen.files import read_json, write_text
+from diffugen.sample import iter_samples
 
 
 def write_report(
@@ -57,8 +59,12 @@ def write_report(
     rows = read_rows(run.metrics) if run.metrics.is_file() else []
     best_folder = promoted_round(run)
     evidence = NO_EVIDENCE if best_folder is None else Evidence.read(best_folder.evidence)
-    later_first = sorted(run.complete_rounds(), key=lambda folder: (folder != best_folder, -folder.index))
-    shown = gallery(later_first)
+    complete = run.complete_rounds()
+    later_first = sorted(complete, key=lambda folder: (folder != best_folder, -folder.index))
+    begun = run.round(len(complete))
+    is_labelled = bool(status) and begun.samples.is_file()
+    outcomes = Counter(sample.outcome for sample in iter_samples(begun.samples)) if is_labelled else Counter()
+    shown = gallery([begun, *later_first] if is_labelled else later_first)
     curve = threshold_curve(evidence)
     templates = PackageLoader("bootstrap.report", "")
     environment = Environment(
@@ -97,6 +103,10 @@ def write_report(
         concept=[sheet_uri(path) for name in ("samples.png", "loss.png") for path in sorted(run.concept.rglob(name))],
         cards=shown,
         slots=slots_of(shown),
+        begun=begun.index,
+        begun_outcomes=outcomes,
+        shown_rounds=sorted({card.round_index for card in shown}),
+        num_images=sum(row["num_generated"] for row in rows) + outcomes.total(),
         no_value=NO_VALUE,
     )
     write_text(run.report, page)

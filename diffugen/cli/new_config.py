@@ -54,18 +54,10 @@ class Request:
         return f"<{self.classes[0].replace(' ', '-')}>"
 
     @property
-    def start_word(self) -> str:
-        """The word that the concept starts from: the given one, the class's last one, else what the model suggests.
-
-        Raises:
-            UserError: none is given, and the model knows none.
-        """
+    def start_word(self) -> str | None:
+        """The word that the concept starts from: the given one, else the class's last one where the model knows it."""
         last = words_of(self.classes[0], {}).split()[-1]
-        suggested = self.facts.suggested.get("concept", {}).get("initializer_word")
-        word = self.word or (last if self.facts.knows(last) else suggested)
-        if word is None:
-            raise UserError(f"the model does not know the word {last!r}; give one for something similar with --word")
-        return str(word)
+        return self.word or (last if self.facts.knows(last) else None)
 
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""
@@ -85,7 +77,8 @@ def loop_config(request: Request) -> dict[str, Any]:
         "classes": list(request.classes),
         **_model(request),
         "// concept": f"{_photos(request.photos)} teach the model a word for the object. After learning look at "
-        f"concept/samples.png: if it does not show the object, try more steps or another initializer_word.",
+        "concept/samples.png: if it does not show the object, try more steps or another initializer_word"
+        + _unset(request),
         "concept": _concept(request),
         "// prompts": "What is generated. Words in {rare} and {common} are labelled, other slots vary the scene: write "
         "where your object will be seen.",
@@ -121,8 +114,16 @@ def _label(request: Request) -> dict[str, Any]:
 
 
 def concept_config(request: Request) -> dict[str, Any]:
-    """A config of `diffugen learn`."""
+    """A config of `diffugen learn`.
+
+    Raises:
+        UserError: there is no start word.
+    """
     assert request.photos is not None
+    if request.start_word is None:
+        raise UserError(
+            f"the model does not know {request.classes[0]!r}; give a word for something similar with --word"
+        )
     return {
         "//": "Config of `diffugen learn`. Keys that begin with // are comments.",
         **_model(request),
@@ -176,7 +177,12 @@ def _concept(request: Request) -> dict[str, Any]:
     assert request.photos is not None
     suggested = dict(request.facts.suggested.get("concept", {"steps": 1000}))
     photos = {"photos": request.path(request.photos), "placeholder_token": request.token}
-    return {**photos, **suggested, "initializer_word": request.start_word}
+    start = {} if request.start_word is None else {"initializer_word": request.start_word}
+    return {**photos, **suggested, **start}
+
+
+def _unset(request: Request) -> str:
+    return "." if request.start_word else "; as it is unset, the loop takes the class of the weights that suits them."
 
 
 def _prompts(request: Request, rare: dict[str, list[str]]) -> dict[str, Any]:

@@ -108,6 +108,12 @@ def check_prompt(pipe: Pipeline, prompt: Prompt, attend: str = "tokens") -> None
             raise UserError(f"an object phrase of the prompt {prompt.text!r} has no words; write some")
 
 
+def is_spelled(word: str, tokenizer: Any) -> bool:
+    """Whether a tokenizer must spell a word in pieces of less than two letters on average: then they mean nothing."""
+    pieces = tokenizer(word, add_special_tokens=False).input_ids
+    return not pieces or tokenizer.unk_token_id in pieces or (len(pieces) > 1 and len(word) < 2 * len(pieces))
+
+
 def tokenizers_of(pipe: Pipeline) -> list[Any]:
     """The tokenizers of a pipeline: one, or two for SDXL, which place the words alike."""
     found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))

@@ -122,6 +122,16 @@ def test_prompts_are_checked_with_a_token_that_is_yet_to_be_learned(
     assert len(tiny_pipeline.tokenizer) == before
 
 
+def test_words_that_the_model_must_spell_are_named(tiny_pipeline: Any, caplog: pytest.LogCaptureFixture) -> None:
+    prompts = loop_config().prompts.model_dump()
+    check_prompts(loop_config(), tiny_pipeline, [("<piano>",)])
+    assert not caplog.messages
+    prompts["objects"]["common"] = {"car": ["tent", "blue skyscraper"]}
+    check_prompts(loop_config(prompts=prompts), tiny_pipeline, [("<piano>",)])
+    (said,) = caplog.messages
+    assert "the model has no word 'skyscraper' (class 'car')" in said
+
+
 def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:
     with pytest.raises(UserError, match=r"'concept.placeholder_token': '<harp>' is in no prompt"):
         check_prompts(loop_config(), tiny_pipeline, [("<piano>",), ("<harp>",)])

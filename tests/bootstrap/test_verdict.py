@@ -128,3 +128,11 @@ def test_the_run_is_judged_by_the_promoted_round() -> None:
     ]
     assert judge_run(rows).level == "good"
     assert judge_run([rows[1]]).level == "failed"
+
+
+def test_a_failed_concept_is_told_and_does_not_decide() -> None:
+    failed = {"The concept failed.": "Give it more steps."}
+    good, bad = judge_round(GOOD, None, failed), judge_round(GOOD | MISSED, None, failed)
+    assert good.level == "good" and good.reasons[-1] == "The concept failed." and "best.pt" in good.advice[0]
+    assert bad.level == "failed" and "found on 0" in bad.reasons[0] and bad.advice[0] == "Give it more steps."
+    assert judge_round({}, None, failed).reasons[-1] == "The concept failed."

@@ -192,6 +192,22 @@ def test_a_page_of_a_run_in_progress_says_so_and_reloads(tmp_path: Path) -> None
     assert "<script" not in page  # it would look for the gallery
 
 
+def test_a_round_that_is_labelled_is_shown_while_it_trains(tmp_path: Path, make_samples: Callable) -> None:
+    run = RunFolder(tmp_path / "run")
+    samples = make_round(run.round(0), make_samples)
+    write_samples(run.round(0).samples, samples)
+    config = validate(CONFIG, LoopConfig)
+    page = write_report(run, config, status="round 0 (1 of 3), fine-tuning").read_text(encoding="utf-8")
+    kept = sum(sample.kept for sample in samples)
+    assert f"Round 0 is labelled: {kept} of {len(samples)} images and photos kept" in page
+    assert f"{len(samples)} of {len(samples)} images are on this page" in page and "<script" in page
+    elements = Elements()
+    elements.feed(page)
+    assert elements.open == []
+    ended = write_report(run, config).read_text(encoding="utf-8")
+    assert "is labelled" not in ended, "it was stopped: what it has so far is no result"
+
+
 def test_the_page_stays_small(tmp_path: Path, make_samples: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bootstrap.report.pictures.GALLERY_BYTES", 12_000)
     folders = [RunFolder(tmp_path).round(index) for index in range(2)]

@@ -66,9 +66,16 @@ def test_a_loop_needs_photos_and_a_model_only(photos: Path, capsys: pytest.Captu
 
 def test_the_chosen_start_word_is_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init(photos, "--model", "toy", "--name", "chosen")
-    assert "starts from the word 'bench'" in capsys.readouterr().out
+    assert "the loop will choose one" in capsys.readouterr().out
     init(photos, "--model", "toy", "--name", "given", "--word", "boat")
     assert "starts from" not in capsys.readouterr().out
+
+
+def test_words_that_the_model_does_not_have_are_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(photos, "--model", "toy", "--word", "sofa", "--class", "grand-piano,elephant,car")
+    assert "note: the model has no word 'sofa', 'elephant'; it may draw something else" in capsys.readouterr().out
+    init(photos, "--model", "toy", "--name", "known", "--word", "bench", "--class", "grand-piano,car")
+    assert "note:" not in capsys.readouterr().out
 
 
 def test_comments_say_what_was_found(photos: Path) -> None:
@@ -135,6 +142,10 @@ def test_a_model_elsewhere_needs_weights(photos: Path, capsys: pytest.CaptureFix
         (["photos/grand_piano", "--model", "toy", "--name", "a/b"], "setting 'name' is \"a/b\", but must be"),
         (["photos/grand_piano", "--model", "toy", "--class", "a,a"], "setting 'classes' lists 'a' twice"),
         (["--kind", "dataset", "--model", "toy"], "give the classes of the dataset with --class"),
+        (
+            ["photos/grand_piano", "--kind", "concept", "--model", "toy"],
+            "give a word for something similar with --word",
+        ),
         (["--example", "nothing", "out"], "--example 'nothing' is none of the examples: demo"),
         (
             ["--example", "plain-word", "photos/grand_piano/grand-piano_0.png"],
