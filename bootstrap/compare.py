@@ -19,6 +19,7 @@ COMPARED = (
     "photos/mask_iou",
     "photos/threshold",
     "negatives/photo/false_positives",
+    "negatives/other/false_positives",
     "negatives/generated/false_positives",
     "val/image_agreement",
     "test/mask_map50",

@@ -71,7 +71,8 @@ class NegativeFinding:
     """The highest confidence of a detection of a rare class on an image without one, 0 if there is none.
 
     Attributes:
-        source: "generated", or "photo" for the user's own.
+        source: "generated"; "other" for a generated image that shows other things, and none of the run's classes;
+            "photo" for the user's own.
         trained_score: as for a photo.
     """
 
@@ -94,9 +95,10 @@ class Evidence:
         return suggest_threshold(*self.scores())
 
     def scores(self) -> tuple[list[float], list[float]]:
-        """The confidences of what should be found, and of what should not."""
+        """The confidences of what should be found, and of what should not, as the round's checkpoint may have them on
+        new images: midway between those of a fold's judge, who saw less, and its own on what it was trained on."""
         elsewhere = [photo.false_score for photo in self.photos if photo.false_score]
-        return [photo.score for photo in self.photos], [*elsewhere, *(one.score for one in self.negatives)]
+        return [_expected(photo) for photo in self.photos], [*elsewhere, *map(_expected, self.negatives)]
 
     def measures(self) -> dict[str, float]:
         """The measures of a row of metrics, see `bootstrap.row`; none without photos."""
@@ -118,7 +120,7 @@ class Evidence:
             measured[FOUND_ELSEWHERE] = float(np.mean([photo.false_score >= threshold for photo in labelled]))
         if (trained := _trained_scores(self.photos)) is not None:
             measured[FOUND_BY_TRAINED] = float(np.mean(trained >= threshold))
-        for source in ("generated", "photo"):
+        for source in ("generated", "other", "photo"):
             negatives = [one for one in self.negatives if one.source == source]
             if negatives:
                 measured[f"negatives/{source}/num"] = len(negatives)
@@ -166,6 +168,10 @@ class Evidence:
                 f"{path} is damaged ({reason_of(error)}); restore it from a copy, or remove its round"
             ) from None
         return cls(photos, negatives)
+
+
+def _expected(finding: PhotoFinding | NegativeFinding) -> float:
+    return finding.score if finding.trained_score is None else (finding.score + finding.trained_score) / 2
 
 
 def _trained_scores(findings: Sequence[PhotoFinding | NegativeFinding]) -> np.ndarray | None:

@@ -251,7 +251,8 @@ def _findings(
 
 def _on_negatives(context: RoundContext, judge: Labeler, samples: Sequence[Sample]) -> Iterator[NegativeFinding]:
     for sample in samples:
-        yield NegativeFinding(sample.name, _rare_score(context.config, judge, sample.pixels()), "generated")
+        source = "generated" if sample.prompt.objects else "other"
+        yield NegativeFinding(sample.name, _rare_score(context.config, judge, sample.pixels()), source)
 
 
 def _on_photos_without(context: RoundContext, judge: Labeler) -> Iterator[NegativeFinding]:

@@ -120,7 +120,10 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
     (
         "held-out images",
         "0 to 1, 0 is best",
-        {"negatives/generated/false_positives": "share of generated images without the object on which it is found"},
+        {
+            "negatives/generated/false_positives": "share of generated images of other classes on which it is found",
+            "negatives/other/false_positives": "share of generated images of other things on which it is found",
+        },
     ),
     (
         "held-out photos",
@@ -128,7 +131,8 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         {
             "photos/num": "photos that were judged",
             "photos/num_compared": "photos on which a found mask was compared with an outline",
-            "negatives/generated/num": "generated images without the object that were judged",
+            "negatives/generated/num": "generated images of the run's other classes that were judged",
+            "negatives/other/num": "generated images of none of the run's classes that were judged",
             "negatives/photo/num": "photos without the object that were judged",
         },
     ),
@@ -141,8 +145,9 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "training images",
         "0 to 1, 0 is best",
         {
-            "negatives/generated/false_positives_by_trained": "share of the generated images without the object on "
-            "which the round's own detector, trained on most of them, finds it: lower bound",
+            f"negatives/{source}/false_positives_by_trained": f"share of the generated images of {what} on "
+            "which the round's own detector, trained on most of them, finds it: lower bound"
+            for source, what in (("generated", "other classes"), ("other", "other things"))
         },
     ),
     (
@@ -239,6 +244,7 @@ PHOTO_MEASURES = (
     "photos/mask_iou",
     FOUND_ELSEWHERE,
     "negatives/photo/false_positives",
+    "negatives/other/false_positives",
     "negatives/generated/false_positives",
     "photos/threshold",
 )

@@ -33,7 +33,7 @@ _JUDGED = (
     FOUND,
     "photos/score",
     "photos/mask_iou",
-    "negatives/generated/false_positives",
+    "negatives/other/false_positives",
     "negatives/photo/false_positives",
 )
 _DETAILS = {

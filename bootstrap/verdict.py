@@ -105,6 +105,13 @@ def judge_run(rows: Sequence[Row]) -> RunVerdict:
     return RunVerdict.from_json(best["verdict"]) if "verdict" in best else judge_round(best)
 
 
+NEGATIVES = (
+    ("photo", "photo", "without it"),
+    ("other", "generated image", "of other things"),
+    ("generated", "generated image", "of the run's other classes"),
+)
+"""The images without the object: where they come from, what they are, and of what."""
+OTHER_THINGS = "generate images of things that are none of your classes (`prompts`: docs/generating.md)"
 DRAW_SOME = "Draw the objects on a few photos and give them as `labelled`; at least three, better ten."
 
 Finding = tuple[Level, str, str]
@@ -196,21 +203,28 @@ def _advice_where_missed(row: Mapping[str, Any] | Row, score: float, epochs: int
 
 def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
     findings = []
-    for source, what in (("photo", "photo"), ("generated", "generated image")):
+    for source, what, without in NEGATIVES:
         share, num = number(row, f"negatives/{source}/false_positives"), number(row, f"negatives/{source}/num")
         if share is None or not num or not (share or number(row, FOUND)):
             continue  # a detector that finds nothing anywhere is not careful
         hits, interval = round(share * num), _interval(round(share * num), round(num))
-        text = f"It is wrongly found on {hits} of {_count(round(num), what)} without it ({interval})."
+        text = f"It is wrongly found on {hits} of {_count(round(num), what)} {without} ({interval})."
         level: Level = "good" if share <= GOOD_FALSE else "doubtful"
         trained = number(row, f"negatives/{source}/false_positives_by_trained")
         if share >= FAILED_FALSE and num >= FEW_PHOTOS:
             level = "failed"
             if trained is not None and trained <= GOOD_FALSE:
                 level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
-        more = "give photos without it to `labelled`" if are_photos_alone(row) else "generate more images without it"
-        advice = f"Raise the confidence threshold (`--conf`), or {more}."
+        more = "give photos without it to `labelled`" if are_photos_alone(row) else OTHER_THINGS
+        threshold = number(row, "photos/threshold") or 0.0
+        advice = f"Raise the confidence threshold (`--conf`, now {threshold:.2f}; the report has a curve), or {more}."
         findings.append((level, text, "" if level == "good" else advice))
+    is_unknown = number(row, "negatives/generated/num") and not number(row, "negatives/other/num")
+    if is_unknown and number(row, FOUND):
+        text = (
+            "Whether it takes other things for the object is not known: all images without it show classes of the run."
+        )
+        findings.append(("good", text, f"To know it, {OTHER_THINGS}."))
     return findings
 
 

@@ -185,8 +185,8 @@ def test_the_demo_has_the_settings_that_its_figures_were_made_with() -> None:
     assert config.generate.size_hw == (128, 128) and config.detector.imgsz == 128
     attention = config.generate.attention
     assert (attention.blocks, attention.factors, attention.self_attention_factor) == (("up",), (1, 2), 1)
-    assert [template.weight for template in config.prompts.templates] == [2, 2, 4, 2]
-    assert list(config.prompts.attributes) == ["place", "time"]
-    assert [len(values) for values in config.prompts.attributes.values()] == [6, 3]
+    assert [template.weight for template in config.prompts.templates] == [2, 2, 3, 1, 2]
+    assert list(config.prompts.attributes) == ["place", "time", "other"]
+    assert [len(values) for values in config.prompts.attributes.values()] == [6, 3, 6]
     assert config.detector.learning_rate == 1e-3 and config.concept[0].learning_rate == 5e-3
     assert config.rounds.val_fraction == 0.2

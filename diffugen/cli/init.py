@@ -199,7 +199,7 @@ def _notes_on_words(given: str | None, request: Request) -> list[str]:
         word = request.start_word
         begins = f"starts from the word {word!r}" if word else "has no start word yet: the loop will choose one"
         notes.append(f"the concept {begins}; if you know one for something similar to the object, give it with --word")
-    words = [*(given or "").split(), *(word for name in request.classes[1:] for word in words_of(name, {}).split())]
+    words = " ".join([given or "", *(words_of(name, {}) for name in request.classes[1:])]).split()
     if unknown := [word for word in dict.fromkeys(words) if not request.facts.knows(word)]:
         notes.append(f"the model has no word {', '.join(map(repr, unknown))}; it may draw something else")
     return notes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffugen.errors import UserError, reason_of
+from diffugen.prompts.prompt import words_of
 
 KINDS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 """By the width of the text that the UNet attends to."""
@@ -38,6 +39,10 @@ class ModelFacts:
     def knows(self, word: str) -> bool:
         """Whether a word is in the vocabulary, as far as that is known."""
         return self.words is None or word.lower() in self.words
+
+    def draws(self, class_name: str) -> bool:
+        """Whether all words of a class are in the vocabulary, as far as that is known."""
+        return all(map(self.knows, words_of(class_name, {}).split()))
 
 
 def model_facts(path: str) -> ModelFacts:

@@ -20,6 +20,9 @@ from diffugen.prompts.prompt import words_of
 NUM_COMMON = 2
 """Common classes in addition to the object: enough that a detector learns what the object is not."""
 
+NUM_OTHERS = 8
+"""Other things that are shown without a label, so that the object is told from them."""
+
 WIDTH = 110
 
 
@@ -59,6 +62,14 @@ class Request:
         last = words_of(self.classes[0], {}).split()[-1]
         return self.word or (last if self.facts.knows(last) else None)
 
+    @property
+    def others(self) -> list[str]:
+        """Words for things that are none of the classes, of those that the weights and the model know."""
+        known = [name for name in self.weight_classes if name not in self.classes and self.facts.draws(name)]
+        num = min(NUM_OTHERS, len(known))
+        spread = [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
+        return [words_of(name, {}) for name in spread]
+
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""
         relative = os.path.relpath(path.resolve(), self.folder.resolve())
@@ -81,7 +92,7 @@ def loop_config(request: Request) -> dict[str, Any]:
         + _unset(request),
         "concept": _concept(request),
         "// prompts": "What is generated. Words in {rare} and {common} are labelled, other slots vary the scene: write "
-        "where your object will be seen.",
+        "where your object will be seen. {other}: things that are none of the classes, and must not be taken for them.",
         "prompts": _prompts(request, {rare: [token]}),
         **_generate(request),
         **_label(request),
@@ -152,7 +163,7 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
     """The classes, and a few common ones that the weights and the model know, where only the object is given."""
     if len(classes) > 1:
         return list(classes)
-    drawable = [name for name in known if all(map(facts.knows, words_of(name, {}).split())) and name != classes[0]]
+    drawable = [name for name in known if facts.draws(name) and name != classes[0]]
     usual = [name for name in ("car", "person", "tent") if name in drawable]
     return [*classes, *[*usual, *(name for name in drawable if name not in usual)][:NUM_COMMON]]
 
@@ -194,14 +205,21 @@ def _prompts(request: Request, rare: dict[str, list[str]]) -> dict[str, Any]:
             "a photo of a {rare} {place} {time}": 5,
             "a photo of a {rare} and a {common} {place}": 3,
             "a photo of a {common} {place} {time}": 2,
+            "a photo of a {other} {place} {time}": 2,
         },
         "attributes": {slot: list(values) for slot, values in DEFAULT_ATTRIBUTES.items()},
     }
     prompts = dict(request.facts.suggested.get("prompts", usual))
-    if "common" not in objects:
-        prompts["templates"] = {text: weight for text, weight in prompts["templates"].items() if "{common}" not in text}
-        prompts["templates"]["a photo {place} {time}"] = 2
-    return {"objects": objects, **prompts}
+    others = {"other": request.others} if request.others else {}
+    lacking = [slot for slot in ("common", "other") if slot not in {**objects, **others}]
+    templates = {
+        text: weight
+        for text, weight in prompts["templates"].items()
+        if not any(f"{{{one}}}" in text for one in lacking)
+    }
+    if len(lacking) == 2:
+        templates["a photo {place} {time}"] = 2
+    return {"objects": objects, "templates": templates, "attributes": {**prompts["attributes"], **others}}
 
 
 def _generate(request: Request) -> dict[str, Any]:

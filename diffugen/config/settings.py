@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from diffugen.config.errors import SettingError, require
 from diffugen.config.loader import ConfigPath, HubPath, Strict
@@ -140,6 +140,11 @@ class PromptsConfig(Strict):
         "day for {time})",
     )
     negative: str = Field(default="", description="negative prompt")
+
+    @field_validator("attributes")
+    @classmethod
+    def _with_defaults(cls, given: dict[str, Any], known: ValidationInfo) -> dict[str, Any]:
+        return {**default_attributes(known.data), **given}
 
     @model_validator(mode="after")
     def _slots_fit(self) -> PromptsConfig:

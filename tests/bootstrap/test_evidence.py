@@ -114,6 +114,13 @@ def test_what_the_trained_detector_finds_is_told_beside_it() -> None:
     assert measures["photos/found_by_trained"] == pytest.approx(2 / 3)
 
 
+def test_the_threshold_is_midway_between_the_judges_and_the_detector_that_you_get() -> None:
+    found = replace(photo(0.4), judge="fold 0", trained_score=0.8)
+    wrong = NegativeFinding("b", 0.2, "generated", trained_score=0.0)
+    assert Evidence((found,), (wrong,)).threshold == pytest.approx(0.35)  # between 0.6 and 0.1
+    assert Evidence((photo(0.4),), (replace(wrong, trained_score=None),)).threshold == pytest.approx(0.3)
+
+
 def test_all_that_a_finding_may_hold_is_read_back(tmp_path: Path) -> None:
     labels = OUTLINE.to_json()
     photo = PhotoFinding("a.png", "piano", 1, 0.5, 0.0, "fold 0", "photos/a.png", labels, labels, 0.25, 0.75)

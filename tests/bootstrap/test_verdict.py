@@ -16,6 +16,8 @@ GOOD: dict[str, Any] = {
     "photos/threshold": 0.4,
     "negatives/generated/num": 10,
     "negatives/generated/false_positives": 0.0,
+    "negatives/other/num": 5,
+    "negatives/other/false_positives": 0.0,
 }
 
 MISSED = {"photos/found": 0.0, "photos/score": 0.0}
@@ -32,6 +34,9 @@ WRONG_BY_TRAINED = "negatives/generated/false_positives_by_trained"
         ({"photos/mask_iou": 0.4}, "doubtful", "mean IoU of 0.40"),
         ({"negatives/generated/false_positives": 0.6}, "failed", "wrongly found on 6 of 10 generated images"),
         ({"negatives/photo/num": 4, "negatives/photo/false_positives": 0.25}, "doubtful", "on 1 of 4 photos without"),
+        ({"negatives/other/false_positives": 0.4}, "doubtful", "found on 2 of 5 generated images of other things"),
+        ({"negatives/other/false_positives": 0.8}, "failed", "found on 4 of 5 generated images of other things"),
+        ({"negatives/other/num": None}, "good", "found on 6 of 6 photos"),
         ({"photos/num": 2}, "doubtful", "found on 2 of 2 photos"),
         ({"photos/num": 2} | MISSED, "failed", "found on 0 of 2 photos"),
         ({"photos/num": 4, "photos/found": 0.75}, "doubtful", "may be luck"),
@@ -70,7 +75,8 @@ def test_few_photos_are_little_evidence_whatever_they_say() -> None:
 def test_a_detector_that_finds_nothing_is_not_praised_for_finding_nothing_elsewhere() -> None:
     assert not any("wrongly" in reason for reason in judge_round(GOOD | MISSED).reasons)
     assert any(
-        "0 of 10 generated images without it (95 % interval 0% to 28%)" in one for one in judge_round(GOOD).reasons
+        "0 of 10 generated images of the run's other classes (95 % interval 0% to 28%)" in one
+        for one in judge_round(GOOD).reasons
     )
 
 
@@ -136,3 +142,10 @@ def test_a_failed_concept_is_told_and_does_not_decide() -> None:
     assert good.level == "good" and good.reasons[-1] == "The concept failed." and "best.pt" in good.advice[0]
     assert bad.level == "failed" and "found on 0" in bad.reasons[0] and bad.advice[0] == "Give it more steps."
     assert judge_round({}, None, failed).reasons[-1] == "The concept failed."
+
+
+def test_a_run_that_shows_its_classes_alone_does_not_know_what_else_it_takes_for_the_object() -> None:
+    known, unknown = judge_round(GOOD), judge_round(GOOD | {"negatives/other/num": None})
+    assert not any("is not known" in reason for reason in known.reasons)
+    assert any("other things for the object is not known" in reason for reason in unknown.reasons)
+    assert any("docs/generating.md" in advice for advice in unknown.advice)
