@@ -3,15 +3,19 @@
 Small loops of different quality on the toy world: three objects, photos in the pool or not, other steps, rates, epochs.
 Each has a verdict, which sees no truth. The rule of truth, fixed before any run: the F1 of the rare object at a mask
 IoU of 0.5, on 60 rendered scenes that nothing else uses, at the threshold in the checkpoint. A detector is usable from
-0.6 on. "good" agrees with usable and "failed" with not usable; "doubtful" agrees with an F1 of 0.35 to 0.85. Finished
-runs are not made again, so the command can be stopped and given again.
+0.6 on. "good" agrees with usable and "failed" with not usable; "doubtful" agrees with an F1 of 0.35 to 0.85. How
+often other things are taken for the object is reported beside it. Finished runs are not made again, so the command can
+be stopped and given again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
+
+from other_things import DEMOS, false_finds
 
 from bootstrap.row import FOUND, FOUND_BY_TRAINED, number, read_rows
 from bootstrap.run_folder import RunFolder
@@ -41,7 +45,6 @@ VARIANTS = {
         "detector.epochs=10",
     ),
 }  # fmt: skip
-DEMOS = {"grand-piano": "demo", "rubber-duck": "demo-rubber-duck", "car-accident": "demo-car-accident"}
 
 
 def main() -> None:
@@ -62,7 +65,8 @@ def main() -> None:
 
 def measure(kind: str, name: str, seed: int, out: Path) -> dict[str, Any]:
     """One run, its verdict and the truth."""
-    config = load_run_config(ROOT / f"configs/{DEMOS[kind]}.json", [*SMALL, *VARIANTS[name], f"seed={seed}"])
+    path = ROOT / f"configs/{DEMOS[kind]}.json"
+    config = load_run_config(path, [*SMALL, *VARIANTS[name], f"seed={seed}"])
     run = RunFolder(out / f"seed{seed}" / kind / name.replace(", ", "_").replace(" ", "_"))
     if not run.best.is_file():
         train_loop(config, run.path)
@@ -75,6 +79,7 @@ def measure(kind: str, name: str, seed: int, out: Path) -> dict[str, Any]:
         "found": number(rows[-1], FOUND),
         "found by trained": number(rows[-1], FOUND_BY_TRAINED),
         "f1": f1,
+        "other things": false_finds(run.best, config, json.loads(path.read_text())["prompts"]["attributes"]["other"]),
         "agrees": agrees(verdict.level, f1),
     }
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bootstrap.config import FilterConfig, LoopConfig
 from bootstrap.disagreement import (
     Judgement,
@@ -54,6 +56,8 @@ def judge_images(
     judged = []
     for sample, prompt, encoded in zip(samples, prompts, labels, strict=True):
         found = {name: Instances.from_json(value) for name, value in encoded.items()}
+        if not sample.is_photo:
+            found = without_unasked(found, prompt, loop)
         if "detector" in found:
             agreed = judge_by_agreement(prompt, found, class_names, config, min_ious, known_classes)
             judgement, labeler = _with_labels(agreed, sample, prompt, found, loop)
@@ -67,6 +71,17 @@ def judge_images(
             chosen = decided(sample, judgement, labeler, encoded)
         judged.append(chosen)
     return judged
+
+
+def without_unasked(found: Mapping[str, Instances], prompt: Prompt, loop: LoopConfig) -> dict[str, Instances]:
+    """The labels of a generated image without rare objects that its prompt does not name.
+
+    No model draws a rare object unasked: a detector that sees one there is wrong, and the image shows what the object is
+    not. If the image were rejected, the next detector would not learn that either.
+    """
+    asked = {phrase.class_name for phrase in prompt.objects}
+    unasked = [loop.classes.index(name) for name in loop.rare_classes if name not in asked]
+    return {name: one.subset(~np.isin(one.class_ids, unasked)) for name, one in found.items()}
 
 
 def _with_labels(

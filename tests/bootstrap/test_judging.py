@@ -122,6 +122,17 @@ def test_the_predecessor_checks_but_masks_are_cut_without_it(tmp_path: Path) -> 
     assert with_it.labeler == "consensus" and with_it.encoded == without.encoded
 
 
+def test_a_rare_object_that_no_prompt_asked_for_is_not_believed(tmp_path: Path) -> None:
+    """Else what is taken for it would be rejected, and taken for it by the next detector as well."""
+    both = make_instances([0, 1])
+    labels = {"attention": both.subset([1]).to_json(), "detector": both.to_json()}
+    drawn = make_generated(tmp_path, 0, [1])
+    (sample,) = judge_images([drawn], [labels], loop_config())
+    assert sample.kept and sample.class_ids == [1] and sample.encoded_labels["detector"] == labels["detector"]
+    (photo,) = judge_images([replace(drawn, task="photo")], [labels], loop_config({"filter": {"by": "agreement"}}))
+    assert photo.reason == "detector_too_many:piano", "a photo may show it"
+
+
 def test_no_object_of_a_kept_image_loses_its_label(tmp_path: Path) -> None:
     """Two that overlap too little for one cut, but enough for the filter as it is set here."""
     bars = [make_instances([0]), Instances.from_masks(np.roll(make_instances([0]).masks, 8, axis=2), [0], [0.9])]
