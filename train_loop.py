@@ -29,7 +29,7 @@ from diffugen.config.errors import SettingError
 from diffugen.config.loader import load_config
 from diffugen.config.settings import PromptsConfig
 from diffugen.errors import UserError
-from diffugen.outputs import check_output, claim_output, paths_in
+from diffugen.outputs import check_output, claimed_output, paths_in
 from diffugen.progress import rates_go_to, say
 from textual_inversion.config import WithConcepts
 
@@ -100,8 +100,7 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
     from textual_inversion.learn import fidelities
 
     run = _run_folder(config, out)
-    claim_output(run.path, "loop", paths_in(config.model_dump()), is_earlier=is_run)
-    with run.locked():
+    with claimed_output(run.path, "loop", paths_in(config.model_dump()), is_earlier=is_run):
         check_published(run)
         config = run.resumed(config)
         check_rounds(run)

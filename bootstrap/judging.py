@@ -76,8 +76,8 @@ def judge_images(
 def without_unasked(found: Mapping[str, Instances], prompt: Prompt, loop: LoopConfig) -> dict[str, Instances]:
     """The labels of a generated image without rare objects that its prompt does not name.
 
-    No model draws a rare object unasked: a detector that sees one there is wrong, and the image shows what the object is
-    not. If the image were rejected, the next detector would not learn that either.
+    No model draws a rare object unasked: a detector that sees one there is wrong, and the image shows what the object
+    is not. If the image were rejected, the next detector would not learn that either.
     """
     asked = {phrase.class_name for phrase in prompt.objects}
     unasked = [loop.classes.index(name) for name in loop.rare_classes if name not in asked]

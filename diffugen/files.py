@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Works for a file or a whole folder that the block writes there. It is on the disk before it is renamed (fsync), so
     that not even a power cut leaves a part of it at `path`. A folder already at `path` is renamed aside, to
-    `.<name>.old`, until the new one is in its place; what a kill in between leaves aside is put back.
+    `.<name>.diffugen-old`, until the new one is in its place; what a kill in between leaves aside is put back.
 
     Raises:
         OSError: the disk is full; the error names `path`, and what was written so far is gone.
@@ -65,7 +65,7 @@ def _atomic(paths: Sequence[Path]) -> Iterator[list[Path]]:
         return
     for parent in parents:
         _make_folder(parent)
-    temporaries = [hidden_name(path, f"{_writer}.tmp{path.suffix}") for path in paths]
+    temporaries = [hidden_name(path, f"{_writer}.diffugen-tmp{path.suffix}") for path in paths]
     for temporary, path in zip(temporaries, paths, strict=True):
         _remove(temporary)  # the leftover of a killed run
         _put_back(_aside(path), path)
@@ -136,7 +136,7 @@ def _flush_one(path: str | Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return hidden_name(path, ".old")
+    return hidden_name(path, ".diffugen-old")
 
 
 _writer = ""
@@ -159,7 +159,7 @@ def remove_temporaries(folder: Path) -> None:
             _remove(path)
 
 
-_TEMPORARY = re.compile(r"^\..*\.w[0-9a-f]{8}-\d+\.tmp")
+_TEMPORARY = re.compile(r"^\..*\.w[0-9a-f]{8}-\d+\.diffugen-tmp")
 
 
 def hidden_name(path: Path, ending: str) -> Path:

@@ -16,6 +16,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -68,8 +69,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process is at work there.
     """
+    folder = Path(folder)
+    _check_free(_real(folder))
     folder.mkdir(parents=True, exist_ok=True)
     with _locked_by(folder / LOCK_FILE, folder):
+        _check_free(_real(folder))
         yield
 
 
@@ -86,13 +90,37 @@ def locked_beside(path: Path) -> Iterator[None]:
     if any(path.is_relative_to(held) for held in _held):
         yield
         return
+    _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked_by(hidden_name(path, LOCK_FILE), path, removed=True):
+        _check_free(path)
         yield
 
 
-_held: list[Path] = []
-"""What this process has locked."""
+_held: dict[Path, str] = {}
+"""What this process has locked, and the lock file."""
+
+
+def _check_free(path: Path) -> None:
+    """Check that no other process has locked an output, or a folder above it, by a lock in it or beside it.
+
+    Before its own lock is taken, so that a refused command leaves nothing; and after, so that of two that begin at once
+    at least one sees the other.
+    """
+    for folder in (path, *path.parents):
+        for lock in (folder / LOCK_FILE, hidden_name(folder, LOCK_FILE)) if folder.name else ():
+            if lock.is_symlink() or not lock.is_file() or os.path.realpath(lock) in _held.values():
+                continue
+            if _read(lock)[0] is None:  # nobody's, or what another program calls a lock
+                continue
+            try:
+                descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+            except OSError:  # removed since, or not ours to open
+                continue
+            try:
+                _check_gone(folder, lock, os.fstat(descriptor).st_ino, _flock(descriptor, folder, lock))
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager
@@ -104,7 +132,7 @@ def _locked_by(path: Path, folder: Path, *, removed: bool = False) -> Iterator[N
         folder: what it locks, for messages.
         removed: at the end, unless another process has taken it over.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _opened(path, is_among_others=removed)
     try:
         has_flock = _flock(descriptor, folder, path)
         if not _is_at(path, descriptor):  # its last owner has just removed it
@@ -117,17 +145,46 @@ def _locked_by(path: Path, folder: Path, *, removed: bool = False) -> Iterator[N
             if not (heart.is_owner() and _is_at(path, descriptor)):
                 raise _in_use(folder, _read(path)[0])
         heart.start()
-        held = _real(folder)
-        _held.append(held)
+        _held[held := _real(folder)] = os.path.realpath(path)
         try:
             yield
         finally:
-            _held.remove(held)
+            del _held[held]
             heart.stop()
             if removed and heart.is_owner() and _is_at(path, descriptor):
                 path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path, *, is_among_others: bool) -> int:
+    """A lock file's descriptor, made where it is missing.
+
+    Args:
+        path: of the file.
+        is_among_others: it lies beside the output, where a file of this name may be somebody's own.
+
+    Raises:
+        UserError: of this name there is something else, which stays as it is.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _no_lock(path) from None
+        raise
+    start = os.pread(descriptor, len(_BEGINS), 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"?"
+    if start == b"?" or (is_among_others and not _BEGINS.startswith(start) and start.strip(b"\0")):
+        os.close(descriptor)
+        raise _no_lock(path)
+    return descriptor
+
+
+_BEGINS = b'{"host": '
+
+
+def _no_lock(path: Path) -> UserError:
+    return UserError(f"{path} is not what diffugen locks an output with; move it elsewhere, or choose another --out")
 
 
 def _real(path: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 from diffugen.contained import check_contained
 from diffugen.errors import UserError, reason_of
 from diffugen.files import atomic_path, is_full_disk, is_unfinished, read_json, write_json
-from diffugen.lock import locked_beside
+from diffugen.lock import locked, locked_beside
 from diffugen.naming import text_of
 from diffugen.versions import changed_versions, library_versions, version_of
 
@@ -107,6 +107,26 @@ def claim_output(
             logger.warning(
                 "%s was begun with other library versions (%s); what is made now may differ slightly", name, changed
             )
+
+
+@contextmanager
+def claimed_output(
+    out: Path,
+    command: str,
+    inputs: Iterable[Path] = (),
+    *,
+    is_earlier: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[None]:
+    """Make a folder the command's own, see `claim_output`, and keep every other process out of it.
+
+    Raises:
+        UserError: it may not be, or another process is at work there; then it is left as it was.
+    """
+    inputs = list(inputs)
+    check_output(out, command, inputs, replaced=False, is_earlier=is_earlier)
+    with locked(out):
+        claim_output(out, command, inputs, is_earlier=is_earlier)
+        yield
 
 
 @contextmanager

@@ -19,7 +19,7 @@ SCRATCH = ("finetune", ".lock")
 def check_order(events: list[DiskEvent], root: Path) -> None:
     """Each rename to a place in a folder came after all that it moved was flushed, and before its folder was."""
     for number, event in enumerate(events):
-        if event.target is None or not event.target.is_relative_to(root) or event.target.name.endswith(".old"):
+        if event.target is None or not event.target.is_relative_to(root) or event.target.name.endswith("-old"):
             continue
         if set(event.target.relative_to(root).parts) & set(SCRATCH):
             continue

@@ -31,7 +31,7 @@ STAGES = [
     ("round_00/images/*", 12, 2),
     ("round_00/parts/*", 3, 1),
     ("round_00/masks/*", 16, 2),
-    ("round_00/.dataset.tmp/*", 18, 2),
+    ("round_00/.dataset.diffugen-tmp/*", 18, 2),
     ("round_00/finetune/*", 3, 2),
     ("round_00/weights/*", 2, 1),
     ("round_00/*validation.json*", 2, 1),

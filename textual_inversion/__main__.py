@@ -13,8 +13,7 @@ from diffugen.cli.options import CONFIG_HINTS
 from diffugen.cli.parser import CommandParser
 from diffugen.command_line import run_command
 from diffugen.config.loader import load_config
-from diffugen.lock import locked
-from diffugen.outputs import claim_output, paths_in
+from diffugen.outputs import claimed_output, paths_in
 from textual_inversion.config import ConceptRunConfig
 from textual_inversion.record import is_begun
 
@@ -40,8 +39,7 @@ def run_learn(options: argparse.Namespace) -> None:
 
     logging.getLogger("textual_inversion").setLevel(logging.INFO)
     out = options.out or Path("runs") / options.config.stem
-    claim_output(out, "learn", paths_in(config.model_dump()), is_earlier=is_begun)
-    with locked(out):
+    with claimed_output(out, "learn", paths_in(config.model_dump()), is_earlier=is_begun):
         learned = learn_concepts(config.concept, Setup(config.model, seed=config.seed), out)
     print(*learned.embeddings[len(config.model.embeddings) :], sep="\n")
 

@@ -19,8 +19,7 @@ from diffugen.generation.variations import plan_variations
 from diffugen.images import BLANK, is_blank
 from diffugen.labelers.base import Labeler
 from diffugen.labelers.loading import LabelerSettings
-from diffugen.lock import locked
-from diffugen.outputs import check_output, claim_output, paths_in
+from diffugen.outputs import check_output, claimed_output, paths_in
 from diffugen.progress import progress_bar, say
 from diffugen.prompts.prompt import Prompt
 from diffugen.prompts.splits import assign_splits, sample_seeds, split_groups
@@ -102,7 +101,7 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
         overlays: draw all images with their labels into overlays/, see `OverlaySheets`.
 
     Raises:
-        UserError: see `make_plan` and `claim_output`; or no image shows what it should.
+        UserError: see `make_plan` and `claimed_output`; or no image shows what it should.
     """
     plan = make_plan(config, out)
     _check_learned_tokens(config.model, plan)
@@ -127,11 +126,10 @@ def generate_dataset(config: DatasetConfig, out: Path, *, dry_run: bool = False,
     labeler = _labeler(config, plan, model.device).load()
     say(f"loading {config.model.path}")
     pipe = load_pipeline(model)
-    claim_output(out, "generate", inputs, is_earlier=_is_earlier)
     config = config.model_copy(update={"generate": with_model_defaults(config.generate, pipe)})
     warn_of_foreign_size(config.generate, pipe)
     plan = plan.made_with(config.generate)
-    with locked(out):
+    with claimed_output(out, "generate", inputs, is_earlier=_is_earlier):
         write_json(out / "config.json", config.model_dump(mode="json"))
         record_model(out, config.model)
         if config.executor is None:

@@ -84,7 +84,7 @@ def test_a_folder_is_there_until_the_new_one_takes_its_place(tmp_path: Path, mon
             temporary.mkdir()
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]
 
-    (tmp_path / "data").rename(tmp_path / ".data.old")  # as a kill leaves it
+    (tmp_path / "data").rename(tmp_path / ".data.diffugen-old")  # as a kill leaves it
     with pytest.raises(RuntimeError), atomic_path(tmp_path / "data"):
         raise RuntimeError
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]

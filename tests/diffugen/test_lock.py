@@ -218,3 +218,29 @@ def test_a_folder_is_one_however_it_is_reached(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with locked_beside(tmp_path / "real" / "found"), locked_beside(tmp_path / "link" / "found"):
         assert [path.name for path in (tmp_path / "real").iterdir()] == [".found.lock"]
+
+
+def test_a_lock_in_a_folder_beside_it_or_above_it_keeps_all_others_out(kind: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with holder(run, kind):
+        for other in (locked_beside(run), locked_beside(run / "found"), locked(run / "deeper" / "run")):
+            with pytest.raises(UserError, match=r"folder .*run is in use by process"), other:
+                pass
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "run"], "the refused leave nothing"
+    with locked_beside(run / "found"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["mine", "{}\n", '["host"]'])
+def test_a_file_with_the_name_of_a_lock_stays_as_it_is(content: str, tmp_path: Path) -> None:
+    (tmp_path / ".data.lock").write_text(content)
+    (tmp_path / "precious.txt").write_text(content)
+    (tmp_path / ".linked.lock").symlink_to(tmp_path / "precious.txt")
+    (tmp_path / ".folder.lock").mkdir()
+    os.mkfifo(tmp_path / ".pipe.lock")
+    for name in ("data", "linked", "folder", "pipe"):
+        with pytest.raises(UserError, match="is not what diffugen locks an output with"), locked_beside(tmp_path / name):
+            pass
+    assert (tmp_path / ".data.lock").read_text() == (tmp_path / "precious.txt").read_text() == content
+    with locked_beside(tmp_path / "data" / "other"):
+        pass

@@ -40,7 +40,7 @@ def test_long_names_are_cut_and_still_differ(tmp_path: Path) -> None:
     names = unique_names(paths)
     assert len(set(names)) == 4 and max(len(name.encode()) for name in names) <= MAX_BYTES
     for name in names:
-        (tmp_path / f".{name}.png.tmp.png").touch()
+        (tmp_path / f".{name}.png.diffugen-tmp.png").touch()
 
 
 parts = st.text("aAbß_.é\u0301 \n\udcff%", min_size=1, max_size=5).filter(lambda part: part not in (".", ".."))

@@ -315,7 +315,9 @@ def test_batches_stay_those_of_the_plan_where_only_a_middle_one_is_there(pipe: A
     for path in [*(tmp_path / "stopped").rglob("*.*")]:
         if path.stem not in ("000003", "000004", "batch_000003"):
             path.unlink()
-    (tmp_path / "stopped" / "images" / ".000000.png.w00000000-12.tmp.png").touch()  # of a worker that was killed
+    (
+        tmp_path / "stopped" / "images" / ".000000.png.w00000000-12.diffugen-tmp.png"
+    ).touch()  # of a worker that was killed
     run(pipe, tmp_path / "stopped", [PROMPTS[0]] * 8, variations, num_inference_steps=2)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
