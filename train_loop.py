@@ -262,12 +262,11 @@ def load_model(config: RunConfig) -> tuple[Pipeline | None, RunConfig]:
 
 def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
     """The config with a start word for each concept that has none: the base detector's class that suits its photos."""
-    from diffugen.detector.model import load_detector
     from textual_inversion.start_word import choose_start_word
 
     if pipe is None or all(concept.initializer_word for concept in config.concept):
         return config
-    words = [name.replace("-", " ") for name in load_detector(config.detector.base_weights).names.values()]
+    words = start_words(config)
     concepts = []
     for concept in config.concept:
         word = concept.initializer_word or choose_start_word(concept, pipe, words, config.seed)
@@ -275,6 +274,13 @@ def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
             say(f"{concept.placeholder_token} starts as {word!r}")
         concepts.append(concept.model_copy(update={"initializer_word": word}))
     return config.model_copy(update={"concept": tuple(concepts)})
+
+
+def start_words(config: RunConfig) -> list[str]:
+    """The words that a concept may start from where the config has none: the base detector's classes."""
+    from diffugen.detector.model import load_detector
+
+    return [name.replace("-", " ") for name in load_detector(config.detector.base_weights).names.values()]
 
 
 def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
@@ -292,6 +298,7 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     from diffugen.executor.run import check_room
     from textual_inversion.learn import check_concept
     from textual_inversion.placeholder import placeholder_tokens
+    from textual_inversion.start_word import known_words
 
     say("checking photos, prompts and the base detector")
     for concept in config.concept:
@@ -303,6 +310,8 @@ def check_inputs(config: RunConfig, pipe: Pipeline | None) -> None:
     if config.executor is not None:
         check_room(config.executor, config.device)
     if pipe is not None:
+        if not all(concept.initializer_word for concept in config.concept):
+            known_words(start_words(config), pipe)
         if config.generate.attention.decoder is not None:
             check_decoder(config.generate.attention.decoder, pipe)
         check_prompts(config, pipe, [placeholder_tokens(concept) for concept in config.concept])

@@ -7,7 +7,7 @@ are judged by their largest object, and by all objects together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -71,8 +71,8 @@ class NegativeFinding:
     """The highest confidence of a detection of a rare class on an image without one, 0 if there is none.
 
     Attributes:
-        source: "generated"; "other" for a generated image that shows other things, and none of the run's classes;
-            "photo" for the user's own.
+        source: "generated"; "other" for a generated image of a thing that is none of the run's classes; "photo" for the
+            user's own.
         trained_score: as for a photo.
     """
 
@@ -91,44 +91,59 @@ class Evidence:
 
     @property
     def threshold(self) -> float:
-        """The suggested confidence threshold, see `suggest_threshold`."""
+        """The confidence threshold that suits the round's checkpoint.
+
+        It follows from the scores that new images may have, see `suggest_threshold`: midway between those of a fold's
+        judge, who saw less, and the checkpoint's own on what it was trained on.
+        """
+        return suggest_threshold(*self._scores(_midway))
+
+    @property
+    def judged_threshold(self) -> float:
+        """The confidence threshold that suits those who judged."""
         return suggest_threshold(*self.scores())
 
+    def threshold_for(self, finding: PhotoFinding | NegativeFinding) -> float:
+        """The threshold at which what was found on an image counts: that of whoever judged it."""
+        return self.threshold if finding.trained_score is None else self.judged_threshold
+
     def scores(self) -> tuple[list[float], list[float]]:
-        """The confidences of what should be found, and of what should not, as the round's checkpoint may have them on
-        new images: midway between those of a fold's judge, who saw less, and its own on what it was trained on."""
+        """The judges' confidences of what should be found, and of what should not."""
+        return self._scores(lambda finding: finding.score)
+
+    def _scores(self, of: Callable[[PhotoFinding | NegativeFinding], float]) -> tuple[list[float], list[float]]:
         elsewhere = [photo.false_score for photo in self.photos if photo.false_score]
-        return [_expected(photo) for photo in self.photos], [*elsewhere, *map(_expected, self.negatives)]
+        return [of(photo) for photo in self.photos], [*elsewhere, *map(of, self.negatives)]
 
     def measures(self) -> dict[str, float]:
         """The measures of a row of metrics, see `bootstrap.row`; none without photos."""
         if not self.photos:
             return {}
-        threshold = self.threshold
-        found = [photo for photo in self.photos if photo.score >= threshold]
+        found = [photo for photo in self.photos if photo.score >= self.threshold_for(photo)]
         ious = [photo.iou for photo in found if photo.iou is not None]
         measured = {
             "photos/num": len(self.photos),
             FOUND: len(found) / len(self.photos),
             "photos/score": float(np.mean([photo.score for photo in self.photos])),
-            "photos/threshold": threshold,
+            "photos/threshold": self.threshold,
         }
         if ious:
             measured |= {"photos/mask_iou": float(np.mean(ious)), "photos/num_compared": len(ious)}
         if labelled := [photo for photo in self.photos if photo.agreement is not None]:
             # what is elsewhere on other photos may be a second object, of which the loop has no outline
-            measured[FOUND_ELSEWHERE] = float(np.mean([photo.false_score >= threshold for photo in labelled]))
+            elsewhere = [photo.false_score >= self.threshold_for(photo) for photo in labelled]
+            measured[FOUND_ELSEWHERE] = float(np.mean(elsewhere))
         if (trained := _trained_scores(self.photos)) is not None:
-            measured[FOUND_BY_TRAINED] = float(np.mean(trained >= threshold))
+            measured[FOUND_BY_TRAINED] = float(np.mean(trained >= self.threshold))
         for source in ("generated", "other", "photo"):
             negatives = [one for one in self.negatives if one.source == source]
             if negatives:
                 measured[f"negatives/{source}/num"] = len(negatives)
                 measured[f"negatives/{source}/false_positives"] = float(
-                    np.mean([one.score >= threshold for one in negatives])
+                    np.mean([one.score >= self.threshold_for(one) for one in negatives])
                 )
             if (trained := _trained_scores(negatives)) is not None:
-                measured[f"negatives/{source}/false_positives_by_trained"] = float(np.mean(trained >= threshold))
+                measured[f"negatives/{source}/false_positives_by_trained"] = float(np.mean(trained >= self.threshold))
         return measured
 
     def by_photo(self) -> dict[str, float]:
@@ -170,7 +185,7 @@ class Evidence:
         return cls(photos, negatives)
 
 
-def _expected(finding: PhotoFinding | NegativeFinding) -> float:
+def _midway(finding: PhotoFinding | NegativeFinding) -> float:
     return finding.score if finding.trained_score is None else (finding.score + finding.trained_score) / 2
 
 

@@ -45,6 +45,8 @@ FOLD_STEPS = 80
 round that was better by truth looked worse (docs/log.md)."""
 MOST_NEGATIVES = 60
 """Images without the object that are looked at."""
+OTHER = "other"
+"""The slot of prompts that names things which are none of the run's classes."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def collect_evidence(context: RoundContext, samples: Sequence[Sample], photos: S
     folded = {key for own, _ in folds for key in own}
     rest = [photo for photo in photos if _key(photo) not in folded]
     judged += _findings(context, checkpoint, rest, outlines, "checkpoint")
-    unseen = [sample for sample in validation_samples(context.run) if _is_negative(sample, context.config)]
+    unseen = [sample for sample in validation_samples(context.run) if is_negative(sample, context.config)]
     negatives += _on_negatives(context, checkpoint, unseen[:MOST_NEGATIVES])
     negatives += _on_photos_without(context, checkpoint)
     evidence = Evidence(tuple(judged), tuple(negatives))
@@ -141,7 +143,7 @@ def _folds(
     trained = {_key(sample) for sample in samples if sample.is_photo}
     # a photo that is there twice is in one fold, else each copy would be judged in both
     pooled = list(dict.fromkeys(key for one in photos if (key := _key(one)) in trained or one.encoded is not None))
-    negatives = [s.name for s in samples if s.split == "train" and _is_negative(s, context.config)][:MOST_NEGATIVES]
+    negatives = [s.name for s in samples if s.split == "train" and is_negative(s, context.config)][:MOST_NEGATIVES]
     num = min(NUM_FOLDS, len(pooled))
     return list(zip(_dealt(pooled, num), _dealt(negatives, num), strict=True))
 
@@ -251,8 +253,7 @@ def _findings(
 
 def _on_negatives(context: RoundContext, judge: Labeler, samples: Sequence[Sample]) -> Iterator[NegativeFinding]:
     for sample in samples:
-        source = "generated" if sample.prompt.objects else "other"
-        yield NegativeFinding(sample.name, _rare_score(context.config, judge, sample.pixels()), source)
+        yield NegativeFinding(sample.name, _rare_score(context.config, judge, sample.pixels()), source_of(sample))
 
 
 def _on_photos_without(context: RoundContext, judge: Labeler) -> Iterator[NegativeFinding]:
@@ -273,8 +274,15 @@ def _rare_class(photo: Sample, config: LoopConfig) -> str:
     return next((name for name in names if name in config.rare_classes), "")
 
 
-def _is_negative(sample: Sample, config: LoopConfig) -> bool:
+def source_of(negative: Sample) -> str:
+    """What evidence a generated image without the object is, see `NegativeFinding`: an empty scene is no thing."""
+    return "other" if negative.prompt.attributes.get(OTHER) else "generated"
+
+
+def is_negative(sample: Sample, config: LoopConfig) -> bool:
+    """Whether a kept, generated image shows no rare object, by its prompt and by its labels."""
     shown = {phrase.class_name for phrase in sample.prompt.objects}
+    shown |= {config.classes[class_id] for class_id in sample.class_ids}  # what an inpainted image was left with
     return sample.kept and not sample.is_photo and not shown & set(config.rare_classes)
 
 

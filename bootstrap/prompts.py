@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from bootstrap.config import LoopConfig
+from bootstrap.held_out import OTHER
 from bootstrap.run_folder import derive_seed
 from bootstrap.variations import possible_prompts
+from diffugen.diffusion.prompt_encoding import without_weights
 from diffugen.diffusion.protocol import Pipeline
 from diffugen.diffusion.tokens import check_prompt, is_spelled, tokenizers_of
 from diffugen.errors import UserError
@@ -58,13 +60,15 @@ def check_prompts(config: LoopConfig, pipe: Pipeline, new_tokens: Sequence[Seque
 
 
 def _warn_of_spelled_words(config: LoopConfig, reader: Any) -> None:
-    """Warn of objects whose words the model does not have: what it draws for them is labelled all the same."""
+    """Warn of things whose words the model does not have: what it draws for them counts as one all the same."""
     assert config.prompts is not None
-    phrases = [(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]]
-    for name, text in phrases:
-        spelled = {word for one in tokenizers_of(reader) for word in text.split() if is_spelled(word, one)}
-        if spelled:
-            logger.warning(
-                "prompts.objects: the model has no word %s (class %r), and may draw something else; look at its images",
-                ", ".join(sorted(map(repr, spelled))), name,
-            )  # fmt: skip
+    phrases = {(name, text) for slot in config.prompts.objects.values() for name in slot for text in slot[name]}
+    phrases |= {(OTHER, text) for text in config.prompts.attributes.get(OTHER, ())}
+    spelled: dict[str, str] = {}
+    for name, text in sorted(phrases):
+        words = without_weights(text).split()
+        spelled |= {word: name for word in words if any(is_spelled(word, one) for one in tokenizers_of(reader))}
+    for word, name in spelled.items():
+        logger.warning(
+            "prompts: the model has no word %r (%s), and may draw something else; look at its images", word, name
+        )

@@ -35,6 +35,7 @@ class Row(TypedDict):
         promoted: whether the round's checkpoint became the best one.
         why: the reason for that.
         balance: kept rates by what the prompts vary, see `bootstrap.measures.balance`.
+        failed_concepts: concepts that draw nothing of their photos: what is wrong -> what to do.
         verdict: what the run says about itself after this round, see `bootstrap.verdict`.
         seconds: wall-clock time by stage: "generate", "label", "finetune", "photos", "compare", "evaluate".
     """
@@ -54,6 +55,7 @@ class Row(TypedDict):
     promoted: bool
     why: str
     balance: NotRequired[dict[str, Any]]
+    failed_concepts: NotRequired[dict[str, str]]
     verdict: NotRequired[dict[str, Any]]
     seconds: NotRequired[dict[str, float]]
 
@@ -121,7 +123,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "held-out images",
         "0 to 1, 0 is best",
         {
-            "negatives/generated/false_positives": "share of generated images of other classes on which it is found",
+            "negatives/generated/false_positives": "share of generated images without the object on which it is found",
             "negatives/other/false_positives": "share of generated images of other things on which it is found",
         },
     ),
@@ -131,8 +133,8 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         {
             "photos/num": "photos that were judged",
             "photos/num_compared": "photos on which a found mask was compared with an outline",
-            "negatives/generated/num": "generated images of the run's other classes that were judged",
-            "negatives/other/num": "generated images of none of the run's classes that were judged",
+            "negatives/generated/num": "generated images without the object that were judged",
+            "negatives/other/num": "generated images of other things that were judged",
             "negatives/photo/num": "photos without the object that were judged",
         },
     ),
@@ -145,9 +147,9 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
         "training images",
         "0 to 1, 0 is best",
         {
-            f"negatives/{source}/false_positives_by_trained": f"share of the generated images of {what} on "
+            f"negatives/{source}/false_positives_by_trained": f"share of the generated images {what} on "
             "which the round's own detector, trained on most of them, finds it: lower bound"
-            for source, what in (("generated", "other classes"), ("other", "other things"))
+            for source, what in (("generated", "without the object"), ("other", "of other things"))
         },
     ),
     (

@@ -58,20 +58,22 @@ class RunVerdict:
         return "\n  ".join([*lines, *(f"next: {advice}" for advice in self.advice)])
 
 
-def judge_round(
-    row: Mapping[str, Any] | Row, epochs: int | None = None, failed_concepts: Mapping[str, str] | None = None
-) -> RunVerdict:
+def judge_round(row: Mapping[str, Any] | Row, epochs: int | None = None) -> RunVerdict:
     """The verdict on a round's checkpoint.
 
     Args:
         row: its row of metrics; `test/` is not read.
         epochs: of its fine-tuning, for the advice.
-        failed_concepts: concepts that draw nothing of their photos: what is wrong -> what to do. They are told, and do
-            not decide: the photos of the pool can make up for them.
     """
-    verdict, failed = _by_evidence(row, epochs), failed_concepts or {}
-    remedies = () if verdict.level == "good" else tuple(failed.values())
-    return replace(verdict, reasons=(*verdict.reasons, *failed), advice=(*remedies, *verdict.advice))
+    return _with_concepts(_by_evidence(row, epochs), row)
+
+
+def _with_concepts(verdict: RunVerdict, row: Mapping[str, Any] | Row) -> RunVerdict:
+    """The verdict that tells of failed concepts; they do not decide, as photos of the pool can make up for them."""
+    failed = row.get("failed_concepts") or {}
+    if verdict.level == "good":
+        return replace(verdict, reasons=(*verdict.reasons, *(f"{text} The photos made up for it." for text in failed)))
+    return replace(verdict, reasons=(*verdict.reasons, *failed), advice=(*failed.values(), *verdict.advice))
 
 
 def _by_evidence(row: Mapping[str, Any] | Row, epochs: int | None) -> RunVerdict:
@@ -108,7 +110,7 @@ def judge_run(rows: Sequence[Row]) -> RunVerdict:
 NEGATIVES = (
     ("photo", "photo", "without it"),
     ("other", "generated image", "of other things"),
-    ("generated", "generated image", "of the run's other classes"),
+    ("generated", "generated image", "without it"),
 )
 """The images without the object: where they come from, what they are, and of what."""
 OTHER_THINGS = "generate images of things that are none of your classes (`prompts`: docs/generating.md)"
@@ -144,7 +146,7 @@ def _without_checkpoint(row: Row) -> RunVerdict:
         advice = ("Use the detector that the run began with.", DRAW_SOME)
     else:
         advice = ("Look at why images were rejected, and at concept/samples.png.",)
-    return RunVerdict("failed", (f"No checkpoint was promoted: {row['why']}.",), advice)
+    return _with_concepts(RunVerdict("failed", (f"No checkpoint was promoted: {row['why']}.",), advice), row)
 
 
 def _found(row: Mapping[str, Any] | Row, num: int, epochs: int | None) -> Finding:
@@ -219,13 +221,15 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
         threshold = number(row, "photos/threshold") or 0.0
         advice = f"Raise the confidence threshold (`--conf`, now {threshold:.2f}; the report has a curve), or {more}."
         findings.append((level, text, "" if level == "good" else advice))
-    is_unknown = number(row, "negatives/generated/num") and not number(row, "negatives/other/num")
-    if is_unknown and number(row, FOUND):
-        text = (
-            "Whether it takes other things for the object is not known: all images without it show classes of the run."
-        )
-        findings.append(("good", text, f"To know it, {OTHER_THINGS}."))
+    num_others = (number(row, f"negatives/{source}/num") or 0 for source in ("photo", "other"))
+    if number(row, FOUND) and max(num_others) < FEW_PHOTOS:
+        text = "What other things it takes for the object is not known: fewer than three images of them were judged."
+        findings.append(("good", text, f"Give photos without the object (`negatives`){_or_others(row)}."))
     return findings
+
+
+def _or_others(row: Mapping[str, Any] | Row) -> str:
+    return "" if are_photos_alone(row) else f", or {OTHER_THINGS}"
 
 
 def _masks(row: Mapping[str, Any] | Row) -> list[Finding]:

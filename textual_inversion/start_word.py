@@ -32,18 +32,28 @@ def choose_start_word(config: ConceptConfig, pipe: Pipeline, words: Sequence[str
     Raises:
         UserError: the model knows none of the words.
     """
-    known = [word for word in dict.fromkeys(words) if _is_known(word, pipe)][:MOST_WORDS]
-    if not known:
-        raise UserError(
-            f"concept.initializer_word is missing, and the model knows none of the words {', '.join(words[:20])}; "
-            "give one for something similar"
-        )
+    known = known_words(words, pipe)
     photos = [at_most_native(load_photo(path), pipe) for path in find_photos(config.photos)[:MOST_PHOTOS]]
     errors = {}
     for word in progress_bar(known, desc="choosing a start word", unit="word"):
         prompt = Prompt(config.templates[0].format(word), ())
         errors[word] = sum(float(denoising_errors(pipe, [photo], [prompt], seed).mean()) for photo in photos)
     return min(errors, key=lambda word: errors[word])
+
+
+def known_words(words: Sequence[str], pipe: Pipeline) -> list[str]:
+    """Those of the words that the model knows, at most `MOST_WORDS`.
+
+    Raises:
+        UserError: it knows none.
+    """
+    known = [word for word in dict.fromkeys(words) if _is_known(word, pipe)][:MOST_WORDS]
+    if not known:
+        raise UserError(
+            f"concept.initializer_word is missing, and the model knows none of the words {', '.join(words[:20])}; "
+            "give one for something similar"
+        )
+    return known
 
 
 def _is_known(word: str, pipe: Pipeline) -> bool:

@@ -75,10 +75,18 @@ def report_round(
             measured |= measure_truth(config, config.evaluation, pipe, folder)
     decision, seconds = read_json(folder.decision), read_json(folder.seconds)
     evidence = Evidence.read(folder.evidence).measures()
-    row = {"round": folder.index, **summarise_samples(samples), **decision, **evidence, **measured, "seconds": seconds}
     failed = dict(one.failure for one in photos if one.failure is not None)
-    verdict = judge_round(row, config.detector.epochs, failed)
-    complete_round(folder, cast(Row, {**row, "verdict": verdict.to_json()}))
+    concepts = {"failed_concepts": failed} if failed else {}
+    row = {
+        "round": folder.index,
+        **concepts,
+        **summarise_samples(samples),
+        **decision,
+        **evidence,
+        **measured,
+        "seconds": seconds,
+    }
+    complete_round(folder, cast(Row, {**row, "verdict": judge_round(row, config.detector.epochs).to_json()}))
 
 
 def summarise_samples(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -38,9 +38,9 @@ class PhotoCard:
 
 def photo_cards(run: RunFolder, evidence: Evidence) -> list[PhotoCard]:
     """The photos of a round's evidence, the worst first: missed ones, then those with the lowest confidence."""
-    threshold = evidence.threshold
-    order = sorted(evidence.photos, key=lambda photo: (photo.score >= threshold, photo.score, photo.iou or 0.0))
-    return [_card(run, photo, threshold) for photo in order[:NUM_PHOTOS]]
+    at = evidence.threshold_for
+    order = sorted(evidence.photos, key=lambda photo: (photo.score >= at(photo), photo.score, photo.iou or 0.0))
+    return [_card(run, photo, at(photo)) for photo in order[:NUM_PHOTOS]]
 
 
 def threshold_curve(evidence: Evidence) -> Curve | None:
@@ -52,10 +52,10 @@ def threshold_curve(evidence: Evidence) -> Curve | None:
         name: [(row[0], row[column]) for row in points] for column, name in ((1, "precision"), (2, "recall"), (3, "F1"))
     }
     return Curve(
-        "precision, recall and F1 by confidence threshold, on held-out photos and images without the object",
+        "precision, recall and F1 by confidence threshold: held-out photos, and images without the object",
         series,
         right=1.0,
-        mark=evidence.threshold,
+        mark=evidence.judged_threshold,
     )
 
 

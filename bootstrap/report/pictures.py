@@ -6,7 +6,9 @@ import base64
 import bisect
 import functools
 import logging
+import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +84,32 @@ def gallery(folders: Sequence[RoundFolder]) -> list[Card]:
     return shown
 
 
-@functools.cache
 def cards(folder: RoundFolder) -> list[Card]:
-    """The samples of a labelled round that are shown: of each outcome those first on which labelers agree least."""
+    """The samples of a labelled round that are shown: of each outcome those first on which labelers agree least.
+
+    Of a round that is not complete those whose files cannot be read are left out: they will be made again.
+    """
+    if folder.complete:
+        return _complete_cards(folder)
+    found = []
+    for sample in _chosen(folder):
+        with suppress(OSError, ValueError, UserError, zipfile.BadZipFile):
+            found.append(_card(sample, folder.index))
+    return found
+
+
+@functools.cache
+def _complete_cards(folder: RoundFolder) -> list[Card]:
+    return [_card(sample, folder.index) for sample in _chosen(folder)]
+
+
+def _chosen(folder: RoundFolder) -> list[Sample]:
     chosen: dict[str, list[Sample]] = {outcome: [] for outcome in NUM_OF_OUTCOME}
     for sample in iter_samples(folder.samples):
         best = chosen[sample.outcome]
         bisect.insort(best, sample, key=_certainty)
         del best[NUM_OF_OUTCOME[sample.outcome] :]
-    return [_card(sample, folder.index) for best in chosen.values() for sample in best]
+    return [sample for best in chosen.values() for sample in best]
 
 
 def _certainty(sample: Sample) -> float:

@@ -190,16 +190,17 @@ def _write(kind: str, request: Request, out: Path) -> None:
     write_text(out, new_config.as_text(values))
 
 
-def _notes_on_words(given: str | None, request: Request) -> list[str]:
+def _notes_on_words(given: str | None, request: Request, *, has_concept: bool) -> list[str]:
     """Where the concept starts, and which words the model must spell, so that it may not know what they mean."""
     from diffugen.prompts.prompt import words_of
 
     notes = []
-    if given is None:
+    if given is None and has_concept:
         word = request.start_word
         begins = f"starts from the word {word!r}" if word else "has no start word yet: the loop will choose one"
         notes.append(f"the concept {begins}; if you know one for something similar to the object, give it with --word")
-    words = " ".join([given or "", *(words_of(name, {}) for name in request.classes[1:])]).split()
+    drawn = request.classes[1:] if has_concept else request.classes
+    words = " ".join([given or "", *(words_of(name, {}) for name in drawn)]).split()
     if unknown := [word for word in dict.fromkeys(words) if not request.facts.knows(word)]:
         notes.append(f"the model has no word {', '.join(map(repr, unknown))}; it may draw something else")
     return notes
@@ -213,7 +214,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
 
         if (count := len(list_images(request.photos, captions=True))) < 4:
             notes.append(f"few photos ({count}); with 6 outlines were best (docs/concepts.md)")
-        notes += _notes_on_words(arguments.word, request)
+    notes += _notes_on_words(arguments.word, request, has_concept=arguments.kind != "dataset")
     if request.facts.kind is None:
         notes.append(f"{request.model} is not on this machine; it is fetched when the config is used")
     return notes

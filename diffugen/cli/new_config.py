@@ -58,17 +58,20 @@ class Request:
 
     @property
     def start_word(self) -> str | None:
-        """The word that the concept starts from: the given one, else the class's last one where the model knows it."""
+        """The word that the concept starts from: the given one, the class's last one where the model knows it, else
+        what the model's folder suggests; None where the loop has to choose among the classes of the weights."""
         last = words_of(self.classes[0], {}).split()[-1]
-        return self.word or (last if self.facts.knows(last) else None)
+        suggested = self.facts.suggested.get("concept", {}).get("initializer_word")
+        return self.word or (last if self.facts.knows(last) else suggested)
 
     @property
     def others(self) -> list[str]:
         """Words for things that are none of the classes, of those that the weights and the model know."""
-        known = [name for name in self.weight_classes if name not in self.classes and self.facts.draws(name)]
+        own = {words for name in self.classes for words in (_spoken(name), _spoken(name).split()[-1])}
+        drawn = (_spoken(name) for name in self.weight_classes if self.facts.draws(name))
+        known = list(dict.fromkeys(words for words in drawn if words not in own))
         num = min(NUM_OTHERS, len(known))
-        spread = [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
-        return [words_of(name, {}) for name in spread]
+        return [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
 
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""
@@ -77,9 +80,15 @@ class Request:
 
 
 def loop_config(request: Request) -> dict[str, Any]:
-    """A config of `diffugen loop`."""
+    """A config of `diffugen loop`.
+
+    Raises:
+        UserError: there is no start word, and the loop can choose none.
+    """
     suggested, token, rare = request.facts.suggested, request.token, request.classes[0]
     assert request.photos is not None and request.weights is not None
+    if request.start_word is None and not any(map(request.facts.draws, request.weight_classes)):
+        raise _no_start_word(request)
     others = ", ".join(request.weight_classes[:20]) + (", ..." if len(request.weight_classes) > 20 else "")
     return {
         "//": "Config of `diffugen loop`. Keys that begin with // are comments.",
@@ -132,9 +141,7 @@ def concept_config(request: Request) -> dict[str, Any]:
     """
     assert request.photos is not None
     if request.start_word is None:
-        raise UserError(
-            f"the model does not know {request.classes[0]!r}; give a word for something similar with --word"
-        )
+        raise _no_start_word(request)
     return {
         "//": "Config of `diffugen learn`. Keys that begin with // are comments.",
         **_model(request),
@@ -163,9 +170,19 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
     """The classes, and a few common ones that the weights and the model know, where only the object is given."""
     if len(classes) > 1:
         return list(classes)
-    drawable = [name for name in known if facts.draws(name) and name != classes[0]]
+    drawable = [name for name in known if facts.draws(name) and _spoken(name) != _spoken(classes[0])]
     usual = [name for name in ("car", "person", "tent") if name in drawable]
     return [*classes, *[*usual, *(name for name in drawable if name not in usual)][:NUM_COMMON]]
+
+
+def _spoken(class_name: str) -> str:
+    """A class in words, by which names that differ in hyphens and capitals are one."""
+    return words_of(class_name, {}).lower()
+
+
+def _no_start_word(request: Request) -> UserError:
+    what = request.classes[0]
+    return UserError(f"the model does not know {what!r}; give a word for something similar with --word")
 
 
 def as_text(values: Mapping[str, Any]) -> str:
@@ -211,15 +228,19 @@ def _prompts(request: Request, rare: dict[str, list[str]]) -> dict[str, Any]:
     }
     prompts = dict(request.facts.suggested.get("prompts", usual))
     others = {"other": request.others} if request.others else {}
-    lacking = [slot for slot in ("common", "other") if slot not in {**objects, **others}]
+    filled = [slot for slot in ("common", "other") if slot in {**objects, **others}]
     templates = {
         text: weight
         for text, weight in prompts["templates"].items()
-        if not any(f"{{{one}}}" in text for one in lacking)
+        if not any(f"{{{slot}}}" in text for slot in ("common", "other") if slot not in filled)
     }
-    if len(lacking) == 2:
+    for slot in filled:
+        if not any(f"{{{slot}}}" in text for text in templates):
+            templates[f"a photo of a {{{slot}}}"] = 2
+    if not filled:
         templates["a photo {place} {time}"] = 2
-    return {"objects": objects, "templates": templates, "attributes": {**prompts["attributes"], **others}}
+    attributes = {**prompts.get("attributes", {}), **others}
+    return {"objects": objects, **prompts, "templates": templates, "attributes": attributes}
 
 
 def _generate(request: Request) -> dict[str, Any]:

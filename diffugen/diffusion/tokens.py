@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -109,9 +110,18 @@ def check_prompt(pipe: Pipeline, prompt: Prompt, attend: str = "tokens") -> None
 
 
 def is_spelled(word: str, tokenizer: Any) -> bool:
-    """Whether a tokenizer must spell a word in pieces of less than two letters on average: then they mean nothing."""
-    pieces = tokenizer(word, add_special_tokens=False).input_ids
-    return not pieces or tokenizer.unk_token_id in pieces or (len(pieces) > 1 and len(word) < 2 * len(pieces))
+    """Whether a tokenizer must spell a word in pieces of less than two letters on average: then they mean nothing.
+
+    What stands between hyphens and digits counts by itself; single letters and numbers ("4x4", "F-16") are no spelling.
+    """
+    if word in tokenizer.added_tokens_encoder:
+        return False
+    runs = [run for run in re.findall(r"[^\W\d_]+", word) if len(run) > 1]
+    for run in runs if runs or word.isascii() else [word]:
+        pieces = tokenizer(run, add_special_tokens=False).input_ids
+        if not pieces or tokenizer.unk_token_id in pieces or (len(pieces) > 1 and len(run) < 2 * len(pieces)):
+            return True
+    return False
 
 
 def tokenizers_of(pipe: Pipeline) -> list[Any]:

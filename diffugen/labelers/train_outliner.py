@@ -13,7 +13,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from diffugen.command_line import path_option, run_command
@@ -33,12 +34,13 @@ from diffugen.files import atomic_path
 from diffugen.labelers.outliner_examples import KINDS, Example, draw_example
 from diffugen.labelers.outliner_readings import readings
 from diffugen.lock import locked
-from diffugen.masks.outline.network import OutlineNet, save_network
+from diffugen.masks.outline.network import OutlineNet, load_network, save_network
 
 log = logging.getLogger(__name__)
 
 _PEAK_RATE, _WARMUP, _WEIGHT_DECAY = 3e-3, 0.05, 0.01
 _IOU_WEIGHT = 0.2
+_AVERAGED = 0.998  # share of the moving average of the weights that each step keeps
 _HELD_OUT, _VALIDATION = 0.04, 96  # share of the images; examples per kind of prompt
 
 
@@ -53,20 +55,29 @@ def train(
     save_every: int,
     device: torch.device,
     seed: int,
+    start: Path | None = None,
 ) -> None:
-    """Train on readings until `steps` were done; the weights and their record go to `out`, checkpoints to `work`."""
+    """Train on readings until `steps` were done; the weights and their record go to `out`, checkpoints to `work`.
+
+    What is written is the moving average of the weights (Polyak and Juditsky 1992). From `start`, weights that were
+    trained before, training goes on at half the rate.
+    """
     torch.manual_seed(seed)
     held_out = max(1, round(_HELD_OUT * len(paths)))
     learnt, unseen = paths[held_out:] or paths, paths[:held_out]
-    network = OutlineNet().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), _PEAK_RATE, weight_decay=_WEIGHT_DECAY)
-    step, seconds = _load_checkpoint(work / "checkpoint.pt", network, optimizer, device)
-    start = time.monotonic() - seconds
+    network = OutlineNet() if start is None else load_network(start)
+    network = network.to(device, memory_format=torch.channels_last)
+    average = AveragedModel(network, multi_avg_fn=_average_of, use_buffers=True)
+    peak = _PEAK_RATE if start is None else _PEAK_RATE / 2
+    optimizer = torch.optim.AdamW(network.parameters(), peak, weight_decay=_WEIGHT_DECAY)
+    state = {"network": network, "average": average, "optimizer": optimizer}
+    step, seconds = _load_checkpoint(work / "checkpoint.pt", state, device)
+    began = time.monotonic() - seconds
     losses: list[float] = []
     progress = tqdm(range(step, steps), desc="outliner", initial=step, total=steps, mininterval=10)
     for step in progress:
         for group in optimizer.param_groups:
-            group["lr"] = _PEAK_RATE * one_cycle(step / steps)
+            group["lr"] = peak * one_cycle(step / steps)
         rng = np.random.default_rng([seed, step])
         inputs, targets, exist = collate([draw_example(learnt, rng) for _ in range(batch_size)], device)
         logits, iou_logits = network.train()(inputs)
@@ -75,17 +86,28 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
+        average.update_parameters(network)
         losses.append(loss.item())
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            seconds = time.monotonic() - start
-            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            _save_checkpoint(work / "checkpoint.pt", {**state, "step": step + 1, "seconds": seconds})
-            found = measure(network, unseen, device)
+            seconds = time.monotonic() - began
+            saved = {name: one.state_dict() for name, one in state.items()}
+            _save_checkpoint(work / "checkpoint.pt", {**saved, "step": step + 1, "seconds": seconds})
+            found = measure(average.module, unseen, device)
             progress.set_postfix(loss=f"{np.mean(losses[-save_every:]):.3f}")
             log.info("step %d, loss %.4f, %s", step + 1, np.mean(losses[-save_every:]), found)
             training = {"steps": step + 1, "minutes": round(seconds / 60, 1), "held_out": found}
             with atomic_path(out) as temporary:
-                save_network(network, temporary, {**record, **training})
+                save_network(average.module, temporary, {**record, **training})
+
+
+def _average_of(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor) -> None:
+    """Move averages towards the weights: fast at first, so that what training begins with is soon forgotten."""
+    kept = min(_AVERAGED, (int(num_averaged) + 1) / (int(num_averaged) + 10))
+    for average, value in zip(averaged, current, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, 1 - kept)
+        else:
+            average.copy_(value)
 
 
 def one_cycle(done: float) -> float:
@@ -143,15 +165,13 @@ def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def _load_checkpoint(
-    path: Path, network: OutlineNet, optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[int, float]:
+def _load_checkpoint(path: Path, state: Mapping[str, Any], device: torch.device) -> tuple[int, float]:
     """Go on from a checkpoint, where there is one: steps done and the seconds they took."""
     if not path.exists():
         return 0, 0.0
     saved = torch.load(path, map_location=device, weights_only=True)
-    network.load_state_dict(saved["network"])
-    optimizer.load_state_dict(saved["optimizer"])
+    for name, one in state.items():
+        one.load_state_dict(saved[name])
     return saved["step"], saved["seconds"]
 
 
@@ -173,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
         default=Path(".training/outliner"),
         help="readings and checkpoints (default: %(default)s)",
     )
+    found.add_argument("--start", type=path_option, help="weights to go on from, at half the rate")
     found.add_argument("--num", type=int, default=5000, help="images at most (default: %(default)s)")
     found.add_argument("--steps", type=int, default=6000, help="(default: %(default)s)")
     found.add_argument("--batch-size", type=int, default=16, help="examples per step (default: %(default)s)")
@@ -221,12 +242,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "attention": settings.model_dump(),
             "batch_size": args.batch_size,
             "seed": args.seed,
+            "start": None if args.start is None else args.start.name,
             "prompts": KINDS,
             "hardware": torch.cuda.get_device_name(0) if device.type == "cuda" else platform.machine(),
         }
         train(
             paths, args.out, args.work, record,
             steps=args.steps, batch_size=args.batch_size, save_every=args.save_every, device=device, seed=args.seed,
+            start=args.start,
         )  # fmt: skip
 
 

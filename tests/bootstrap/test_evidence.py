@@ -121,6 +121,17 @@ def test_the_threshold_is_midway_between_the_judges_and_the_detector_that_you_ge
     assert Evidence((photo(0.4),), (replace(wrong, trained_score=None),)).threshold == pytest.approx(0.3)
 
 
+def test_what_weaker_judges_find_counts_at_a_threshold_that_suits_them() -> None:
+    photos = tuple(replace(photo(0.3), judge="fold 0", trained_score=0.95) for _ in range(6))
+    nothing = tuple(NegativeFinding("b", 0.0, "generated", trained_score=0.0) for _ in range(20))
+    own = NegativeFinding("c", 0.2, "photo")  # judged by the checkpoint, so at its threshold
+    evidence = Evidence(photos, (*nothing, own))
+    assert evidence.judged_threshold < 0.3 < evidence.threshold
+    measures = evidence.measures()
+    assert measures["photos/found"] == measures["photos/found_by_trained"] == 1.0
+    assert measures["photos/threshold"] == evidence.threshold and measures["negatives/photo/false_positives"] == 0.0
+
+
 def test_all_that_a_finding_may_hold_is_read_back(tmp_path: Path) -> None:
     labels = OUTLINE.to_json()
     photo = PhotoFinding("a.png", "piano", 1, 0.5, 0.0, "fold 0", "photos/a.png", labels, labels, 0.25, 0.75)

@@ -126,10 +126,10 @@ def test_words_that_the_model_must_spell_are_named(tiny_pipeline: Any, caplog: p
     prompts = loop_config().prompts.model_dump()
     check_prompts(loop_config(), tiny_pipeline, [("<piano>",)])
     assert not caplog.messages
-    prompts["objects"]["common"] = {"car": ["tent", "blue skyscraper"]}
+    prompts["objects"]["common"] = {"car": ["(tent)1.3", "blue skyscraper", "red skyscraper", "<piano>"]}
     check_prompts(loop_config(prompts=prompts), tiny_pipeline, [("<piano>",)])
     (said,) = caplog.messages
-    assert "the model has no word 'skyscraper' (class 'car')" in said
+    assert "the model has no word 'skyscraper' (car), and may draw something else" in said
 
 
 def test_a_token_in_no_prompt_is_an_error(tiny_pipeline: Any) -> None:

@@ -75,8 +75,7 @@ def test_few_photos_are_little_evidence_whatever_they_say() -> None:
 def test_a_detector_that_finds_nothing_is_not_praised_for_finding_nothing_elsewhere() -> None:
     assert not any("wrongly" in reason for reason in judge_round(GOOD | MISSED).reasons)
     assert any(
-        "0 of 10 generated images of the run's other classes (95 % interval 0% to 28%)" in one
-        for one in judge_round(GOOD).reasons
+        "0 of 10 generated images without it (95 % interval 0% to 28%)" in one for one in judge_round(GOOD).reasons
     )
 
 
@@ -137,15 +136,23 @@ def test_the_run_is_judged_by_the_promoted_round() -> None:
 
 
 def test_a_failed_concept_is_told_and_does_not_decide() -> None:
-    failed = {"The concept failed.": "Give it more steps."}
-    good, bad = judge_round(GOOD, None, failed), judge_round(GOOD | MISSED, None, failed)
-    assert good.level == "good" and good.reasons[-1] == "The concept failed." and "best.pt" in good.advice[0]
+    failed: dict[str, Any] = {"failed_concepts": {"The concept failed.": "Give it more steps."}}
+    good, bad = judge_round(GOOD | failed), judge_round(GOOD | MISSED | failed)
+    assert good.level == "good" and good.reasons[-1] == "The concept failed. The photos made up for it."
+    assert "best.pt" in good.advice[0]
     assert bad.level == "failed" and "found on 0" in bad.reasons[0] and bad.advice[0] == "Give it more steps."
-    assert judge_round({}, None, failed).reasons[-1] == "The concept failed."
+    assert judge_round(failed).reasons[-1] == "The concept failed."
+    without: Any = {"promoted": False, "why": "it strayed", "num_generated": 9, "num_photos": 0, **failed}
+    assert judge_run([without]).advice[0] == "Give it more steps."
 
 
 def test_a_run_that_shows_its_classes_alone_does_not_know_what_else_it_takes_for_the_object() -> None:
-    known, unknown = judge_round(GOOD), judge_round(GOOD | {"negatives/other/num": None})
-    assert not any("is not known" in reason for reason in known.reasons)
-    assert any("other things for the object is not known" in reason for reason in unknown.reasons)
-    assert any("docs/generating.md" in advice for advice in unknown.advice)
+    shown = {"negatives/photo/num": 3, "negatives/photo/false_positives": 0.0}
+    for known in (GOOD, GOOD | {"negatives/other/num": None} | shown):
+        assert not any("is not known" in reason for reason in judge_round(known).reasons)
+    for num in (None, 2):
+        unknown = judge_round(GOOD | {"negatives/other/num": num, "negatives/generated/num": None})
+        assert any("for the object is not known" in reason for reason in unknown.reasons)
+        assert any("docs/generating.md" in advice for advice in unknown.advice)
+    alone = judge_round(GOOD | {"negatives/other/num": None, "num_generated": 9, "num_photos": 9})
+    assert "Give photos without the object (`negatives`)." in alone.advice

@@ -239,7 +239,10 @@ def test_a_file_with_the_name_of_a_lock_stays_as_it_is(content: str, tmp_path: P
     (tmp_path / ".folder.lock").mkdir()
     os.mkfifo(tmp_path / ".pipe.lock")
     for name in ("data", "linked", "folder", "pipe"):
-        with pytest.raises(UserError, match="is not what diffugen locks an output with"), locked_beside(tmp_path / name):
+        with (
+            pytest.raises(UserError, match="is not what diffugen locks an output with"),
+            locked_beside(tmp_path / name),
+        ):
             pass
     assert (tmp_path / ".data.lock").read_text() == (tmp_path / "precious.txt").read_text() == content
     with locked_beside(tmp_path / "data" / "other"):

@@ -78,6 +78,31 @@ def test_words_that_the_model_does_not_have_are_told(photos: Path, capsys: pytes
     assert "note:" not in capsys.readouterr().out
 
 
+def test_neither_the_object_nor_a_class_is_shown_as_another_thing(photos: Path) -> None:
+    init(photos, "--model", "toy", "--class", "Rescue_Boat,Car,tent")
+    prompts = json.loads(Path("Rescue_Boat.json").read_text())["prompts"]
+    others = prompts["attributes"]["other"]
+    assert len(others) == len(set(others)) == 8 and not {"boat", "car", "tent"} & set(others)
+    assert any("{other}" in text for text in prompts["templates"])
+
+
+def test_a_models_own_suggestions_are_followed(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those that were written before there were other things."""
+    model = photos.parents[1] / "model"
+    shutil.copytree(ROOT / "diffugen/toyworld/weights/pipeline", model, symlinks=True)
+    suggested = {
+        "concept": {"initializer_word": "bench", "steps": 7},
+        "prompts": {"templates": {"a {rare}": 1}, "negative": "blurry"},
+    }
+    (model / "suggested.json").write_text(json.dumps(suggested))
+    weights = ROOT / "diffugen/toyworld/weights/detector.safetensors"
+    assert init(photos, "--model", model, "--weights", weights, "--class", "grand-piano") == 0
+    config = load_run_config(next_command(capsys).config)
+    assert config.prompts is not None and config.prompts.negative == "blurry"
+    assert config.prompts.texts == ["a {rare}", "a photo of a {common}", "a photo of a {other}"]
+    assert config.concept[0].initializer_word == "bench" and config.concept[0].steps == 7
+
+
 def test_comments_say_what_was_found(photos: Path) -> None:
     init(photos, "--model", "toy", "--class", "grand-piano,car", "--name", "mine")
     values = json.loads(Path("mine.json").read_text())
