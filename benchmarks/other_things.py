@@ -50,7 +50,7 @@ def measure(kind: str, name: str, seed: int, out: Path) -> dict[str, Any]:
     path = ROOT / f"configs/{DEMOS[kind]}.json"
     shown = json.loads(path.read_text(encoding="utf-8"))["prompts"]
     changes = [] if name == "shown" else [f"prompts={json.dumps(without_others(shown))}"]
-    config = load_run_config(path, ["rounds.num_rounds=1", f"seed={seed}", *changes])
+    config = load_run_config(path, ["rounds.num_rounds=1", "executor=null", f"seed={seed}", *changes])
     run = train_loop(config, out / kind / f"seed_{seed}" / name.replace(" ", "_"))
     (row,) = read_jsonl(run.metrics)
     said = {key: row.get(key) for key in ("negatives/other/false_positives", "negatives/generated/false_positives")}

@@ -60,7 +60,8 @@ def train(
     """Train on readings until `steps` were done; the weights and their record go to `out`, checkpoints to `work`.
 
     What is written is the moving average of the weights (Polyak and Juditsky 1992). From `start`, weights that were
-    trained before, training goes on at half the rate.
+    trained before, training goes on at half the rate, and half of what is written is these (WiSE-FT, Wortsman et al.
+    2022).
     """
     torch.manual_seed(seed)
     held_out = max(1, round(_HELD_OUT * len(paths)))
@@ -92,12 +93,23 @@ def train(
             seconds = time.monotonic() - began
             saved = {name: one.state_dict() for name, one in state.items()}
             _save_checkpoint(work / "checkpoint.pt", {**saved, "step": step + 1, "seconds": seconds})
-            found = measure(average.module, unseen, device)
+            written = average.module if start is None else between(load_network(start).to(device), average.module)
+            found = measure(written, unseen, device)
             progress.set_postfix(loss=f"{np.mean(losses[-save_every:]):.3f}")
             log.info("step %d, loss %.4f, %s", step + 1, np.mean(losses[-save_every:]), found)
             training = {"steps": step + 1, "minutes": round(seconds / 60, 1), "held_out": found}
             with atomic_path(out) as temporary:
-                save_network(average.module, temporary, {**record, **training})
+                save_network(written, temporary, {**record, **training})
+
+
+def between(first: OutlineNet, second: OutlineNet) -> OutlineNet:
+    """The network whose weights are midway between those of two."""
+    state = {
+        name: (value + second.state_dict()[name]) / 2 if value.is_floating_point() else value
+        for name, value in first.state_dict().items()
+    }
+    first.load_state_dict(state)
+    return first
 
 
 def _average_of(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor) -> None:
