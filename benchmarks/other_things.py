@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from comparison import ROOT
 
-from bootstrap.evidence import DEFAULT_THRESHOLD, MIN_SCORE
+from bootstrap.evidence import DEFAULT_THRESHOLD
 from diffugen.detector.model import load_detector, predict, threshold_of
 from diffugen.files import read_jsonl, write_json
 from diffugen.toyworld import render
@@ -83,16 +83,17 @@ def false_finds(weights: Path, config: RunConfig, shown: Sequence[str]) -> dict[
     }
     detector, rare = load_detector(weights), list(config.rare_classes)
     threshold = threshold_of(detector) or DEFAULT_THRESHOLD
-    shares: dict[str, float] = {"threshold": threshold}
+    shares = {"threshold": threshold}
     for name, own in kinds.items():
-        images = [
-            render(sample_scene(FIRST_SEED + number, num_objects=1, required_kinds=(kind,))).image
-            for kind in own
-            for number in range(NUM_IMAGES)
-        ]
-        found = predict(detector, images, class_names=rare, score_threshold=MIN_SCORE)
-        shares[name] = round(float(np.mean([one.scores.max(initial=0) >= threshold for one in found])), 3)
+        found = predict(detector, images_of(own, NUM_IMAGES), class_names=rare, score_threshold=threshold)
+        shares[name] = round(float(np.mean([len(one) > 0 for one in found])), 3)
     return shares
+
+
+def images_of(kinds: Sequence[str], num: int) -> list[np.ndarray]:
+    """Rendered images that show one thing each: `num` of each kind."""
+    seeds = range(FIRST_SEED, FIRST_SEED + num)
+    return [render(sample_scene(seed, num_objects=1, required_kinds=(kind,))).image for kind in kinds for seed in seeds]
 
 
 if __name__ == "__main__":
