@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -89,7 +90,7 @@ class Evidence:
     photos: tuple[PhotoFinding, ...] = ()
     negatives: tuple[NegativeFinding, ...] = ()
 
-    @property
+    @cached_property
     def threshold(self) -> float:
         """The confidence threshold that suits the round's checkpoint.
 
@@ -98,7 +99,7 @@ class Evidence:
         """
         return suggest_threshold(*self._scores(_midway))
 
-    @property
+    @cached_property
     def judged_threshold(self) -> float:
         """The confidence threshold that suits those who judged."""
         return suggest_threshold(*self.scores())
@@ -126,6 +127,7 @@ class Evidence:
             FOUND: len(found) / len(self.photos),
             "photos/score": float(np.mean([photo.score for photo in self.photos])),
             "photos/threshold": self.threshold,
+            "photos/judged_threshold": self.judged_threshold,
         }
         if ious:
             measured |= {"photos/mask_iou": float(np.mean(ious)), "photos/num_compared": len(ious)}

@@ -109,6 +109,7 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
             "photos/score": "mean confidence of the object on photos (0 where it is missed)",
             "photos/mask_iou": "mean IoU of found masks and the outlines on the photos",
             "photos/threshold": "suggested confidence threshold (best F1)",
+            "photos/judged_threshold": "confidence threshold at which the judges' finds count (best F1)",
         },
     ),
     (

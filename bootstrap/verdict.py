@@ -72,7 +72,8 @@ def _with_concepts(verdict: RunVerdict, row: Mapping[str, Any] | Row) -> RunVerd
     """The verdict that tells of failed concepts; they do not decide, as photos of the pool can make up for them."""
     failed = row.get("failed_concepts") or {}
     if verdict.level == "good":
-        return replace(verdict, reasons=(*verdict.reasons, *(f"{text} The photos made up for it." for text in failed)))
+        made_up = " The photos of the pool made up for it." if row.get("num_photos") else ""
+        return replace(verdict, reasons=(*verdict.reasons, *(f"{text}{made_up}" for text in failed)))
     return replace(verdict, reasons=(*verdict.reasons, *failed), advice=(*failed.values(), *verdict.advice))
 
 
@@ -154,7 +155,7 @@ def _found(row: Mapping[str, Any] | Row, num: int, epochs: int | None) -> Findin
     hits = round(share * num)
     text = (
         f"The object is found on {hits} of {_count(num, 'photo')} by detectors that were not trained on the photo "
-        f"({_interval(hits, num)}), with a mean confidence of {score:.2f}."
+        f"({_interval(hits, num)}), with a mean confidence of {score:.2f}{_at(row)}."
     )
     if share >= GOOD_FOUND:
         is_sure = wilson_interval(hits, num)[0] > FAILED_FOUND
@@ -164,6 +165,12 @@ def _found(row: Mapping[str, Any] | Row, num: int, epochs: int | None) -> Findin
     if level == "failed" and trained is not None and trained >= GOOD_FOUND:
         level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
     return level, text, _advice_where_missed(row, score, epochs)
+
+
+def _at(row: Mapping[str, Any] | Row) -> str:
+    """The judges' threshold, where it is another than that of the detector that one gets."""
+    judged, own = number(row, "photos/judged_threshold"), number(row, "photos/threshold")
+    return "" if judged is None or judged == own else f" (found counts from {judged:.2f} on)"
 
 
 def _elsewhere(row: Mapping[str, Any] | Row, num: int) -> list[Finding]:
@@ -219,7 +226,10 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
                 level, text = "doubtful", f"{text} {_between(f'{round(trained * num)} of them')}"
         more = "give photos without it to `labelled`" if are_photos_alone(row) else OTHER_THINGS
         threshold = number(row, "photos/threshold") or 0.0
-        advice = f"Raise the confidence threshold (`--conf`, now {threshold:.2f}; the report has a curve), or {more}."
+        is_careful = trained is not None and trained <= GOOD_FALSE  # a higher threshold would cost finds for nothing
+        raised = "" if is_careful else f"Raise the confidence threshold (`--conf`, now {threshold:.2f}), or "
+        advice = f"{raised}{more}."
+        advice = advice[0].upper() + advice[1:]
         findings.append((level, text, "" if level == "good" else advice))
     num_others = (number(row, f"negatives/{source}/num") or 0 for source in ("photo", "other"))
     if number(row, FOUND) and max(num_others) < FEW_PHOTOS:

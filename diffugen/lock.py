@@ -87,7 +87,7 @@ def locked_beside(path: Path) -> Iterator[None]:
         UserError: another process is at work there.
     """
     path = _real(path)
-    if any(path.is_relative_to(held) for held in _held):
+    if any(path.is_relative_to(held) for held, _ in _held):
         yield
         return
     _check_free(path)
@@ -97,30 +97,44 @@ def locked_beside(path: Path) -> Iterator[None]:
         yield
 
 
-_held: dict[Path, str] = {}
-"""What this process has locked, and the lock file."""
+_held: list[tuple[Path, str]] = []
+"""What this process has locked, and its lock files."""
 
 
 def _check_free(path: Path) -> None:
-    """Check that no other process has locked an output, or a folder above it, by a lock in it or beside it.
+    """Check that no other process has locked an output by its other kind of lock, or a folder above it.
 
     Before its own lock is taken, so that a refused command leaves nothing; and after, so that of two that begin at once
-    at least one sees the other.
+    at least one sees the other. A process that has locked a folder does not see what begins above it.
     """
     for folder in (path, *path.parents):
         for lock in (folder / LOCK_FILE, hidden_name(folder, LOCK_FILE)) if folder.name else ():
-            if lock.is_symlink() or not lock.is_file() or os.path.realpath(lock) in _held.values():
-                continue
-            if _read(lock)[0] is None:  # nobody's, or what another program calls a lock
-                continue
-            try:
-                descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
-            except OSError:  # removed since, or not ours to open
-                continue
-            try:
-                _check_gone(folder, lock, os.fstat(descriptor).st_ino, _flock(descriptor, folder, lock))
-            finally:
-                os.close(descriptor)
+            if not lock.is_symlink() and lock.is_file() and os.path.realpath(lock) not in [held for _, held in _held]:
+                _check_not_held(lock, folder)
+
+
+def _check_not_held(lock: Path, folder: Path) -> None:
+    """Check that nobody holds a lock file, without waiting: an owner on another machine is seen where flock sees it."""
+    owner = _read(lock)[0]
+    if owner is None:  # nobody's, or what another program calls a lock
+        return
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # removed since, or not ours to read
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN) or _is_at_work_here(owner, os.fstat(descriptor).st_ino):
+            raise _in_use(folder, owner) from None
+    finally:
+        os.close(descriptor)
+
+
+def _is_at_work_here(owner: Owner, inode: int) -> bool:
+    here = _processes()
+    known = bool(here) and owner.processes == here
+    return known and owner.inode == inode and _start_of(owner.pid) == owner.started
 
 
 @contextmanager
@@ -145,11 +159,12 @@ def _locked_by(path: Path, folder: Path, *, removed: bool = False) -> Iterator[N
             if not (heart.is_owner() and _is_at(path, descriptor)):
                 raise _in_use(folder, _read(path)[0])
         heart.start()
-        _held[held := _real(folder)] = os.path.realpath(path)
+        held = _real(folder), os.path.realpath(path)
+        _held.append(held)
         try:
             yield
         finally:
-            del _held[held]
+            _held.remove(held)
             heart.stop()
             if removed and heart.is_owner() and _is_at(path, descriptor):
                 path.unlink(missing_ok=True)
@@ -173,14 +188,22 @@ def _opened(path: Path, *, is_among_others: bool) -> int:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise _no_lock(path) from None
         raise
-    start = os.pread(descriptor, len(_BEGINS), 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"?"
-    if start == b"?" or (is_among_others and not _BEGINS.startswith(start) and start.strip(b"\0")):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (is_among_others and not _is_lock(path)):
         os.close(descriptor)
         raise _no_lock(path)
     return descriptor
 
 
-_BEGINS = b'{"host": '
+def _is_lock(path: Path) -> bool:
+    """Whether a file is what `_Heart` writes, maybe half of it, or empty."""
+    content = path.read_bytes().strip(b"\0")
+    if not content or _read(path)[0] is not None:
+        return True
+    try:
+        json.loads(content)
+    except ValueError:
+        return content.startswith(b'{"host": "')
+    return False
 
 
 def _no_lock(path: Path) -> UserError:

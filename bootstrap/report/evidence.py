@@ -71,6 +71,6 @@ def _card(run: RunFolder, photo: PhotoFinding, threshold: float) -> PhotoCard:
     return PhotoCard(
         photo.name,
         "found" if is_found else "missed",
-        f"confidence {photo.score:.2f}{agreement}{elsewhere}; judged by {judge}",
+        f"confidence {photo.score:.2f}{agreement}{elsewhere}; judged by {judge}, threshold {threshold:.2f}",
         jpeg_uri(drawn),
     )

@@ -82,7 +82,6 @@ def write_report(
         best_pt=run.best,
         run_path=run.path,
         photo_cards=photo_cards(run, evidence),
-        judged_threshold=evidence.judged_threshold,
         threshold_chart=draw(curve) if curve else None,
         photo_measures=_present(PHOTO_MEASURES, rows),
         in_words=in_words,

@@ -67,9 +67,9 @@ class Request:
     @property
     def others(self) -> list[str]:
         """Words for things that are none of the classes, of those that the weights and the model know."""
-        own = {words for name in self.classes for words in (_spoken(name), _spoken(name).split()[-1])}
-        drawn = (_spoken(name) for name in self.weight_classes if self.facts.draws(name))
-        known = list(dict.fromkeys(words for words in drawn if words not in own))
+        own = {_head(name) for name in self.classes}
+        drawn = (name for name in self.weight_classes if self.facts.draws(name) and _head(name) not in own)
+        known = list(dict.fromkeys(map(_spoken, drawn)))
         num = min(NUM_OTHERS, len(known))
         return [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
 
@@ -170,7 +170,7 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
     """The classes, and a few common ones that the weights and the model know, where only the object is given."""
     if len(classes) > 1:
         return list(classes)
-    drawable = [name for name in known if facts.draws(name) and _spoken(name) != _spoken(classes[0])]
+    drawable = [name for name in known if facts.draws(name) and _head(name) != _head(classes[0])]
     usual = [name for name in ("car", "person", "tent") if name in drawable]
     return [*classes, *[*usual, *(name for name in drawable if name not in usual)][:NUM_COMMON]]
 
@@ -178,6 +178,11 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
 def _spoken(class_name: str) -> str:
     """A class in words, by which names that differ in hyphens and capitals are one."""
     return words_of(class_name, {}).lower()
+
+
+def _head(class_name: str) -> str:
+    """What kind of thing a class is, by its last word: a "dining table" is a "table", and so are "tables"."""
+    return _spoken(class_name).split()[-1].removesuffix("s")
 
 
 def _no_start_word(request: Request) -> UserError:

@@ -126,7 +126,7 @@ def readings(
 ) -> list[Path]:
     """Read attention once, into one file per image; those that are there already are not read again.
 
-    Words are those of the caption, but in a third of the images one object is called by another's name, as a rare one
+    Words are those of the caption, but in half of the images one object is called by another's name, as a rare one
     will be; in some an object that is not there is asked for too. Half of the images are kept as the model's
     autoencoder shows them, as generated ones look.
 

@@ -9,6 +9,8 @@ with the same arguments, both go on where they were stopped.
 from __future__ import annotations
 
 import argparse
+import copy
+import hashlib
 import logging
 import platform
 import sys
@@ -30,6 +32,7 @@ from diffugen.config.settings import AttentionConfig, AttentionLabelConfig, Mode
 from diffugen.datasets.folder import class_names_of
 from diffugen.devices import pick_device
 from diffugen.diffusion.pipelines import load_pipeline
+from diffugen.errors import UserError
 from diffugen.files import atomic_path
 from diffugen.labelers.outliner_examples import KINDS, Example, draw_example
 from diffugen.labelers.outliner_readings import readings
@@ -55,7 +58,7 @@ def train(
     save_every: int,
     device: torch.device,
     seed: int,
-    start: Path | None = None,
+    start: OutlineNet | None = None,
 ) -> None:
     """Train on readings until `steps` were done; the weights and their record go to `out`, checkpoints to `work`.
 
@@ -66,13 +69,14 @@ def train(
     torch.manual_seed(seed)
     held_out = max(1, round(_HELD_OUT * len(paths)))
     learnt, unseen = paths[held_out:] or paths, paths[:held_out]
-    network = OutlineNet() if start is None else load_network(start)
+    network = OutlineNet() if start is None else copy.deepcopy(start)
     network = network.to(device, memory_format=torch.channels_last)
     average = AveragedModel(network, multi_avg_fn=_average_of, use_buffers=True)
     peak = _PEAK_RATE if start is None else _PEAK_RATE / 2
     optimizer = torch.optim.AdamW(network.parameters(), peak, weight_decay=_WEIGHT_DECAY)
     state = {"network": network, "average": average, "optimizer": optimizer}
-    step, seconds = _load_checkpoint(work / "checkpoint.pt", state, device)
+    begun_from = "" if start is None else digest_of(start)
+    step, seconds = _load_checkpoint(work / "checkpoint.pt", state, begun_from, device)
     began = time.monotonic() - seconds
     losses: list[float] = []
     progress = tqdm(range(step, steps), desc="outliner", initial=step, total=steps, mininterval=10)
@@ -92,8 +96,9 @@ def train(
         if (step + 1) % save_every == 0 or step + 1 == steps:
             seconds = time.monotonic() - began
             saved = {name: one.state_dict() for name, one in state.items()}
-            _save_checkpoint(work / "checkpoint.pt", {**saved, "step": step + 1, "seconds": seconds})
-            written = average.module if start is None else between(load_network(start).to(device), average.module)
+            saved |= {"start": begun_from, "step": step + 1, "seconds": seconds}
+            _save_checkpoint(work / "checkpoint.pt", saved)
+            written = average.module if start is None else between(start.to(device), average.module)
             found = measure(written, unseen, device)
             progress.set_postfix(loss=f"{np.mean(losses[-save_every:]):.3f}")
             log.info("step %d, loss %.4f, %s", step + 1, np.mean(losses[-save_every:]), found)
@@ -108,8 +113,15 @@ def between(first: OutlineNet, second: OutlineNet) -> OutlineNet:
         name: (value + second.state_dict()[name]) / 2 if value.is_floating_point() else value
         for name, value in first.state_dict().items()
     }
-    first.load_state_dict(state)
-    return first
+    found = copy.deepcopy(first)
+    found.load_state_dict(state)
+    return found
+
+
+def digest_of(network: OutlineNet) -> str:
+    """What weights are known by."""
+    values = (value.cpu().numpy().tobytes() for _, value in sorted(network.state_dict().items()))
+    return hashlib.sha256(b"".join(values)).hexdigest()
 
 
 def _average_of(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor) -> None:
@@ -177,11 +189,17 @@ def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def _load_checkpoint(path: Path, state: Mapping[str, Any], device: torch.device) -> tuple[int, float]:
-    """Go on from a checkpoint, where there is one: steps done and the seconds they took."""
+def _load_checkpoint(path: Path, state: Mapping[str, Any], begun_from: str, device: torch.device) -> tuple[int, float]:
+    """Go on from a checkpoint, where there is one: steps done and the seconds they took.
+
+    Raises:
+        UserError: it is of a training that began otherwise, or of an earlier version.
+    """
     if not path.exists():
         return 0, 0.0
     saved = torch.load(path, map_location=device, weights_only=True)
+    if saved.get("start") != begun_from:
+        raise UserError(f"{path} is of a training with another --start; give another --work, or remove it")
     for name, one in state.items():
         one.load_state_dict(saved[name])
     return saved["step"], saved["seconds"]
@@ -239,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         AttentionConfig,
     )
     class_names = class_names_of(args.data)
+    start = None if args.start is None else load_network(args.start)
+    if start is not None and args.out.exists() and args.out.samefile(args.start):
+        raise UserError(f"--out {args.out} is --start; give another place")
     with locked(args.work):
         pipe = load_pipeline(validate({"path": args.model, "dtype": args.dtype, "device": args.device}, ModelConfig))
         paths = readings(
@@ -261,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train(
             paths, args.out, args.work, record,
             steps=args.steps, batch_size=args.batch_size, save_every=args.save_every, device=device, seed=args.seed,
-            start=args.start,
+            start=start,
         )  # fmt: skip
 
 

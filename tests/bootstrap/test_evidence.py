@@ -97,6 +97,7 @@ def test_measures_and_the_file_say_the_same(tmp_path: Path) -> None:
         "photos/found": 0.5,
         "photos/score": 0.4,
         "photos/threshold": 0.4,
+        "photos/judged_threshold": 0.4,
         "photos/mask_iou": 0.7,
         "photos/num_compared": 1,
         "negatives/generated/num": 1,

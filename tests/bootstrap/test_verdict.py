@@ -137,8 +137,9 @@ def test_the_run_is_judged_by_the_promoted_round() -> None:
 
 def test_a_failed_concept_is_told_and_does_not_decide() -> None:
     failed: dict[str, Any] = {"failed_concepts": {"The concept failed.": "Give it more steps."}}
-    good, bad = judge_round(GOOD | failed), judge_round(GOOD | MISSED | failed)
-    assert good.level == "good" and good.reasons[-1] == "The concept failed. The photos made up for it."
+    good, bad = judge_round(GOOD | failed | {"num_generated": 9, "num_photos": 6}), judge_round(GOOD | MISSED | failed)
+    assert good.level == "good" and good.reasons[-1] == "The concept failed. The photos of the pool made up for it."
+    assert judge_round(GOOD | failed).reasons[-1] == "The concept failed."
     assert "best.pt" in good.advice[0]
     assert bad.level == "failed" and "found on 0" in bad.reasons[0] and bad.advice[0] == "Give it more steps."
     assert judge_round(failed).reasons[-1] == "The concept failed."
@@ -156,3 +157,11 @@ def test_a_run_that_shows_its_classes_alone_does_not_know_what_else_it_takes_for
         assert any("docs/generating.md" in advice for advice in unknown.advice)
     alone = judge_round(GOOD | {"negatives/other/num": None, "num_generated": 9, "num_photos": 9})
     assert "Give photos without the object (`negatives`)." in alone.advice
+
+
+def test_the_threshold_is_not_to_be_raised_where_the_detector_itself_is_careful() -> None:
+    thresholds = {"photos/threshold": 0.44, "photos/judged_threshold": 0.16}
+    careful, careless = (judge_round(GOOD | WRONG | {WRONG_BY_TRAINED: share} | thresholds) for share in (0.0, 0.4))
+    assert "(found counts from 0.16 on)" in " ".join(careful.reasons)
+    assert careless.advice[0].startswith("Raise the confidence threshold (`--conf`, now 0.44), or generate images of")
+    assert careful.advice[0].startswith("Generate images of things")

@@ -227,11 +227,12 @@ def test_a_lock_in_a_folder_beside_it_or_above_it_keeps_all_others_out(kind: str
             with pytest.raises(UserError, match=r"folder .*run is in use by process"), other:
                 pass
         assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "run"], "the refused leave nothing"
-    with locked_beside(run / "found"):
+    with locked_beside(run / "found"), locked_beside(run), locked(run):
         pass
+    assert not list(tmp_path.glob(".*")), "what it locked twice is free again"
 
 
-@pytest.mark.parametrize("content", ["mine", "{}\n", '["host"]'])
+@pytest.mark.parametrize("content", ["mine", "{}\n", '{"host": "db.example.com", "port": 5432}'])
 def test_a_file_with_the_name_of_a_lock_stays_as_it_is(content: str, tmp_path: Path) -> None:
     (tmp_path / ".data.lock").write_text(content)
     (tmp_path / "precious.txt").write_text(content)

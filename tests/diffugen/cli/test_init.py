@@ -79,11 +79,13 @@ def test_words_that_the_model_does_not_have_are_told(photos: Path, capsys: pytes
 
 
 def test_neither_the_object_nor_a_class_is_shown_as_another_thing(photos: Path) -> None:
-    init(photos, "--model", "toy", "--class", "Rescue_Boat,Car,tent")
+    init(photos, "--model", "toy", "--class", "Rescue_Boat,Cars,tent")
     prompts = json.loads(Path("Rescue_Boat.json").read_text())["prompts"]
     others = prompts["attributes"]["other"]
     assert len(others) == len(set(others)) == 8 and not {"boat", "car", "tent"} & set(others)
     assert any("{other}" in text for text in prompts["templates"])
+    init(photos, "--model", "toy", "--class", "cars")
+    assert "car" not in json.loads(Path("cars.json").read_text())["classes"]
 
 
 def test_a_models_own_suggestions_are_followed(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

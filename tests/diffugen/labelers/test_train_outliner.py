@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from diffugen.errors import UserError
 from diffugen.labelers import train_outliner
 from diffugen.labelers.outliner_readings import Reading
 from diffugen.labelers.train_outliner import train
-from diffugen.masks.outline.network import OutlineNet, load_network, save_network
+from diffugen.masks.outline.network import OutlineNet, load_network
 
 
 def write_readings(folder: Path, num: int = 4) -> list[Path]:
@@ -69,11 +70,12 @@ def test_training_goes_on_from_weights_and_writes_their_average(run: Any, tmp_pa
     start = OutlineNet()
     with torch.no_grad():
         start.to_mask.bias.fill_(-3.0)
-    save_network(start, tmp_path / "start.safetensors", {})
-    found = weights_of(run("further", steps=2, start=tmp_path / "start.safetensors"))
+    found = weights_of(run("further", steps=2, start=start))
     assert (found["to_mask.bias"] + 3).abs().max() < 0.1, "two steps change little"
     trained = torch.load(tmp_path / "further/checkpoint.pt", weights_only=True)
     name = "to_mask.weight"
     averaged = trained["average"][f"module.{name}"]
     assert not torch.equal(averaged, trained["network"][name]) and trained["average"]["n_averaged"] == 2
     torch.testing.assert_close(found[name], (averaged + start.state_dict()[name]) / 2, atol=1e-3, rtol=1e-2)
+    with pytest.raises(UserError, match=r"checkpoint.pt is of a training with another --start"):
+        run("further", steps=4)
