@@ -106,7 +106,7 @@ def measure(
 def one_round(pipe: Pipeline, kind: str, decoder: Path | None, seed: int, out: Path, name: str) -> dict[str, float]:
     """AP of the detector of one round of the kind's demo whose images a decoder labels, and the labels' mean IoU."""
     overrides = [] if decoder is None else [f'generate.attention.decoder="{decoder}"']
-    settings = ["rounds.num_rounds=1", f"seed={seed}", *overrides]
+    settings = ["rounds.num_rounds=1", "executor=null", f"seed={seed}", *overrides]
     config = load_run_config(ROOT / f"configs/{DEMOS[kind]}.json", settings)
     run = train_loop(config, out / name)
     config = config.resolved(with_model_defaults(config.generate, pipe))
