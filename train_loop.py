@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,15 +115,16 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
                 if not status:
                     raise
 
-        pipe, config = prepare_pipeline(config, run, on_stage=show)
+        with told_if_stopped(show) as show_stage:
+            pipe, config = prepare_pipeline(config, run, on_stage=show_stage)
         if (failure := failed_concept(config, run)) is not None:
             show("", verdict=failure)
             raise UserError(" ".join((*failure.reasons, *failure.advice)))
         tracker = Tracker(config.wandb, run)
         tracker.start(config)
         rows = []
-        with rates_go_to(tracker.log_rates):
-            for row in run_rounds(config, pipe, run, photos=object_photos(config, run), on_stage=show):
+        with told_if_stopped(show) as show_stage, rates_go_to(tracker.log_rates):
+            for row in run_rounds(config, pipe, run, photos=object_photos(config, run), on_stage=show_stage):
                 print(describe(row, config))
                 tracker.log_round(row, config.classes)
                 rows.append(row)
@@ -132,6 +134,25 @@ def train_loop(config: RunConfig, out: Path | None = None) -> RunFolder:
             show("", tracker.problems)
     print(summary(rows, run, tracker.problems))
     return run
+
+
+@contextmanager
+def told_if_stopped(show: Callable[..., None]) -> Iterator[Callable[[str], None]]:
+    """Yield what is told of every stage that begins; where one ends with an error, the report says that it stopped."""
+    stages: list[str] = []
+
+    def tell(status: str) -> None:
+        stages.append(status)
+        show(status)
+
+    try:
+        yield tell
+    except BaseException as error:
+        if stages:
+            reason = str(error) if isinstance(error, UserError) else type(error).__name__
+            with suppress(Exception):  # the error itself is what the user must see
+                show("", [f"The run stopped ({stages[-1]}): {reason}. The same command goes on."])
+        raise
 
 
 def object_photos(config: RunConfig, run: RunFolder) -> list[ObjectPhotos]:
@@ -195,6 +216,7 @@ def dry_run(config: RunConfig, out: Path | None = None) -> None:
     pipe = None
     if config.model is None or is_here(config.model.path, config.model.revision):
         pipe, config = load_model(config)
+    config = with_other_things(config)
     check_inputs(config, pipe)
     networks = (
         config.label.outline.model,
@@ -221,20 +243,20 @@ def prepare_pipeline(
 
     Returns:
         The pipeline that knows them, None without a model, and the config with what it left to the model, as `run`
-        records it.
+        records it, and `with_other_things`.
     """
     from bootstrap.labelers import check_labelers
     from diffugen.diffusion.pipelines import load_pipeline
     from textual_inversion.learn import Setup, are_learned, learn_concepts
 
-    concepts, model = config.concept, config.model
     pipe = None
-    if not (concepts and are_learned(concepts, run.concept) and run.config.is_file()):
+    if not (config.concept and are_learned(config.concept, run.concept) and run.config.is_file()):
         pipe, config = load_model(config)
         config = with_start_words(config, pipe)
-        check_inputs(config, pipe)
+        check_inputs(with_other_things(config), pipe)
         check_labelers(config)
     run.write_config(config, weights=config.detector.base_weights)
+    concepts, model = config.concept, config.model  # with their start words
     if model is None or (pipe is not None and not concepts):
         return pipe, config
     del pipe  # a GPU may not have room for it and the one that learns
@@ -243,7 +265,7 @@ def prepare_pipeline(
     setup = Setup(model, config.generate, seed, config.detector.base_weights)
     learned = learn_concepts(concepts, setup, run.concept)
     say(f"loading {model.path} with what it learned")
-    return load_pipeline(learned), config
+    return load_pipeline(learned), with_other_things(config)
 
 
 def load_model(config: RunConfig) -> tuple[Pipeline | None, RunConfig]:
@@ -274,6 +296,22 @@ def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
             say(f"{concept.placeholder_token} starts as {word!r}")
         concepts.append(concept.model_copy(update={"initializer_word": word}))
     return config.model_copy(update={"concept": tuple(concepts)})
+
+
+def with_other_things(config: RunConfig) -> RunConfig:
+    """The config whose prompts also show what concepts start from, where they show other things: nothing else is taken
+    for the object as easily. It follows from the recorded config, and is not recorded."""
+    from bootstrap.held_out import OTHER
+
+    prompts = config.prompts
+    others = prompts.attributes.get(OTHER) if prompts else None
+    if prompts is None or not isinstance(others, tuple):
+        return config
+    labelled = {text for slot in prompts.objects.values() for texts in slot.values() for text in texts}
+    words = dict.fromkeys(concept.initializer_word for concept in config.concept if concept.initializer_word)
+    missing = [word for word in words if word not in others and word not in labelled and word not in config.classes]
+    attributes = {**prompts.attributes, OTHER: (*others, *missing)}
+    return config.model_copy(update={"prompts": prompts.model_copy(update={"attributes": attributes})})
 
 
 def start_words(config: RunConfig) -> list[str]:

@@ -108,8 +108,8 @@ _TABLE: tuple[tuple[Evidence, str, dict[str, str]], ...] = (
             FOUND: "share of photos on which the object is found",
             "photos/score": "mean confidence of the object on photos (0 where it is missed)",
             "photos/mask_iou": "mean IoU of found masks and the outlines on the photos",
-            "photos/threshold": "suggested confidence threshold (best F1)",
-            "photos/judged_threshold": "confidence threshold at which the judges' finds count (best F1)",
+            "photos/threshold": "suggested confidence threshold for the round's own detector",
+            "photos/judged_threshold": "confidence threshold of those who judged (best F1)",
         },
     ),
     (
@@ -249,6 +249,7 @@ PHOTO_MEASURES = (
     "negatives/photo/false_positives",
     "negatives/other/false_positives",
     "negatives/generated/false_positives",
+    "photos/judged_threshold",
     "photos/threshold",
 )
 SCORES = (

@@ -25,6 +25,8 @@ GOOD_IOU = 0.6
 """Least mean IoU of found masks with the photos' outlines for good."""
 FEW_PHOTOS = 3
 """With fewer the evidence is too thin for more than doubtful."""
+FEW_OTHERS = 16
+"""With fewer images of other things, of which it is found on none, the 95 % interval ends above `GOOD_FALSE`."""
 # Cross-fitted judges are no better than the detector that was trained on everything, which is no better than it looks
 # on its own training images. So a run failed where both say so.
 
@@ -231,10 +233,11 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
         advice = f"{raised}{more}."
         advice = advice[0].upper() + advice[1:]
         findings.append((level, text, "" if level == "good" else advice))
-    num_others = (number(row, f"negatives/{source}/num") or 0 for source in ("photo", "other"))
-    if number(row, FOUND) and max(num_others) < FEW_PHOTOS:
-        text = "What other things it takes for the object is not known: fewer than three images of them were judged."
-        findings.append(("good", text, f"Give photos without the object (`negatives`){_or_others(row)}."))
+    num = round(sum(number(row, f"negatives/{source}/num") or 0 for source in ("photo", "other")))
+    if number(row, FOUND) and num < FEW_OTHERS:
+        known = "hardly known: only" if num else "not known:"
+        text = f"What other things it takes for the object is {known} {_count(num, 'image')} of them judged."
+        findings.append(("good", text, f"Give more photos without the object (`negatives`){_or_others(row)}."))
     return findings
 
 

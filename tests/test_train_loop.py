@@ -6,7 +6,9 @@ import json
 import re
 import runpy
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diffusers import StableDiffusionPipeline
@@ -22,6 +24,7 @@ from diffugen.detector.model import load_detector, threshold_of
 from diffugen.files import link_tree, read_json, read_jsonl, write_json
 from diffugen.outputs import claim_output
 from diffugen.sample import read_samples
+from textual_inversion.config import ConceptConfig
 
 
 def test_every_number_of_a_row_is_described(finished_loop: RunFolder) -> None:
@@ -328,6 +331,34 @@ def test_a_start_word_is_chosen_once_and_recorded(
     assert train_loop.with_start_words(chosen, tiny_pipeline) == chosen
     resumed = finished_loop.resumed(config)
     assert resumed.concept[0].start_word == "tent", "a run that is resumed keeps the word that it was started with"
+    assert config.prompts is not None
+    prompts = config.prompts.model_copy(update={"attributes": {**config.prompts.attributes, "other": ("bench",)}})
+    words = {"car": ("bench",), "tree": ("bench", "tree"), "bench": ("bench",)}
+    for word, others in words.items():
+        concept = config.concept[0].model_copy(update={"initializer_word": word})
+        changed = config.model_copy(update={"prompts": prompts, "concept": (concept,)})
+        found = train_loop.with_other_things(changed)
+        assert found.prompts is not None and found.prompts.attributes["other"] == others, "what it starts from is shown"
+
+
+def test_the_chosen_start_word_is_what_is_learned(
+    loop_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to learning, which is checked elsewhere."""
+    learned: list[str] = []
+
+    def learn(concepts: Sequence[ConceptConfig], *arguments: Any, **options: Any) -> None:
+        learned.extend(concept.start_word for concept in concepts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textual_inversion.learn.learn_concepts", learn)
+    config = train_loop.load_run_config(loop_inputs / "config.json", ["concept.initializer_word=null"])
+    for _ in range(2):  # the second goes on
+        with pytest.raises(KeyboardInterrupt):
+            train_loop.train_loop(config, tmp_path / "run")
+    assert len(learned) == 2 and learned[0] == learned[1] in ("car", "tent")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The run stopped (learning the concept): KeyboardInterrupt." in page and "reloads itself" not in page
 
 
 def test_the_script_runs_the_module_that_workers_can_import(monkeypatch: pytest.MonkeyPatch) -> None:

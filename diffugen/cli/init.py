@@ -13,6 +13,7 @@ from diffugen.command_line import path_option
 from diffugen.errors import UserError
 
 if TYPE_CHECKING:
+    from diffugen.cli.model_facts import ModelFacts
     from diffugen.cli.new_config import Request
 
 COMMANDS = {"loop": "loop", "concept": "learn", "dataset": "generate"}
@@ -121,6 +122,8 @@ def _request(arguments: argparse.Namespace) -> Request:
     toy = toy_weights() if arguments.model == "toy" else None
     model = arguments.model if toy is None else str(toy / "pipeline")
     facts = model_facts(model)
+    if arguments.word is not None:
+        _check_word(arguments.word, Path(model), facts)
     weights = _weights(arguments.weights, toy) if kind == "loop" else None
     known = _classes_of(weights) if weights is not None else []
     return Request(
@@ -134,6 +137,23 @@ def _request(arguments: argparse.Namespace) -> Request:
         word=arguments.word,
         folder=(arguments.out or Path("x")).parent,
     )
+
+
+def _check_word(given: str, model: Path, facts: ModelFacts) -> None:
+    """Check that a concept can start from a word, where the model's tokenizer is at hand.
+
+    Raises:
+        UserError: the model must spell it.
+    """
+    if all(map(facts.knows, given.split())) or not (model / "tokenizer").is_dir():
+        return
+    from transformers import CLIPTokenizer  # a second of imports
+
+    from diffugen.diffusion.tokens import is_spelled
+
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
+    if spelled := [word for word in given.split() if is_spelled(word, tokenizer)]:
+        raise UserError(f"--word: {spelled[0]!r} is not a word of the model; give one that is, or leave it out")
 
 
 def _weights(given: Path | None, toy: Path | None) -> Path:
@@ -215,6 +235,10 @@ def _notes(arguments: argparse.Namespace, request: Request) -> Sequence[str]:
         if (count := len(list_images(request.photos, captions=True))) < 4:
             notes.append(f"few photos ({count}); with 6 outlines were best (docs/concepts.md)")
     notes += _notes_on_words(arguments.word, request, has_concept=arguments.kind != "dataset")
+    if arguments.kind == "loop" and (Path("runs") / request.name).exists():
+        notes.append(
+            f"runs/{request.name} is there already; a run of its own needs another --name, or --out of the loop"
+        )
     if request.facts.kind is None:
         notes.append(f"{request.model} is not on this machine; it is fetched when the config is used")
     return notes

@@ -71,7 +71,10 @@ class Request:
         drawn = (name for name in self.weight_classes if self.facts.draws(name) and _head(name) not in own)
         known = list(dict.fromkeys(map(_spoken, drawn)))
         num = min(NUM_OTHERS, len(known))
-        return [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
+        spread = [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
+        if spread and self.start_word and _head(self.start_word) not in own:
+            spread = list(dict.fromkeys([self.start_word, *spread]))  # what the object is most easily taken for
+        return spread
 
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""

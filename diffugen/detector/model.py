@@ -105,6 +105,8 @@ def load_detector(weights: Path) -> YOLO:
     """
     weights = Path(weights)
     if not weights.is_file():
+        if weights.is_dir():
+            raise UserError(f"detector weights {weights} is a folder; give a file in it, such as best.pt of a run")
         raise UserError(f"detector weights {weights} do not exist; give the path of a .pt or .safetensors file")
     if weights.suffix not in _LOADABLE:
         raise UserError(f"detector weights {weights} must be a file of type {' or '.join(_LOADABLE)}")
