@@ -235,8 +235,8 @@ def _false_positives(row: Mapping[str, Any] | Row) -> list[Finding]:
         findings.append((level, text, "" if level == "good" else advice))
     num = round(sum(number(row, f"negatives/{source}/num") or 0 for source in ("photo", "other")))
     if number(row, FOUND) and num < FEW_OTHERS:
-        known = "hardly known: only" if num else "not known:"
-        text = f"What other things it takes for the object is {known} {_count(num, 'image')} of them judged."
+        judged = f"hardly known: only {_count(num, 'image')} of them" if num else "not known: no image of them"
+        text = f"What other things it takes for the object is {judged} {'were' if num > 1 else 'was'} judged."
         findings.append(("good", text, f"Give more photos without the object (`negatives`){_or_others(row)}."))
     return findings
 

@@ -151,7 +151,10 @@ def test_a_run_that_shows_its_classes_alone_does_not_know_what_else_it_takes_for
     shown = {"negatives/photo/num": 16, "negatives/photo/false_positives": 0.0}
     for known in (GOOD, GOOD | {"negatives/other/num": None} | shown):
         assert not any("known" in reason for reason in judge_round(known).reasons)
-    for num, said in ((None, "not known: 0 images of them"), (6, "hardly known: only 6 images of them")):
+    for num, said in (
+        (None, "not known: no image of them was judged"),
+        (6, "hardly known: only 6 images of them were judged"),
+    ):
         unknown = judge_round(GOOD | {"negatives/other/num": num, "negatives/generated/num": None})
         assert any(said in reason for reason in unknown.reasons)
         assert any("docs/generating.md" in advice for advice in unknown.advice)
