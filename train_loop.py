@@ -300,17 +300,22 @@ def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
 
 def with_other_things(config: RunConfig) -> RunConfig:
     """The config whose prompts also show what concepts start from, where they show other things: nothing else is taken
-    for the object as easily. It follows from the recorded config, and is not recorded."""
+    for the object as easily. They get a third of these images. It follows from the recorded config, and is not
+    recorded."""
     from bootstrap.held_out import OTHER
 
     prompts = config.prompts
     others = prompts.attributes.get(OTHER) if prompts else None
-    if prompts is None or not isinstance(others, tuple):
+    if prompts is None or not others:
         return config
+    weights = dict(others) if isinstance(others, dict) else dict.fromkeys(others, 1.0)
     labelled = {text for slot in prompts.objects.values() for texts in slot.values() for text in texts}
     words = dict.fromkeys(concept.initializer_word for concept in config.concept if concept.initializer_word)
-    missing = [word for word in words if word not in others and word not in labelled and word not in config.classes]
-    attributes = {**prompts.attributes, OTHER: (*others, *missing)}
+    missing = [word for word in words if word not in weights and word not in labelled and word not in config.classes]
+    if not missing:
+        return config
+    weights |= dict.fromkeys(missing, sum(weights.values()) / 2 / len(missing))
+    attributes = {**prompts.attributes, OTHER: weights}
     return config.model_copy(update={"prompts": prompts.model_copy(update={"attributes": attributes})})
 
 

@@ -333,7 +333,7 @@ def test_a_start_word_is_chosen_once_and_recorded(
     assert resumed.concept[0].start_word == "tent", "a run that is resumed keeps the word that it was started with"
     assert config.prompts is not None
     prompts = config.prompts.model_copy(update={"attributes": {**config.prompts.attributes, "other": ("bench",)}})
-    words = {"car": ("bench",), "tree": ("bench", "tree"), "bench": ("bench",)}
+    words: dict[str, Any] = {"car": ("bench",), "tree": {"bench": 1.0, "tree": 0.5}, "bench": ("bench",)}
     for word, others in words.items():
         concept = config.concept[0].model_copy(update={"initializer_word": word})
         changed = config.model_copy(update={"prompts": prompts, "concept": (concept,)})

@@ -65,16 +65,18 @@ class Request:
         return self.word or (last if self.facts.knows(last) else suggested)
 
     @property
-    def others(self) -> list[str]:
-        """Words for things that are none of the classes, of those that the weights and the model know."""
+    def others(self) -> list[str] | dict[str, int]:
+        """Words for things that are none of the classes, of those that the weights and the model know; with weights
+        where the start word is one, as the object is most easily taken for that."""
         own = {_head(name) for name in self.classes}
         drawn = (name for name in self.weight_classes if self.facts.draws(name) and _head(name) not in own)
         known = list(dict.fromkeys(map(_spoken, drawn)))
         num = min(NUM_OTHERS, len(known))
         spread = [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
-        if spread and self.start_word and _head(self.start_word) not in own:
-            spread = list(dict.fromkeys([self.start_word, *spread]))  # what the object is most easily taken for
-        return spread
+        start = self.start_word
+        if not spread or start is None or _head(start) in own:
+            return spread
+        return {start: max(1, num // 2), **{words: 1 for words in spread if words != start}}
 
     def path(self, path: Path) -> str:
         """A path as it stands in the config: relative where it is in or beside the config's folder."""
