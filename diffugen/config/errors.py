@@ -260,9 +260,10 @@ def _unknown(location: Location, schema: type[BaseModel]) -> tuple[str, str]:
             return f"setting {key!r} {renamed[name]}", ""
     known = list(_known_settings(schema))
     here = [path[-1] for path in known if path[:-1] == tuple(group)]
-    if near := difflib.get_close_matches(name, here, n=1):
-        return f"unknown setting {key!r}; did you mean {near[0]!r}?", _dotted([*location[:-1], near[0]])
     by_name = {path[-1]: ".".join(path) for path in known}
+    is_elsewhere = not group and name in by_name  # the whole name of a setting, without its group
+    if not is_elsewhere and (near := difflib.get_close_matches(name, here, n=1)):
+        return f"unknown setting {key!r}; did you mean {near[0]!r}?", _dotted([*location[:-1], near[0]])
     if near := difflib.get_close_matches(name, by_name, n=1):
         return f"unknown setting {key!r}; did you mean {by_name[near[0]]!r}?", by_name[near[0]]
     rest = f", the known names are {', '.join(dict.fromkeys(here))}" if here else ""

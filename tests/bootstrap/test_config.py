@@ -102,6 +102,7 @@ def test_defaults_are_a_whole_loop(tmp_path: Path) -> None:
             {"classes": ["piano", "car", "tent"]},
             "'classes.2' is 'tent', for which prompts.objects has no phrases",
         ),
+        ({"num_rounds": 2}, "unknown setting 'num_rounds'; did you mean 'rounds.num_rounds'"),
         ({"rounds__num_round": 2}, "unknown setting 'rounds.num_round'; did you mean 'num_rounds'"),
         ({"rounds__num_rounds": 0}, "'rounds.num_rounds'"),
         ({"rounds__val_fraction": 1.0}, "'rounds.val_fraction'"),
