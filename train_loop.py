@@ -300,18 +300,23 @@ def with_start_words(config: RunConfig, pipe: Pipeline | None) -> RunConfig:
 
 def with_other_things(config: RunConfig) -> RunConfig:
     """The config whose prompts also show what concepts start from, where they show other things: nothing else is taken
-    for the object as easily. They get a third of these images. It follows from the recorded config, and is not
-    recorded."""
+    for the object as easily. They get a third of these images.
+
+    What names the object's own kind, or that of another class, is no other thing. All this follows from the recorded
+    config, and is not recorded.
+    """
     from bootstrap.held_out import OTHER
+    from diffugen.prompts.prompt import kind_of
 
     prompts = config.prompts
     others = prompts.attributes.get(OTHER) if prompts else None
     if prompts is None or not others:
         return config
     weights = dict(others) if isinstance(others, dict) else dict.fromkeys(others, 1.0)
-    labelled = {text for slot in prompts.objects.values() for texts in slot.values() for text in texts}
+    phrases = (text for slot in prompts.objects.values() for texts in slot.values() for text in texts)
+    own = {kind_of(name) for name in (*config.classes, *phrases)}  # a piano is what a grand piano is
     words = dict.fromkeys(concept.initializer_word for concept in config.concept if concept.initializer_word)
-    missing = [word for word in words if word not in weights and word not in labelled and word not in config.classes]
+    missing = [word for word in words if word not in weights and kind_of(word) not in own]
     if not missing:
         return config
     weights |= dict.fromkeys(missing, sum(weights.values()) / 2 / len(missing))

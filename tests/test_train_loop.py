@@ -20,6 +20,7 @@ from bootstrap.row import CONFUSION, MEASURES, Row
 from bootstrap.run_folder import RunFolder
 from bootstrap.tracking import Tracker
 from diffugen.attention.heatmaps import attention_of
+from diffugen.config.loader import load_config
 from diffugen.detector.model import load_detector, threshold_of
 from diffugen.files import link_tree, read_json, read_jsonl, write_json
 from diffugen.outputs import claim_output
@@ -339,6 +340,8 @@ def test_a_start_word_is_chosen_once_and_recorded(
         changed = config.model_copy(update={"prompts": prompts, "concept": (concept,)})
         found = train_loop.with_other_things(changed)
         assert found.prompts is not None and found.prompts.attributes["other"] == others, "what it starts from is shown"
+    sd15 = load_config(Path(train_loop.__file__).parent / "configs/grand-piano-sd15.json", train_loop.RunConfig)
+    assert sd15.concept[0].start_word == "piano" and train_loop.with_other_things(sd15) == sd15, "it shows the object"
 
 
 def test_the_chosen_start_word_is_what_is_learned(

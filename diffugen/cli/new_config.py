@@ -15,7 +15,7 @@ from diffugen.cli.model_facts import ModelFacts
 from diffugen.config.settings import DEFAULT_ATTRIBUTES
 from diffugen.errors import UserError
 from diffugen.images import list_images, read_image
-from diffugen.prompts.prompt import words_of
+from diffugen.prompts.prompt import kind_of, words_of
 
 NUM_COMMON = 2
 """Common classes in addition to the object: enough that a detector learns what the object is not."""
@@ -68,13 +68,13 @@ class Request:
     def others(self) -> list[str] | dict[str, int]:
         """Words for things that are none of the classes, of those that the weights and the model know; with weights
         where the start word is one, as the object is most easily taken for that."""
-        own = {_head(name) for name in self.classes}
-        drawn = (name for name in self.weight_classes if self.facts.draws(name) and _head(name) not in own)
+        own = {kind_of(name) for name in self.classes}
+        drawn = (name for name in self.weight_classes if self.facts.draws(name) and kind_of(name) not in own)
         known = list(dict.fromkeys(map(_spoken, drawn)))
         num = min(NUM_OTHERS, len(known))
         spread = [known[k * len(known) // num] for k in range(num)]  # detectors list like things beside each other
         start = self.start_word
-        if not spread or start is None or _head(start) in own:
+        if not spread or start is None or kind_of(start) in own:
             return spread
         return {start: max(1, num // 2), **{words: 1 for words in spread if words != start}}
 
@@ -175,7 +175,7 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
     """The classes, and a few common ones that the weights and the model know, where only the object is given."""
     if len(classes) > 1:
         return list(classes)
-    drawable = [name for name in known if facts.draws(name) and _head(name) != _head(classes[0])]
+    drawable = [name for name in known if facts.draws(name) and kind_of(name) != kind_of(classes[0])]
     usual = [name for name in ("car", "person", "tent") if name in drawable]
     return [*classes, *[*usual, *(name for name in drawable if name not in usual)][:NUM_COMMON]]
 
@@ -183,11 +183,6 @@ def with_common_classes(classes: Sequence[str], known: Sequence[str], facts: Mod
 def _spoken(class_name: str) -> str:
     """A class in words, by which names that differ in hyphens and capitals are one."""
     return words_of(class_name, {}).lower()
-
-
-def _head(class_name: str) -> str:
-    """What kind of thing a class is, by its last word: a "dining table" is a "table", and so are "tables"."""
-    return _spoken(class_name).split()[-1].removesuffix("s")
 
 
 def _no_start_word(request: Request) -> UserError:

@@ -119,3 +119,8 @@ def caption(class_names: Sequence[str], words: Mapping[str, str]) -> Prompt:
 def words_of(class_name: str, words: Mapping[str, str]) -> str:
     """The words for a class: those given, else its name with spaces."""
     return words.get(class_name) or " ".join(class_name.replace("-", " ").replace("_", " ").split())
+
+
+def kind_of(class_name: str) -> str:
+    """What kind of thing a class is, by its last word: a "dining table" is a "table", and so are "Tables"."""
+    return words_of(class_name, {}).lower().rpartition(" ")[2].removesuffix("s")
